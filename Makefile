@@ -1,0 +1,65 @@
+# `make demo` and `make test` need nothing but Python 3.10 or newer: they make their own .venv.
+#
+#   PYTHON        the interpreter to build .venv from
+#   TORCH_INDEX   an extra index for torch; on a machine without a GPU
+#                 https://download.pytorch.org/whl/cpu saves the CUDA libraries
+#   PYTEST_ARGS   passed on to pytest
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test slow lint types imports results readme train clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+venv: $(STAMP) ## the virtual environment, with the package and its tools installed
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("bigain needs Python 3.10 or newer; this is " \
+		+ sys.version.split()[0] + " (choose another: make PYTHON=python3.11 ...)")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install $(INDEX) -c constraints.txt -e '.[dev]'
+	touch $(STAMP)
+
+demo: $(STAMP) ## a few minutes: the joint run on the embedded model, in small
+	$(BIN)/bigain evaluate
+
+test: $(STAMP) ## the tests, without the slow ones
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+slow: $(STAMP) ## the slow tests alone
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+lint: $(STAMP) ## ruff
+	$(BIN)/ruff check .
+
+types: $(STAMP) ## mypy
+	$(BIN)/mypy
+
+imports: $(STAMP) ## the direction of imports
+	$(BIN)/lint-imports
+
+results: $(STAMP) ## hours, resumes: the full comparison on the embedded model, exported to results/
+	$(BIN)/bigain evaluate --preset-grid full --out runs/full
+	$(BIN)/bigain report runs/full/results.sqlite --export results/glyphs-dit.json
+	cp runs/full/samples.png docs/pictures/samples.png
+
+readme: $(STAMP) ## the table and the picture of README.md, drawn from results/
+	$(BIN)/bigain report results/glyphs-dit.json --readme README.md --out runs/report
+	cp runs/report/front.png docs/pictures/front.png
+
+train: $(STAMP) ## hours, resumes: trains the embedded models; see docs/training.md
+	$(BIN)/python training/train_dit.py
+	$(BIN)/python training/train_recogniser.py
+
+clean: ## removes caches and builds; keeps .venv and runs
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find src tests training -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,6 @@
+"""``python -m bigain``."""
+
+from bigain.cli import main
+
+if __name__ == "__main__":
+    main()

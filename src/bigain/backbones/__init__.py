@@ -1,0 +1,7 @@
+"""Where a method acts in a model family: hooks on diffusers models, and the registry of supported classes."""
+
+from bigain.backbones.application import Handle, apply, compressed, remove, row_keys
+from bigain.backbones.families import SUPPORTED
+from bigain.backbones.summary import LayerCost, Summary
+
+__all__ = ["SUPPORTED", "Handle", "LayerCost", "Summary", "apply", "compressed", "remove", "row_keys"]

@@ -1,0 +1,121 @@
+"""The supported model families: which blocks take part, on which resolution level, and where the grid is seen.
+
+Everything here is made of diffusers' `BasicTransformerBlock`. A family is one entry of `SUPPORTED`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from diffusers import DiTTransformer2DModel, PixArtTransformer2DModel, Transformer2DModel, UNet2DConditionModel
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.utils.torch_utils import unwrap_module as unwrap_compiled
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One transformer block: its name in the model, its resolution level (1 = finest with attention) and itself."""
+
+    name: str
+    level: int
+    block: BasicTransformerBlock
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What hooks need to know of a model.
+
+    Args:
+        model: the root, on whose forward a state begins and ends.
+        sample: name of the root's argument that holds the (B, C, H, W) sample.
+        grids: modules whose input (B, C, h, w) shows the token grid, with the patch size that divides it.
+        layers: the transformer blocks in order of the forward.
+    """
+
+    model: nn.Module
+    sample: str
+    grids: tuple[tuple[nn.Module, int], ...]
+    layers: tuple[Layer, ...]
+
+    @property
+    def levels(self) -> int:
+        """Number of resolution levels that have attention."""
+        return max(layer.level for layer in self.layers)
+
+
+def _unet(model: UNet2DConditionModel) -> Layout:
+    found: list[tuple[int, str, Transformer2DModel]] = []
+    for depth, name, stage in _unet_stages(model):
+        for number, module in enumerate(getattr(stage, "attentions", None) or ()):
+            if not isinstance(module, Transformer2DModel):
+                raise ValueError(
+                    f"{name}.attentions.{number} is a {type(module).__name__}; a U-Net is supported where its "
+                    f"attention is made of Transformer2DModel (Stable Diffusion 1.x, 2.x, XL)"
+                )
+            found.append((depth, f"{name}.attentions.{number}", module))
+    depths = sorted({depth for depth, _, _ in found})
+    layers = [
+        Layer(f"{name}.transformer_blocks.{index}", depths.index(depth) + 1, block)
+        for depth, name, module in found
+        for index, block in enumerate(module.transformer_blocks)
+    ]
+    return Layout(model, "sample", tuple((module, 1) for _, _, module in found), tuple(layers))
+
+
+def _unet_stages(model: UNet2DConditionModel) -> Iterator[tuple[int, str, nn.Module]]:
+    """The U-Net's stages in order of the forward, with how often the sample was halved before each."""
+    last = len(model.down_blocks) - 1
+    yield from ((i, f"down_blocks.{i}", stage) for i, stage in enumerate(model.down_blocks))
+    if model.mid_block is not None:
+        yield last, "mid_block", model.mid_block
+    yield from ((last - i, f"up_blocks.{i}", stage) for i, stage in enumerate(model.up_blocks))
+
+
+def _isotropic(model: nn.Module) -> Layout:
+    layers = [Layer(f"transformer_blocks.{i}", 1, block) for i, block in enumerate(model.transformer_blocks)]
+    return Layout(model, "hidden_states", ((model, model.config.patch_size),), tuple(layers))
+
+
+SUPPORTED: dict[type[nn.Module], Callable[..., Layout]] = {
+    UNet2DConditionModel: _unet,
+    DiTTransformer2DModel: _isotropic,
+    PixArtTransformer2DModel: _isotropic,
+}
+
+
+def find_model(pipe_or_model: object) -> nn.Module:
+    """The denoising model of a pipeline (its `unet` or `transformer`), or the model itself, without torch.compile.
+
+    Raises:
+        TypeError: if there is none, or its class is not supported; lists the classes that are.
+    """
+    model = pipe_or_model
+    if not isinstance(model, nn.Module):
+        model = getattr(pipe_or_model, "unet", None) or getattr(pipe_or_model, "transformer", None)
+    if isinstance(model, nn.Module):
+        model = unwrap_compiled(model)
+        if isinstance(model, tuple(SUPPORTED)):
+            return model
+    names = ", ".join(family.__name__ for family in SUPPORTED)
+    what = type(pipe_or_model).__name__
+    if model not in (None, pipe_or_model):
+        what = f"{type(model).__name__} of a {what}"
+    raise TypeError(f"{what} is not supported: give one of {names}, or a pipeline whose unet or transformer is one")
+
+
+def layout(model: nn.Module) -> Layout:
+    """The layout of a supported model.
+
+    Raises:
+        ValueError: if the model has no attention over a token grid, or attention of another kind.
+    """
+    family = next(family for family in SUPPORTED if isinstance(model, family))
+    result = SUPPORTED[family](model)
+    if not result.layers:
+        raise ValueError(f"this {type(model).__name__} has no transformer block, so there is nothing to compress")
+    for layer in result.layers:
+        if not isinstance(layer.block, BasicTransformerBlock):
+            raise ValueError(f"{layer.name} is a {type(layer.block).__name__}, but must be a BasicTransformerBlock")
+    return result

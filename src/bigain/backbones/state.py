@@ -1,0 +1,72 @@
+"""The state of a forward: made when the root's forward begins, passed by reference, gone when it ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from bigain.methods import Context, TokenDownsampling, TokenMerging
+from bigain.operators.assignment import Assignment
+from bigain.operators.grid import Grid
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is applied: at most one merging and one downsampling method."""
+
+    merging: TokenMerging | None
+    downsampling: TokenDownsampling | None
+
+    def levels(self) -> set[int]:
+        """Levels named by any method."""
+        return {level for method in (self.merging, self.downsampling) if method for level in method.levels}
+
+    @property
+    def must_compress(self) -> bool:
+        """Whether a forward without compression means that something is wrong."""
+        merging = self.merging is not None and not self.merging.is_identity and not self.merging.is_scheduled
+        downsampling = self.downsampling is not None and not self.downsampling.is_identity
+        return merging or downsampling
+
+
+@dataclass
+class Forward:
+    """What is known within one forward."""
+
+    batch: int
+    timestep: Tensor | None  # (B,)
+    image_keys: Tensor | None  # (B,)
+    draw_keys: Tensor | None  # (B,)
+    grid: Grid | None = None
+    features: Tensor | None = None  # tokens that the current block's assignment is made from
+    assignment: Assignment | None = None  # of the current block
+    cached: dict[int, Assignment] = field(default_factory=dict)  # by level
+    compressed: bool = False
+
+
+@dataclass
+class Session:
+    """What the hooks of one model share: the plan, the forward in progress, and the keys of its rows."""
+
+    plan: Plan
+    forward: Forward | None = None
+    image_keys: Tensor | None = None
+    draw_keys: Tensor | None = None
+
+    def current(self) -> Forward:
+        """The forward in progress.
+
+        Raises:
+            RuntimeError: if a block is called outside of the model's forward, where the grid is unknown.
+        """
+        if self.forward is None:
+            raise RuntimeError("a block of a compressed model was called outside of the model's own forward")
+        return self.forward
+
+    def context(self, layer: int) -> Context:
+        """What the methods may know in block ``layer``."""
+        forward = self.current()
+        if forward.grid is None:
+            raise RuntimeError("a block of a compressed model ran before the token grid was seen")
+        return Context(forward.grid, layer, forward.timestep, forward.image_keys, forward.draw_keys)

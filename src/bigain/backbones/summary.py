@@ -1,0 +1,130 @@
+"""What compression does to each layer: tokens and FLOPs, before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from bigain.backbones.hooks import BlockHook
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One block in the latest forward, for one sample.
+
+    Args:
+        layer: name of the block.
+        grid: height and width in tokens.
+        queries: tokens that self-attention asked with, before and after.
+        keys: tokens that it asked, before and after.
+        flops: of the block's matrix products, before and after; after includes `matching`.
+        matching: FLOPs of making the assignment.
+    """
+
+    layer: str
+    grid: tuple[int, int]
+    queries: tuple[int, int]
+    keys: tuple[int, int]
+    flops: tuple[int, int]
+    matching: int
+
+
+@dataclass(frozen=True)
+class Summary(Sequence[LayerCost]):
+    """A row per compressed block; ``print`` shows a table."""
+
+    rows: tuple[LayerCost, ...]
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def, override]
+        return self.rows[index]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[LayerCost]:
+        return iter(self.rows)
+
+    @property
+    def flops(self) -> tuple[int, int]:
+        """FLOPs of all rows, before and after."""
+        return sum(row.flops[0] for row in self.rows), sum(row.flops[1] for row in self.rows)
+
+    def __str__(self) -> str:
+        head = ("layer", "grid", "queries", "keys", "MFLOPs", "change")
+        body = [
+            (
+                row.layer,
+                f"{row.grid[0]}x{row.grid[1]}",
+                f"{row.queries[0]} -> {row.queries[1]}",
+                f"{row.keys[0]} -> {row.keys[1]}",
+                f"{row.flops[0] / 1e6:.1f} -> {row.flops[1] / 1e6:.1f}",
+                f"{_change(row.flops):+.1f}%",
+            )
+            for row in self.rows
+        ]
+        before, after = self.flops
+        total = f"{before / 1e6:.1f} -> {after / 1e6:.1f}"
+        body.append(("all compressed layers", "", "", "", total, f"{_change(self.flops):+.1f}%"))
+        widths = [max(len(line[i]) for line in (head, *body)) for i in range(len(head))]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+            for line in (head, *body)
+        ]
+        if after >= before:
+            lines.append("the matching costs more than the attention it saves: this cannot be faster on this grid")
+        return "\n".join(lines)
+
+
+def _change(flops: tuple[int, int]) -> float:
+    return 100 * (flops[1] / flops[0] - 1)
+
+
+def summarise(blocks: Sequence[tuple[str, BlockHook, nn.Module]]) -> Summary:
+    """Summary of the latest forward from what the hooks saw.
+
+    Raises:
+        RuntimeError: if no forward ran.
+    """
+    if not blocks:
+        return Summary(())
+    if any(hook.grid is None for _, hook, _ in blocks):
+        raise RuntimeError("the summary shows the latest forward, and none ran yet: call the model first")
+    return Summary(tuple(_cost(name, hook, block) for name, hook, block in blocks))
+
+
+def _cost(name: str, hook: BlockHook, block: nn.Module) -> LayerCost:
+    assert hook.grid is not None
+    tokens = hook.grid.tokens
+    attention = block.attn1
+    matching = 0
+    if hook.assigned and hook.merging is not None:
+        matching = hook.merging.matching_flops(hook.grid, attention.to_q.in_features)
+    before = attention_flops(attention, tokens, tokens) + mlp_flops(block.ff, tokens)
+    after = attention_flops(attention, hook.queries, hook.keys) + mlp_flops(block.ff, hook.mlp_tokens) + matching
+    if block.attn2 is not None:
+        before += attention_flops(block.attn2, tokens, hook.cross_keys)
+        after += attention_flops(block.attn2, hook.cross_queries, hook.cross_keys)
+    return LayerCost(
+        name,
+        (hook.grid.height, hook.grid.width),
+        (tokens, hook.queries),
+        (tokens, hook.keys),
+        (before, after),
+        matching,
+    )
+
+
+def attention_flops(attention: nn.Module, queries: int, keys: int) -> int:
+    """Multiply-adds, counted as two, of an attention with its projections for one sample."""
+    inner = attention.to_q.out_features
+    around = queries * (attention.to_q.in_features + attention.to_out[0].out_features) * inner
+    sources = 2 * keys * attention.to_k.in_features * inner
+    return 2 * (around + sources + 2 * queries * keys * inner)
+
+
+def mlp_flops(feed_forward: nn.Module, tokens: int) -> int:
+    """Of a feed-forward's linear layers."""
+    weights = sum(m.in_features * m.out_features for m in feed_forward.modules() if isinstance(m, nn.Linear))
+    return 2 * tokens * weights

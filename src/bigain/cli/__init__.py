@@ -1,0 +1,5 @@
+"""The command line: ``bigain evaluate | classify | generate | inspect | methods | report``."""
+
+from bigain.cli.commands import app, main
+
+__all__ = ["app", "main"]

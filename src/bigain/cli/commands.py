@@ -1,0 +1,50 @@
+"""The application: what all commands share, and the commands themselves."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from bigain import __version__
+from bigain.cli.classify import classify
+from bigain.cli.evaluate import evaluate
+from bigain.cli.generate import generate
+from bigain.cli.inspect import inspect
+from bigain.cli.methods import methods
+from bigain.cli.report import report
+
+app = typer.Typer(
+    name="bigain",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Token compression for diffusion models, measured on classification, generation and speed at once.",
+    epilog="Start with [bold]bigain evaluate[/] on the embedded model: it needs no download and no GPU.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"bigain {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    traceback: Annotated[bool, typer.Option("--traceback", help="Show where in the code an error arose.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Token compression for diffusion models, measured on classification, generation and speed at once."""
+
+
+for command in (evaluate, classify, generate, inspect, methods, report):
+    app.command(no_args_is_help=command in (classify, generate, report))(command)
+
+
+def main() -> None:
+    """Entry point of the ``bigain`` command."""
+    app()

@@ -1,0 +1,154 @@
+"""``bigain evaluate``: the joint run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bigain.cli import options
+from bigain.cli.options import DATA, SAMPLING
+
+_WHAT = "What to compare"
+
+
+@options.reported
+def evaluate(
+    model: options.Model = "glyphs-dit",
+    data: Annotated[
+        str,
+        typer.Option(
+            help="glyphs (embedded), imagenet:PATH, imagenet100:PATH, pets:PATH, coco:PATH, folder:PATH, csv:PATH, "
+            "hub:ID, or a path.",
+            rich_help_panel=DATA,
+        ),
+    ] = "glyphs",
+    methods: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--methods",
+            "-m",
+            help="Presets or specs, with commas or spaces between; may be given several times. See bigain methods.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    preset_grid: Annotated[
+        str | None,
+        typer.Option(
+            help="demo: every method once, minutes on 2 CPU cores. full: every method at three strengths, hours. "
+            "demo is taken where neither this nor --methods is given.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    classify: Annotated[
+        int | None, typer.Option(min=0, help="Images to classify per method.", rich_help_panel=_WHAT)
+    ] = None,
+    generate: Annotated[
+        int | None, typer.Option(min=0, help="Images to generate per method.", rich_help_panel=_WHAT)
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder of the results. A run that is there goes on where it was stopped.")
+    ] = Path("runs/evaluate"),
+    split: Annotated[
+        str | None, typer.Option(help="Of the data; their own default if left out.", rich_help_panel=DATA)
+    ] = None,
+    classes: Annotated[
+        Path | None, typer.Option(help="File of the classes that take part (ImageNet-100).", rich_help_panel=DATA)
+    ] = None,
+    prompts_csv: options.PromptsCsv = None,
+    bad_images: options.BadImages = "raise",
+    to_keep: Annotated[
+        str | None,
+        typer.Option(help="Classes kept after each stage, such as '5 1'.", rich_help_panel=options.CLASSIFIER),
+    ] = None,
+    n_samples: Annotated[
+        str | None,
+        typer.Option(help="Timesteps evaluated up to each stage, such as '5 20'.", rich_help_panel=options.CLASSIFIER),
+    ] = None,
+    loss: options.Loss = "l2",
+    steps: Annotated[int | None, typer.Option(min=1, help="Of the sampler.", rich_help_panel=SAMPLING)] = None,
+    guidance: options.Guidance = 1.0,
+    sampler: options.Sampler = None,
+    features: Annotated[
+        str,
+        typer.Option(
+            help="Network behind FID and KID: recogniser (embedded, glyphs only), inception (needs torch-fidelity), "
+            "none, or auto: recogniser for glyphs, else none.",
+            rich_help_panel=SAMPLING,
+        ),
+    ] = "auto",
+    seed: options.Seed = 0,
+    dtype: options.Dtype = "float32",
+    device: options.Device = None,
+    variant: options.Variant = None,
+    threads: options.Threads = None,
+    batch_size: options.BatchSize = 64,
+    timing_rounds: Annotated[
+        int | None, typer.Option(min=0, help="Timed forwards per method; 0 for none.", rich_help_panel=_WHAT)
+    ] = None,
+    timing_batch: Annotated[
+        int | None, typer.Option(min=1, help="Images of a timed forward.", rich_help_panel=_WHAT)
+    ] = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Compares methods: accuracy, FID, fidelity, FLOPs and time, on the same images and noise.
+
+    No compression always comes first: the others are compared with it, image by image. Everything goes at once into
+    OUT/results.sqlite, so a run that was stopped goes on, and methods or images can be added to one that is done.
+    Beside it: results.json and results.csv (which repeat on one machine), results.timings.json, table.md, front.png
+    and samples.png.
+
+    [bold]Examples[/]
+
+      bigain evaluate
+
+      bigain evaluate -m "lgtm-0.7 tome:ratio=0.7,destinations=random iekvd-2" --classify 500 --generate 1000
+
+      bigain evaluate --preset-grid full --out runs/full
+
+      bigain evaluate --model stabilityai/stable-diffusion-2-base --data imagenet:/data/imagenet --classify 2000
+      --generate 0 --dtype bfloat16 -m tome-0.7 -m lgtm-0.7
+    """
+    from bigain.evaluate import GRIDS, SIZES, Settings, Store, run, split_specs
+    from bigain.report import terminal, write_folder
+
+    if preset_grid is not None and preset_grid not in GRIDS:
+        raise ValueError(f"--preset-grid must be one of {', '.join(GRIDS)}, not {preset_grid!r}")
+    grid = preset_grid or (None if methods else "demo")
+    size = SIZES[grid or "default"]
+    options.use_threads(threads)
+    settings = Settings(
+        model=model,
+        variant=variant,
+        data=data,
+        split=split,
+        classes=None if classes is None else str(classes),
+        prompts_csv=None if prompts_csv is None else str(prompts_csv),
+        methods=(*(GRIDS[grid] if grid else ()), *split_specs(methods or [])),
+        classify=size.classify if classify is None else classify,
+        generate=size.generate if generate is None else generate,
+        to_keep=size.to_keep if to_keep is None else options.whole_numbers("--to-keep", to_keep),
+        n_samples=size.n_samples if n_samples is None else options.whole_numbers("--n-samples", n_samples),
+        loss=loss,
+        sampler=sampler,
+        steps=size.steps if steps is None else steps,
+        guidance=guidance,
+        seed=seed,
+        dtype=dtype,
+        features=features,
+        batch_size=batch_size,
+        device=device or options.default_device(),
+        on_bad_image=bad_images,  # type: ignore[arg-type]
+        timing_rounds=size.timing_rounds if timing_rounds is None else timing_rounds,
+        timing_batch=size.timing_batch if timing_batch is None else timing_batch,
+    )
+    path = out / "results.sqlite"
+    run(settings, path, progress=not quiet)
+    with Store(path) as store:
+        results, times = write_folder(store, out)
+    screen = options.console()
+    screen.print(terminal(results, times, screen.width))
+    stems = ("results", "results.timings", "table", "front", "samples")
+    written = sorted(file.name for file in out.iterdir() if file.stem in stems)
+    screen.print(f"In {out}: {', '.join(written)}", highlight=False)

@@ -1,0 +1,89 @@
+"""``bigain inspect``: which tokens merge in one forward, and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bigain.cli import options
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bigain.diffusion import Denoiser
+
+
+@options.reported
+def inspect(
+    method: Annotated[str, typer.Option("--method", "-m", help="Preset or spec of one method.")] = "lgtm-0.5",
+    image: Annotated[
+        str, typer.Option("--image", "-i", help="An image file, or the number of an image in --data.")
+    ] = "0",
+    timestep: Annotated[int, typer.Option("--timestep", "-t", min=0, help="How much noise; 0 is the least.")] = 300,
+    out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("inspect.png"),
+    layer: Annotated[
+        int | None, typer.Option(min=0, help="Transformer block; the first in which the method acts if left out.")
+    ] = None,
+    condition: Annotated[
+        str | None,
+        typer.Option(help="Class or prompt that the model is asked with; left out: the image's own class, or none."),
+    ] = None,
+    model: options.Model = "glyphs-dit",
+    data: Annotated[
+        str, typer.Option(help="Where numbered images come from.", rich_help_panel=options.DATA)
+    ] = "glyphs",
+    split: Annotated[str | None, typer.Option(help="Of the data.", rich_help_panel=options.DATA)] = None,
+    seed: options.Seed = 0,
+    dtype: options.Dtype = "float32",
+    device: options.Device = None,
+    variant: options.Variant = None,
+    threads: options.Threads = None,
+) -> None:
+    """Draws the score map of an image and which of its tokens merge, at one timestep and layer.
+
+    Four panels: the image, the image as the model sees it, the score of each token, and the groups. Merged tokens
+    carry the colour of their group, a line leads to its destination, and a dot marks the destination.
+
+    [bold]Examples[/]
+
+      bigain inspect -m lgtm-0.5 -t 300
+
+      bigain inspect -m tome:ratio=0.7,destinations=random -i letter.png --layer 3 --condition A --out tome.png
+    """
+    from bigain.report import draw_inspection, inspect_method
+
+    denoiser = options.open_denoiser(model, dtype, device, variant, threads)
+    pixels, name, own = _image(denoiser, image, data, split)
+    asked: str | int
+    if denoiser.kind == "text":
+        asked = condition or ""
+    elif condition is not None:
+        asked = options.label_of(condition, options.class_names(denoiser, model))
+    else:
+        asked = own or 0
+    inspection = inspect_method(
+        denoiser, method, pixels, name, timestep=timestep, condition=asked, layer=layer, seed=seed
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draw_inspection(inspection, out)
+    groups = len(inspection.kept)
+    where = inspection.layer_name or f"layer {inspection.layer}"
+    typer.echo(f"{out}: {name}, t = {timestep}, {where}, {inspection.grid.tokens} tokens in {groups} groups")
+
+
+def _image(denoiser: Denoiser, image: str, data: str, split: str | None) -> tuple[Tensor, str, int | None]:
+    """The image in [-1, 1], its id, and the label under which a class-conditional model knows its class."""
+    from bigain.data import load, preprocess
+    from bigain.data.reading import read_image
+
+    if not image.isdigit():
+        return preprocess(read_image(Path(image), image), denoiser.image_size), image, None
+    found = load(data, image_size=denoiser.image_size, split=split)
+    if int(image) >= len(found):
+        raise ValueError(f"--image must be a file or a number below {len(found)}, not {image}")
+    item = found[int(image)]
+    known = found.condition_labels
+    own = known[item.labels[0]] if known and item.labels else None
+    return preprocess(item.image, denoiser.image_size), item.id, own

@@ -1,0 +1,154 @@
+"""Options that several commands share, and what becomes of them. Nothing here imports PyTorch before it is needed."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
+
+import click
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bigain.diffusion import Denoiser
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+MODEL = "Model"
+DATA = "Data"
+CLASSIFIER = "Diffusion classifier"
+SAMPLING = "Sampling"
+
+Model = Annotated[
+    str,
+    typer.Option(help="glyphs-dit (embedded), a folder, or a Hub id such as owner/name.", rich_help_panel=MODEL),
+]
+Variant = Annotated[
+    str | None, typer.Option(help="Variant of the weights' files, such as fp16.", rich_help_panel=MODEL)
+]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.", rich_help_panel=MODEL)]
+Device = Annotated[
+    str | None,
+    typer.Option(help="As PyTorch names it; cuda where there is one, else cpu.", rich_help_panel=MODEL),
+]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="CPU threads; PyTorch's choice if left out.", rich_help_panel=MODEL)
+]
+BatchSize = Annotated[
+    int, typer.Option(min=1, help="Rows of a forward. Results do not depend on it, to rounding.", rich_help_panel=MODEL)
+]
+Seed = Annotated[int, typer.Option(help="Of all noise.")]
+ToKeep = Annotated[str, typer.Option(help="Classes kept after each stage, such as '5 1'.", rich_help_panel=CLASSIFIER)]
+NSamples = Annotated[
+    str, typer.Option(help="Timesteps evaluated up to each stage, such as '5 20'.", rich_help_panel=CLASSIFIER)
+]
+Loss = Annotated[str, typer.Option(help="l2, l1 or huber.", rich_help_panel=CLASSIFIER)]
+Steps = Annotated[int, typer.Option(min=1, help="Of the sampler.", rich_help_panel=SAMPLING)]
+Guidance = Annotated[
+    float, typer.Option(min=1.0, help="Scale of classifier-free guidance; 1 is none.", rich_help_panel=SAMPLING)
+]
+Sampler = Annotated[
+    str | None, typer.Option(help="ddim or euler; the model's own scheduler if left out.", rich_help_panel=SAMPLING)
+]
+PromptsCsv = Annotated[
+    Path | None, typer.Option(help="A csv file with the columns prompt, classname, classidx.", rich_help_panel=DATA)
+]
+BadImages = Annotated[
+    str, typer.Option(help="What to do with an image that cannot be read: raise or skip.", rich_help_panel=DATA)
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
+
+
+def reported(command: Callable[P, R]) -> Callable[P, R]:
+    """Shows an error that a user can mend as one line, with exit status 1; ``bigain --traceback`` shows all of it."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except (ValueError, OSError, ImportError) as error:
+            context = click.get_current_context(silent=True)
+            if context is not None and context.find_root().params.get("traceback"):
+                raise
+            typer.secho(f"Error: {error}", fg="red", err=True)
+            raise typer.Exit(1) from error
+
+    return wrapped
+
+
+def whole_numbers(option: str, text: str) -> tuple[int, ...]:
+    """Reads '5 1' or '5,1'.
+
+    Raises:
+        ValueError: it has something else than whole numbers.
+    """
+    words = re.split(r"[\s,]+", text.strip())
+    if not all(word.isascii() and word.isdigit() for word in words):
+        raise ValueError(f"{option} must be whole numbers with spaces between, such as '5 20', not {text!r}")
+    return tuple(int(word) for word in words)
+
+
+def open_denoiser(model: str, dtype: str, device: str | None, variant: str | None, threads: int | None) -> Denoiser:
+    """Opens a model as the options say.
+
+    Raises:
+        ValueError: an unknown dtype, and as `open_model`.
+    """
+    import torch
+
+    from bigain.diffusion import open_model
+    from bigain.evaluate.plan import DTYPES
+
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
+    use_threads(threads)
+    return open_model(model, dtype=getattr(torch, dtype), device=device or default_device(), variant=variant)
+
+
+def default_device() -> str:
+    """Cuda where there is one."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def use_threads(threads: int | None) -> None:
+    """Sets how many CPU threads PyTorch takes, where that was asked for."""
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def class_names(denoiser: Any, model: str) -> tuple[str, ...]:
+    """What the labels of a class-conditional model are called: letters for the embedded one, else their numbers."""
+    from bigain.data.glyphs import CLASSES
+
+    return CLASSES if model == "glyphs-dit" else tuple(str(label) for label in range(denoiser.classes))
+
+
+def label_of(text: str, names: tuple[str, ...]) -> int:
+    """The label that a name or a number stands for.
+
+    Raises:
+        ValueError: lists the names, or the range.
+    """
+    if text in names:
+        return names.index(text)
+    if text.isascii() and text.isdigit() and int(text) < len(names):
+        return int(text)
+    known = ", ".join(names) if len(names) <= 20 and not names[0].isdigit() else "numbers"
+    raise ValueError(f"unknown class {text!r}: give one of {known}, or a label in [0, {len(names)})")
+
+
+def console() -> Console:
+    """A console as wide as the terminal; wide enough for every table where there is none."""
+    from rich.console import Console
+
+    plain = Console()
+    return plain if plain.is_terminal else Console(width=170)

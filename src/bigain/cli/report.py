@@ -1,0 +1,65 @@
+"""``bigain report``: tables and pictures again, from what was found before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bigain.cli import options
+
+
+@options.reported
+def report(
+    source: Annotated[Path, typer.Argument(help="A results.sqlite, or a .json that was exported from one.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the tables and pictures. A .sqlite file's own folder if left out."),
+    ] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option(help="Write FILE.json, FILE.csv and FILE.timings.json, to be committed (from a .sqlite file)."),
+    ] = None,
+    readme: Annotated[
+        Path | None,
+        typer.Option(help="Put the table between the markers '<!-- bigain report: begin -->' and '… end -->'."),
+    ] = None,
+) -> None:
+    """Draws the tables and pictures of a run from its results: no model, no data, no forward.
+
+    [bold]Examples[/]
+
+      bigain report runs/full/results.sqlite
+
+      bigain report runs/full/results.sqlite --export results/glyphs-dit.json
+
+      bigain report results/glyphs-dit.json --readme README.md
+    """
+    from bigain.evaluate import Store, read_results, summarise, timings, write_results
+    from bigain.evaluate.export import write_whole
+    from bigain.report import draw_front, markdown, terminal, update_readme, write_folder
+
+    if source.suffix == ".json":
+        if export is not None:
+            raise ValueError("--export needs the .sqlite file: a .json is exported already")
+        results, times = read_results(source)
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            write_whole(out / "table.md", markdown(results, times))
+            draw_front(results, times, out / "front.png")
+    else:
+        with Store(source) as store:
+            if export is None or out is not None:
+                results, times = write_folder(store, out or source.parent)
+            else:
+                results, times = summarise(store), timings(store)
+        if export is not None:
+            if export.suffix != ".json":
+                raise ValueError(f"--export must end in .json, not {export}")
+            export.parent.mkdir(parents=True, exist_ok=True)
+            write_results(export, results, times)
+    if readme is not None:
+        update_readme(readme, markdown(results, times))
+    screen = options.console()
+    screen.print(terminal(results, times, screen.width))

@@ -1,0 +1,193 @@
+"""One interface over the model families: what a classifier and a sampler need of a diffusion model."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from bigain.diffusion.latents import Space
+from bigain.diffusion.process import Process, process_of
+
+_RANGE_TOLERANCE = 1e-4  # of [-1, 1]: what rounding in a resize or a cast may add
+
+
+@dataclass(frozen=True, eq=False)
+class Conditions:
+    """Encoded prompts or class labels, one row each.
+
+    Args:
+        names: the prompts or labels, at least one.
+        arguments: keyword arguments of the model by name, each a (rows, ...) tensor or a mapping of such tensors.
+            There are ``len(names)`` rows, and one more where ``null_index`` names it.
+        null_index: the row of the unconditional class, which is no condition itself; None where there is none.
+    """
+
+    names: tuple[str | int, ...]
+    arguments: Mapping[str, Tensor | Mapping[str, Tensor]]
+    null_index: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            raise ValueError("there are no conditions; give at least one prompt or class label")
+        rows = len(self.names) + (self.null_index is not None)
+        for name, value in self.arguments.items():
+            for part, tensor in value.items() if isinstance(value, Mapping) else [(name, value)]:
+                if len(tensor) != rows:
+                    raise ValueError(
+                        f"argument {part!r} has {len(tensor)} rows; it must have {rows}, one per condition"
+                    )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def rows(self, index: Tensor) -> dict[str, Any]:
+        """The model's keyword arguments for a batch: row ``index[b]`` of every tensor, ``index`` a (B,) long tensor."""
+
+        def select(value: Tensor | Mapping[str, Tensor]) -> Any:
+            if isinstance(value, Mapping):
+                return {part: select(tensor) for part, tensor in value.items()}
+            return value.index_select(0, index.to(value.device))
+
+        return {name: select(value) for name, value in self.arguments.items()}
+
+
+class Denoiser(ABC):
+    """A diffusion model with its scheduler and its image space.
+
+    Opening one puts its networks in evaluation mode: in training mode they drop labels and activations at random.
+
+    Args:
+        pipe: the pipeline that holds the parts, read anew at each use, so what is swapped there takes effect; or None.
+        model: the network, where there is no pipeline.
+        scheduler: a diffusers scheduler, where there is no pipeline.
+        space: pixels, or an autoencoder's latents.
+
+    Raises:
+        ValueError: for a scheduler whose process is not known, or a network that does not fit the space.
+    """
+
+    kind: ClassVar[str]
+    """``"class"`` (conditions are labels) or ``"text"`` (conditions are prompts)."""
+    model_name: ClassVar[str] = "transformer"
+    """The network's name in a pipeline."""
+
+    def __init__(self, *, space: Space, pipe: Any = None, model: Any = None, scheduler: Any = None) -> None:
+        self.pipe = pipe
+        self.space = space
+        self._model = model
+        self._scheduler = scheduler
+        self.model.eval()
+        _ = self.process  # an unsupported scheduler is found here, not after the first batch
+        channels = int(self.model.config.in_channels)
+        if channels != space.channels:
+            raise ValueError(
+                f"{type(self.model).__name__} takes {channels} channels, its image space has {space.channels}; "
+                "models with more inputs than the noised image (inpainting, upscaling) are not supported"
+            )
+
+    @property
+    def model(self) -> Any:
+        """The U-Net or transformer: what ``bigain.apply`` gets."""
+        return self._model if self.pipe is None else getattr(self.pipe, self.model_name)
+
+    @property
+    def scheduler(self) -> Any:
+        """The model's own diffusers scheduler."""
+        return self._scheduler if self.pipe is None else self.pipe.scheduler
+
+    @property
+    def process(self) -> Process:
+        """Noising, target and timesteps, as the scheduler's config says."""
+        return process_of(self.scheduler)
+
+    @property
+    def device(self) -> torch.device:
+        """Where forwards run; with offloading, not where the weights lie."""
+        device: torch.device = self.model.device if self.pipe is None else self.pipe._execution_device
+        return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        dtype: torch.dtype = self.model.dtype
+        return dtype
+
+    @property
+    def sample_shape(self) -> tuple[int, int, int]:
+        """(C, h, w) of what is denoised."""
+        size = self.model.config.sample_size
+        height, width = (size, size) if isinstance(size, int) else size
+        return int(self.model.config.in_channels), int(height), int(width)
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of an image in pixels.
+
+        Raises:
+            ValueError: where the model's own size is not square.
+        """
+        _, height, width = self.sample_shape
+        if height != width:
+            raise ValueError(f"the model's sample size is {height}x{width}; only square models are supported")
+        return height * self.space.factor
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Clean samples x0 of images.
+
+        Args:
+            images: (B, 3, H, W) floats in [-1, 1], H = W = ``image_size``, on any device.
+
+        Returns:
+            (B, C, h, w) float32 on the model's device: pixels, or the posterior's mean in the scaling of the model.
+
+        Raises:
+            ValueError: for another shape, an integer dtype, no image, values that are not finite or outside [-1, 1].
+        """
+        check_images(images, self.image_size)
+        return self.space.encode(images.to(self.device))
+
+    def decode(self, x0: Tensor) -> Tensor:
+        """(B, C, h, w) clean samples to (B, 3, H, W) float32 images in [-1, 1]."""
+        return self.space.decode(x0)
+
+    @abstractmethod
+    def conditions(self, conditions: Sequence[str] | Sequence[int]) -> Conditions:
+        """Encodes prompts or labels once, without a negative prompt; see :class:`Conditions`."""
+
+    @torch.no_grad()
+    def predict(self, x_t: Tensor, t: Tensor, conditions: Conditions, index: Tensor) -> Tensor:
+        """What the network predicts, without guidance.
+
+        Args:
+            x_t: (B, C, h, w) noised samples.
+            t: (B,) timesteps.
+            conditions: as :meth:`conditions` encoded them.
+            index: (B,) long, each row's condition.
+
+        Returns:
+            (B, C, h, w) float32; a learned variance behind the C channels is dropped.
+        """
+        # no_grad rather than inference_mode: tensors made in inference mode may not be used by a later backward,
+        # and a compiled model specialises on which of the two modes it meets.
+        x_t = x_t.to(self.device, self.dtype)
+        output = self.model(x_t, timestep=t.to(self.device), **conditions.rows(index), return_dict=False)[0]
+        sample: Tensor = output[:, : x_t.shape[1]].float()
+        return sample
+
+
+def check_images(images: Tensor, size: int) -> None:
+    """Raises a ValueError unless ``images`` is (B, 3, size, size) with B > 0, floating, finite and in [-1, 1]."""
+    if images.ndim != 4 or images.shape[1:] != (3, size, size) or len(images) == 0:
+        raise ValueError(f"images have shape {tuple(images.shape)}; it must be (B, 3, {size}, {size}) with B > 0")
+    if not images.is_floating_point():
+        raise ValueError(f"images have dtype {images.dtype}; they must be floats in [-1, 1]")
+    bad = ~images.isfinite().flatten(1).all(1)
+    if bad.any():
+        raise ValueError(f"image {int(bad.nonzero()[0])} of the batch has values that are not finite")
+    low, high = images.min().item(), images.max().item()
+    if low < -1 - _RANGE_TOLERANCE or high > 1 + _RANGE_TOLERANCE:
+        raise ValueError(f"images have values from {low:g} to {high:g}; they must be in [-1, 1]")

@@ -1,0 +1,141 @@
+"""Text-conditional pipelines: Stable Diffusion 1 and 2, Stable Diffusion XL, PixArt."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from bigain.diffusion.denoiser import Conditions, Denoiser
+from bigain.diffusion.latents import Latents
+
+_CHUNK = 32  # prompts per pass of the text encoder
+
+Encoded = Mapping[str, Tensor | Mapping[str, Tensor]]
+EachStep = Callable[[int], None]
+
+
+class TextConditional(Denoiser):
+    """A pipeline whose conditions are prompts."""
+
+    kind = "text"
+    text_encoder_name: ClassVar[str] = "text_encoder"
+
+    def __init__(self, pipe: Any) -> None:
+        super().__init__(space=Latents(pipe.vae), pipe=pipe)
+        for part in pipe.components.values():
+            if isinstance(part, torch.nn.Module):
+                part.eval()
+
+    @torch.no_grad()
+    def conditions(self, conditions: Sequence[str] | Sequence[int]) -> Conditions:
+        """Encodes prompts with the pipeline's own text encoder: no guidance, no negative prompt.
+
+        Raises:
+            ValueError: for no prompt, one that is not a string, or a pipeline without its text encoder.
+        """
+        prompts: list[str] = []
+        for prompt in conditions:
+            if not isinstance(prompt, str):
+                raise ValueError(f"condition {prompt!r} is not a prompt; this model takes strings")
+            prompts.append(prompt)
+        if not prompts:
+            return Conditions((), {})
+        if getattr(self.pipe, self.text_encoder_name) is None:
+            raise ValueError(
+                f"the pipeline has no {self.text_encoder_name}; load it with one, or give ready-made Conditions"
+            )
+        chunks = [self._encode(prompts[i : i + _CHUNK]) for i in range(0, len(prompts), _CHUNK)]
+        return Conditions(tuple(prompts), {name: _joined([c[name] for c in chunks]) for name in chunks[0]})
+
+    @abstractmethod
+    def _encode(self, prompts: list[str]) -> Encoded:
+        """The model's keyword arguments for ``prompts``, one row each."""
+
+    @abstractmethod
+    def pipeline_arguments(self, conditions: Conditions, index: Tensor, each_step: EachStep) -> dict[str, Any]:
+        """Keyword arguments for a call of the pipeline that stand for the prompts.
+
+        Args:
+            conditions: as :meth:`conditions` encoded them.
+            index: (B,) long, each image's condition.
+            each_step: called after each step with the number of steps done.
+        """
+
+
+class StableDiffusion(TextConditional):
+    """``StableDiffusionPipeline``: Stable Diffusion 1.x and 2.x (Rombach et al., CVPR 2022)."""
+
+    model_name = "unet"
+
+    def _encode(self, prompts: list[str]) -> Encoded:
+        embeds, _ = self.pipe.encode_prompt(prompts, self.device, 1, False)
+        return {"encoder_hidden_states": embeds.to(self.dtype)}
+
+    def pipeline_arguments(self, conditions: Conditions, index: Tensor, each_step: EachStep) -> dict[str, Any]:
+        embeds = conditions.rows(index)["encoder_hidden_states"]
+        return {"prompt_embeds": embeds, "callback_on_step_end": _on_step_end(each_step)}
+
+
+class StableDiffusionXL(TextConditional):
+    """``StableDiffusionXLPipeline`` (Podell et al., 2023), conditioned on its full size without a crop."""
+
+    model_name = "unet"
+    text_encoder_name = "text_encoder_2"  # SDXL runs without its first text encoder, not without its second
+
+    def _encode(self, prompts: list[str]) -> Encoded:
+        embeds, _, pooled, _ = self.pipe.encode_prompt(prompts, device=self.device, do_classifier_free_guidance=False)
+        size = self.image_size
+        time_ids = torch.tensor([[size, size, 0, 0, size, size]], dtype=self.dtype, device=self.device)
+        added = {"text_embeds": pooled.to(self.dtype), "time_ids": time_ids.repeat(len(prompts), 1)}
+        return {"encoder_hidden_states": embeds.to(self.dtype), "added_cond_kwargs": added}
+
+    def pipeline_arguments(self, conditions: Conditions, index: Tensor, each_step: EachStep) -> dict[str, Any]:
+        rows = conditions.rows(index)
+        return {
+            "prompt_embeds": rows["encoder_hidden_states"],
+            "pooled_prompt_embeds": rows["added_cond_kwargs"]["text_embeds"],
+            "callback_on_step_end": _on_step_end(each_step),
+        }
+
+
+class PixArt(TextConditional):
+    """``PixArtAlphaPipeline`` and ``PixArtSigmaPipeline`` (Chen et al., 2023 and 2024)."""
+
+    def _encode(self, prompts: list[str]) -> Encoded:
+        embeds, mask, _, _ = self.pipe.encode_prompt(prompts, do_classifier_free_guidance=False, device=self.device)
+        arguments: dict[str, Any] = {"encoder_hidden_states": embeds.to(self.dtype), "encoder_attention_mask": mask}
+        if self.model.use_additional_conditions:
+            size = torch.full((len(prompts), 2), float(self.image_size), dtype=self.dtype, device=self.device)
+            arguments["added_cond_kwargs"] = {"resolution": size, "aspect_ratio": torch.ones_like(size[:, :1])}
+        return arguments
+
+    def pipeline_arguments(self, conditions: Conditions, index: Tensor, each_step: EachStep) -> dict[str, Any]:
+        rows = conditions.rows(index)
+        return {
+            "prompt_embeds": rows["encoder_hidden_states"],
+            "prompt_attention_mask": rows["encoder_attention_mask"],
+            "callback": lambda step, _t, _latents: each_step(step + 1),
+            "clean_caption": False,
+            "use_resolution_binning": False,
+        }
+
+
+def _on_step_end(each_step: EachStep) -> Callable[..., dict[str, Any]]:
+    def callback(_pipe: Any, step: int, _t: Any, _tensors: dict[str, Any]) -> dict[str, Any]:
+        each_step(step + 1)
+        return {}
+
+    return callback
+
+
+def _joined(parts: Sequence[Tensor | Mapping[str, Tensor]]) -> Tensor | dict[str, Tensor]:
+    """Chunks of one argument as one tensor, or as one mapping of tensors."""
+    tensors = [part for part in parts if isinstance(part, Tensor)]
+    if tensors:
+        return torch.cat(tensors)
+    mappings = [part for part in parts if isinstance(part, Mapping)]
+    return {name: torch.cat([m[name] for m in mappings]) for name in mappings[0]}

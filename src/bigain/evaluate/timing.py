@@ -1,0 +1,107 @@
+"""What a forward costs: FLOPs, which are counted, and milliseconds, which are measured."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from bigain.backbones import compressed
+from bigain.diffusion import Denoiser, seeded_generator
+from bigain.methods import TokenMerging, parse
+
+_FLOP_TIMESTEPS = 4
+
+
+def applied(denoiser: Denoiser, spec: str) -> AbstractContextManager[object]:
+    """The method ``spec`` for the length of a with-block; "none" touches nothing at all."""
+    methods = parse(spec)
+    return compressed(denoiser.model, methods) if methods else nullcontext()
+
+
+def flops(denoiser: Denoiser, spec: str, condition: str | int) -> int:
+    """FLOPs of one forward of one image by PyTorch's count; the mean over 4 timesteps where a ratio follows them.
+
+    Matrix products and convolutions are counted; sorting, gathering and pointwise operations are not.
+    """
+    scheduled = any(isinstance(method, TokenMerging) and method.is_scheduled for method in parse(spec))
+    timesteps = denoiser.process.timesteps(_FLOP_TIMESTEPS if scheduled else 1)
+    total = 0
+    # Fused attention on a CPU is unknown to FlopCounterMode and counts as 0; its plain form counts the same products.
+    with sdpa_kernel(SDPBackend.MATH), applied(denoiser, spec):
+        for timestep in timesteps:
+            forward = _forward(denoiser, condition, timestep.reshape(1))
+            with FlopCounterMode(display=False) as counter:
+                forward()
+            total += counter.get_total_flops()
+    return round(total / len(timesteps))
+
+
+def measure(
+    denoiser: Denoiser,
+    specs: Sequence[str],
+    condition: str | int,
+    *,
+    batch_size: int,
+    rounds: int,
+    done: Callable[[], None] = lambda: None,
+) -> dict[str, list[float]]:
+    """Milliseconds of ``rounds`` forwards of ``batch_size`` rows per method.
+
+    Every round visits every method in turn, so that what disturbs the machine falls on all of them alike. A visit is
+    one forward to warm up and one that is timed; the clock is read when the device has finished.
+
+    Args:
+        done: called after every visit.
+    """
+    forward = _forward(denoiser, condition, denoiser.process.timesteps(batch_size))
+    times: dict[str, list[float]] = {spec: [] for spec in specs}
+    for _ in range(rounds):
+        for spec in specs:
+            with applied(denoiser, spec):
+                forward()
+                synchronise(denoiser.device)
+                started = time.perf_counter()
+                forward()
+                synchronise(denoiser.device)
+                times[spec].append((time.perf_counter() - started) * 1000)
+            done()
+    return times
+
+
+def environment(denoiser: Denoiser, extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Where a timing was measured; timings from different environments do not compare."""
+    device = denoiser.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "device": device.type,
+        "device_name": name,
+        "cpu_cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        **extra,
+    }
+
+
+def synchronise(device: torch.device) -> None:
+    """Waits until the device has finished what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def _forward(denoiser: Denoiser, condition: str | int, timesteps: Tensor) -> Callable[[], Tensor]:
+    rows = len(timesteps)
+    noise = torch.randn(rows, *denoiser.sample_shape, generator=seeded_generator("timing")).to(denoiser.device)
+    conditions = denoiser.conditions([condition])  # type: ignore[arg-type]
+    index = torch.zeros(rows, dtype=torch.long)
+    return lambda: denoiser.predict(noise, timesteps.to(denoiser.device), conditions, index)

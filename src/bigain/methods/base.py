@@ -1,0 +1,210 @@
+"""What a compression method is: a frozen config that turns tokens on a grid into an assignment, or pools them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from bigain.methods.schedules import Linear, bounds, resolve
+from bigain.operators.assignment import Assignment
+from bigain.operators.grid import Grid, cell_count
+from bigain.operators.matching import mix_keys
+
+Location = Literal["self_attention", "cross_attention", "mlp"]
+LOCATIONS: tuple[Location, ...] = ("self_attention", "cross_attention", "mlp")
+OPERATORS = ("mean", "mlerp", "prune")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a method may know of the forward that it acts in.
+
+    Args:
+        grid: of the tokens.
+        layer: number of the transformer block, which salts random draws.
+        timestep: (B,), or None if the model was called without one.
+        image_keys: (B,) int64, equal for rows that show the same image, or None.
+        draw_keys: (B,) int64, different for every (image, class, timestep), or None.
+    """
+
+    grid: Grid
+    layer: int = 0
+    timestep: Tensor | None = None
+    image_keys: Tensor | None = None
+    draw_keys: Tensor | None = None
+
+
+def _check_levels(levels: tuple[int, ...]) -> None:
+    if not levels or any(not isinstance(level, int) or level < 1 for level in levels) or len({*levels}) != len(levels):
+        raise ValueError(f"levels must be distinct whole numbers from 1 (the finest grid with attention), not {levels}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenMerging:
+    """Common fields of the methods that merge tokens; see each method for how it assigns them.
+
+    Args:
+        ratio: share of the tokens that is merged away, in [0, 1): ⌊ratio·N⌋ tokens, or a schedule over t.
+        cell: height and width of the cells that destinations or blocks are taken from.
+        levels: resolution levels that take part, 1 = the finest grid at which the model has attention.
+        locations: where tokens are merged; self-attention always is (BiGain, table 6).
+        operator: how a group becomes one token: "mean", "mlerp" (mean direction, largest norm) or "prune".
+        size_aware: proportional attention (ToMe, arXiv 2210.09461): log group size is added to the keys' logits.
+        queries: "merged", or "full" to merge K and V only, so that there is nothing to un-merge.
+        cached: compute the assignment in a level's first block and reuse it for the rest of the forward.
+        features: which tokens are scored and matched: the "block"'s input, or what the "attention" sees after the norm.
+
+    Raises:
+        ValueError: names the field, its value and the allowed range.
+    """
+
+    name: ClassVar[str]
+
+    ratio: float | Linear = 0.5
+    cell: tuple[int, int] = (2, 2)
+    levels: tuple[int, ...] = (1,)
+    locations: tuple[Location, ...] = ("self_attention",)
+    operator: Literal["mean", "mlerp", "prune"] = "mean"
+    size_aware: bool = False
+    queries: Literal["merged", "full"] = "merged"
+    cached: bool = False
+    features: Literal["block", "attention"] = "block"
+
+    def __post_init__(self) -> None:
+        low, high = bounds(self.ratio)
+        if not (math.isfinite(low) and math.isfinite(high) and 0 <= low <= high < 1):
+            raise ValueError(f"ratio must lie in [0, 1), not {self.ratio}")
+        if len(self.cell) != 2 or any(not isinstance(side, int) or side < 1 for side in self.cell):
+            raise ValueError(f"cell must be two whole numbers from 1, not {self.cell}")
+        if low > 0 and self.cell == (1, 1):
+            raise ValueError("cell (1, 1) makes every token a destination, so nothing can merge: use (2, 2) or larger")
+        _check_levels(self.levels)
+        if "self_attention" not in self.locations or {*self.locations} - {*LOCATIONS}:
+            raise ValueError(
+                f"locations must hold 'self_attention' and otherwise only {LOCATIONS}, not {self.locations}"
+            )
+        check_choice("operator", self.operator, OPERATORS)
+        check_choice("queries", self.queries, ("merged", "full"))
+        check_choice("features", self.features, ("block", "attention"))
+        if self.queries == "full" and self.locations != ("self_attention",):
+            raise ValueError(
+                f"queries='full' merges the keys and values of self-attention alone, so locations must be "
+                f"('self_attention',), not {self.locations}"
+            )
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether the method compresses nothing by its settings."""
+        return bounds(self.ratio) == (0.0, 0.0)
+
+    @property
+    def is_scheduled(self) -> bool:
+        """Whether the number of tokens depends on the timestep."""
+        return isinstance(self.ratio, Linear)
+
+    def limit(self, grid: Grid) -> int:
+        """Most tokens that can be merged away on ``grid``."""
+        raise NotImplementedError
+
+    def assign(self, x: Tensor, context: Context) -> Assignment:
+        """Assigns tokens x (B, N, C) to groups."""
+        raise NotImplementedError
+
+    def matching_flops(self, grid: Grid, channels: int) -> int:
+        """Matrix-product FLOPs of one sample's assignment."""
+        raise NotImplementedError
+
+    def most_merged(self, grid: Grid) -> int:
+        """Tokens merged away where the ratio is at its highest."""
+        return _tokens(bounds(self.ratio)[1], grid.tokens)
+
+    def merged_tokens(self, context: Context) -> int | Tensor:
+        """How many tokens to merge away: one number, or int64 (B,) where the ratio is scheduled.
+
+        Raises:
+            ValueError: if the ratio asks for more than the cells allow; names the limit.
+        """
+        tokens, limit = context.grid.tokens, self.limit(context.grid)
+        highest = self.most_merged(context.grid)
+        if highest > limit:
+            raise ValueError(
+                f"ratio {self.ratio} asks to merge {highest} of the {tokens} tokens of a "
+                f"{context.grid.height}x{context.grid.width} grid, but cells of {self.cell[0]}x{self.cell[1]} allow "
+                f"at most {limit}, a ratio of {math.floor(limit / tokens * 1e4) / 1e4:g}"
+            )
+        ratio = resolve(self.ratio, context.timestep, "ratio")
+        if isinstance(ratio, Tensor):
+            return (ratio.double() * tokens + 1e-6).floor().long()
+        return _tokens(ratio, tokens)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenDownsampling:
+    """Common fields of the methods that downsample keys and values.
+
+    Args:
+        factor: side s of the s×s windows; N tokens become about N / s².
+        levels: resolution levels that take part, 1 = the finest grid at which the model has attention.
+
+    Raises:
+        ValueError: names the field, its value and the allowed range.
+    """
+
+    name: ClassVar[str]
+
+    factor: int = 2
+    levels: tuple[int, ...] = (1,)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.factor, int) or isinstance(self.factor, bool) or self.factor < 1:
+            raise ValueError(f"factor must be a whole number from 1, not {self.factor!r}")
+        _check_levels(self.levels)
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether the method compresses nothing by its settings."""
+        return self.factor == 1
+
+    def pool(self, x: Tensor, context: Context) -> Tensor:
+        """Downsamples tokens x (B, N, C) to (B, M, C)."""
+        raise NotImplementedError
+
+
+def _tokens(ratio: float, tokens: int) -> int:
+    # The small term keeps a product such as 0.29 * 100 from losing a token to rounding.
+    return math.floor(ratio * tokens + 1e-6)
+
+
+
+
+def check_choice(field: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Raises ValueError naming ``field`` and the ``allowed`` values if ``value`` is none of them."""
+    if value not in allowed:
+        raise ValueError(f"{field} must be one of {allowed}, not {value!r}")
+
+
+def bipartite_flops(grid: Grid, cell: tuple[int, int], channels: int) -> int:
+    """Multiply-adds, counted as two, of the similarities of all sources to all destinations of one sample."""
+    destinations = cell_count(grid, cell)
+    return 2 * (grid.tokens - destinations) * destinations * channels
+
+
+def row_keys(seed: int, context: Context, batch: int, device: torch.device, redraw: bool) -> Tensor:
+    """A seed per row, int64 (B,): fixed per image and layer, or drawn anew for every row and timestep.
+
+    Rows without image keys count as one image, so that a forward is reproducible whatever the batch.
+    """
+    keys = torch.zeros(batch, dtype=torch.long, device=device)
+    keys = mix_keys(keys, seed, context.layer)
+    if context.image_keys is not None:
+        keys = mix_keys(keys, context.image_keys)
+    if redraw:
+        if context.timestep is not None:
+            keys = mix_keys(keys, context.timestep.long())
+        if context.draw_keys is not None:
+            keys = mix_keys(keys, context.draw_keys)
+    return keys

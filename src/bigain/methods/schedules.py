@@ -1,0 +1,64 @@
+"""Values that follow the diffusion timestep."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A value linear in the timestep: ``noisy`` at the last training timestep, ``clean`` at t = 0.
+
+    ``Linear(0.8, 1.2)`` is the α schedule of BiGain's generation experiments (arXiv 2603.12240, table 16).
+
+    Args:
+        noisy: value at ``t = train_timesteps - 1``.
+        clean: value at ``t = 0``.
+        train_timesteps: length of the model's training schedule.
+
+    Raises:
+        ValueError: if a value is not finite or ``train_timesteps`` is below 2.
+    """
+
+    noisy: float
+    clean: float
+    train_timesteps: int = 1000
+
+    def __post_init__(self) -> None:
+        for name in ("noisy", "clean"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"{name} of a linear schedule must be finite, not {getattr(self, name)}")
+        if self.train_timesteps < 2:
+            raise ValueError(f"train_timesteps must be at least 2, not {self.train_timesteps}")
+
+    def at(self, timestep: Tensor) -> Tensor:
+        """Value per row, float32 (B,), for timesteps (B,); held constant outside the training range."""
+        share = (timestep.float() / (self.train_timesteps - 1)).clamp(0.0, 1.0)
+        return self.clean + (self.noisy - self.clean) * share
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Smallest and largest value that the schedule takes."""
+        return min(self.noisy, self.clean), max(self.noisy, self.clean)
+
+
+def bounds(value: float | Linear) -> tuple[float, float]:
+    """Smallest and largest value of a constant or a schedule."""
+    return value.bounds if isinstance(value, Linear) else (value, value)
+
+
+def resolve(value: float | Linear, timestep: Tensor | None, what: str) -> float | Tensor:
+    """The constant itself, or the schedule's value per row as float32 (B,).
+
+    Raises:
+        ValueError: if ``value`` is a schedule and the model was called without a timestep.
+    """
+    if not isinstance(value, Linear):
+        return value
+    if timestep is None:
+        raise ValueError(f"{what} follows the timestep, but the model was called without one: pass timestep=")
+    return value.at(torch.as_tensor(timestep))

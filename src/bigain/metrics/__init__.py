@@ -1,0 +1,1 @@
+"""What is measured: accuracy, distributions of images, fidelity, spectra."""

@@ -1,0 +1,143 @@
+"""A small convolutional classifier of glyphs: recognises what was generated, and gives features for FID.
+
+It is independent of the diffusion model: trained on the same drawn letters (``training/train_recogniser.py``),
+it never sees a generated one. Its penultimate layer has few dimensions, so that a covariance estimated from
+1,000 images is well conditioned.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from bigain import zoo
+from bigain.metrics.distribution import extract
+
+
+@dataclass(frozen=True)
+class RecogniserConfig:
+    """The shape of a recogniser.
+
+    Args:
+        classes: name of each class, in the order of the labels.
+        size: height and width of the images in pixels, a multiple of 8.
+        widths: channels of the four convolutional stages; stages 2 to 4 halve the resolution.
+        features: dimensions of the pooled penultimate layer.
+    """
+
+    classes: tuple[str, ...]
+    size: int = 32
+    widths: tuple[int, int, int, int] = (32, 64, 96, 128)
+    features: int = 64
+
+    def __post_init__(self) -> None:
+        if len(self.classes) < 2:
+            raise ValueError(f"classes must name at least 2, not {self.classes!r}")
+        if self.size < 8 or self.size % 8:
+            raise ValueError(f"size must be a positive multiple of 8 pixels, not {self.size}")
+        if len(self.widths) != 4 or min(self.widths) < 1:
+            raise ValueError(f"widths must be 4 positive channel counts, not {self.widths!r}")
+        if self.features < 1:
+            raise ValueError(f"features must be at least 1, not {self.features}")
+
+
+class Recogniser(nn.Module):
+    """Four convolutional stages, a pooled feature vector, a linear classifier.
+
+    As a module it maps uint8 images (B, 3, S, S) to features (B, D), which is what torchmetrics expects of a
+    feature network.
+    """
+
+    network = "glyphs-recogniser"
+
+    def __init__(self, config: RecogniserConfig) -> None:
+        super().__init__()
+        first, second, third, fourth = config.widths
+        self.config = config
+        self.num_features = config.features
+        self.stages = nn.Sequential(
+            _convolution(3, first, stride=1),
+            _convolution(first, second, stride=2),
+            _convolution(second, third, stride=2),
+            _convolution(third, third, stride=1),
+            _convolution(third, fourth, stride=2),
+            _convolution(fourth, config.features, stride=1),
+        )
+        self.head = nn.Linear(config.features, len(config.classes))
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Images (B, 3, S, S) in [-1, 1] to features (B, D)."""
+        features: Tensor = self.stages(images).mean(dim=(2, 3))
+        return features
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images uint8 (B, 3, S, S) to features (B, D).
+
+        Raises:
+            ValueError: the images are not uint8 of the recogniser's size.
+        """
+        size = self.config.size
+        if images.dtype != torch.uint8 or images.shape[1:] != (3, size, size):
+            raise ValueError(f"images must be uint8 (B, 3, {size}, {size}), not {images.dtype} {tuple(images.shape)}")
+        return self.embed(images.to(self.head.weight.dtype) / 127.5 - 1)
+
+    def features(self, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
+        """Images uint8 (N, S, S, 3), N >= 1, to features float64 (N, D)."""
+        return extract(images, self, batch_size)
+
+    def logits(self, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
+        """Images uint8 (N, S, S, 3), N >= 1, to unnormalised log-probabilities float64 (N, K)."""
+        return self.logits_of(self.features(images, batch_size))
+
+    def predict(self, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
+        """Images uint8 (N, S, S, 3), N >= 1, to class indices int64 (N,)."""
+        predictions: np.ndarray = self.logits(images, batch_size).argmax(axis=1)
+        return predictions
+
+    def logits_of(self, features: np.ndarray) -> np.ndarray:
+        """Features (N, D), extracted before, to unnormalised log-probabilities float64 (N, K)."""
+        weight, bias = (p.detach().double().cpu().numpy() for p in (self.head.weight, self.head.bias))
+        logits: np.ndarray = features @ weight.T + bias
+        return logits
+
+
+def _convolution(channels: int, width: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+    )
+
+
+def config_to_json(config: RecogniserConfig) -> dict[str, object]:
+    """What ``config.json`` says of the architecture."""
+    return asdict(config)
+
+
+def load_recogniser(folder: Path | None = None) -> Recogniser:
+    """The embedded recogniser, or one of the same format from ``folder``; on the CPU, frozen, in evaluation mode.
+
+    Args:
+        folder: holds ``config.json`` and ``model.safetensors``; ``None`` is ``bigain.zoo.path("glyphs-recogniser")``.
+
+    Raises:
+        FileNotFoundError: a file is missing; the message names it.
+    """
+    folder = zoo.path("glyphs-recogniser") if folder is None else folder
+    for name in ("config.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"the recogniser in {folder} lacks {name}")
+    architecture = json.loads((folder / "config.json").read_text())["architecture"]
+    config = RecogniserConfig(
+        classes=tuple(architecture["classes"]),
+        size=architecture["size"],
+        widths=tuple(architecture["widths"]),
+        features=architecture["features"],
+    )
+    model = Recogniser(config)
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    return model.eval().requires_grad_(False)

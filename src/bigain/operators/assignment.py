@@ -1,0 +1,183 @@
+"""The assignment: one group index per token. Merging is a scatter over it, un-merging a gather.
+
+Every merging method (ToMe, L-GTM, ABM, SiTo) is a way to make an :class:`Assignment`; what is done with one is here.
+Both directions give the same bits on every call in eager mode on the CPU and on CUDA.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from bigain.operators.grid import flat_rows, gather_tokens
+
+Mode = Literal["mean", "mlerp", "prune"]
+MODES: tuple[str, ...] = get_args(Mode)
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Which of M groups each of N tokens belongs to, per row of the batch.
+
+    Attributes:
+        index: (B, N) int64 in [0, M), the group of each token.
+        kept: (B, M) int64 in [0, N), the token that stands for each group: its destination, or itself.
+        padded: whether some rows may have fewer than M groups. Their last groups are then empty (size 0), and ``kept``
+            holds any valid token there.
+
+    Raises:
+        ValueError: if the two tensors are not (B, N) and (B, M) int64 with 1 <= M <= N.
+    """
+
+    index: Tensor
+    kept: Tensor
+    padded: bool = False
+
+    def __post_init__(self) -> None:
+        if self.index.dim() != 2 or self.kept.dim() != 2 or self.index.shape[0] != self.kept.shape[0]:
+            raise ValueError(
+                f"index and kept must be (B, N) and (B, M), got {tuple(self.index.shape)} and {tuple(self.kept.shape)}"
+            )
+        if self.index.dtype != torch.int64 or self.kept.dtype != torch.int64:
+            raise ValueError(f"index and kept must be int64, got {self.index.dtype} and {self.kept.dtype}")
+        if not 1 <= self.kept.shape[1] <= self.index.shape[1]:
+            raise ValueError(
+                f"the number of groups must lie in [1, {self.index.shape[1]}] (tokens), got {self.kept.shape[1]}"
+            )
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens before merging, N."""
+        return self.index.shape[1]
+
+    @property
+    def groups(self) -> int:
+        """Number of groups, M: tokens after merging."""
+        return self.kept.shape[1]
+
+
+def group_sizes(assignment: Assignment) -> Tensor:
+    """Number of tokens in each group: (B, M) float32, 0 for the empty groups of a padded assignment."""
+    flat = flat_rows(assignment.index, assignment.groups)
+    ones = torch.ones((1,), dtype=torch.float32, device=flat.device).expand(flat.shape[0])
+    return _sum_by(ones, flat, assignment.kept.numel()).view(assignment.kept.shape)
+
+
+def merge(x: Tensor, assignment: Assignment, mode: Mode = "mean") -> Tensor:
+    """Replace every group of tokens by one token.
+
+    Args:
+        x: (B, N, C).
+        mode: ``mean``, in which every member has equal weight; ``mlerp``, the direction of that mean with the largest
+            norm of the group, its destination included (a group whose mean is zero gives zero); ``prune``, the token
+            ``assignment.kept`` itself.
+
+    Returns:
+        (B, M, C) in the dtype of ``x``, accumulated in at least float32; zeros for empty groups.
+
+    Raises:
+        ValueError: if the mode is unknown, or ``x`` does not have the assignment's batch and tokens.
+
+    Source: BiGain (arXiv 2603.12240), section on merge operators; MLERP after Token Fusion (arXiv 2312.01026).
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
+    if x.dim() != 3 or x.shape[:2] != assignment.index.shape:
+        raise ValueError(
+            f"x must be (B, N, C) with (B, N) = {tuple(assignment.index.shape)} as the assignment's index, "
+            f"got shape {tuple(x.shape)}"
+        )
+    batch, _, channels = x.shape
+    groups = assignment.groups
+    if mode == "prune":
+        pruned = gather_tokens(x, assignment.kept)
+        if assignment.padded:
+            pruned = torch.where(group_sizes(assignment)[..., None] > 0, pruned, torch.zeros_like(pruned))
+        return pruned
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    flat = flat_rows(assignment.index, groups)
+    sums = _sum_by(wide.reshape(-1, channels), flat, batch * groups).view(batch, groups, channels)
+    if mode == "mean":
+        sizes = group_sizes(assignment).clamp(min=1).to(wide.dtype)
+        return (sums / sizes[..., None]).to(x.dtype)
+    norms = torch.linalg.vector_norm(wide, dim=-1)  # (B, N)
+    largest = norms.new_zeros(batch, groups).scatter_reduce(1, assignment.index, norms, "amax")
+    length = torch.linalg.vector_norm(sums, dim=-1)  # the direction of the sum is that of the mean
+    scale = torch.where(length > 0, largest / length, torch.zeros_like(length))
+    return (sums * scale[..., None]).to(x.dtype)
+
+
+def unmerge(z: Tensor, assignment: Assignment) -> Tensor:
+    """Give every token the value of its group: one gather.
+
+    Args:
+        z: (B, M, C).
+
+    Returns:
+        (B, N, C) in the dtype of ``z``.
+
+    Raises:
+        ValueError: if ``z`` does not have the assignment's batch and groups.
+    """
+    if z.dim() != 3 or z.shape[:2] != assignment.kept.shape:
+        raise ValueError(
+            f"z must be (B, M, C) with (B, M) = {tuple(assignment.kept.shape)} as the assignment's groups, "
+            f"got shape {tuple(z.shape)}"
+        )
+    return gather_tokens(z, assignment.index)
+
+
+def key_bias(assignment: Assignment, size_aware: bool) -> Tensor | None:
+    """What to add to the logits of attention whose keys are the merged tokens.
+
+    Args:
+        size_aware: proportional attention: a group of n tokens weighs as n equal keys would, by adding log n.
+
+    Returns:
+        (B, 1, M) float32, -inf on empty groups so that no query attends to them; None where nothing is to be added.
+
+    Source: ToMe (arXiv 2210.09461), equation 1.
+    """
+    if size_aware:
+        return group_sizes(assignment).log()[:, None]  # log 0 = -inf masks the empty groups
+    if assignment.padded:
+        sizes = group_sizes(assignment)
+        return torch.where(sizes > 0, 0.0, -torch.inf).to(sizes.dtype)[:, None]
+    return None
+
+
+def merged_bounds(merged: int | Tensor, batch: int, limit: int) -> tuple[int, int]:
+    """The least and the most tokens that any row of a batch merges, once checked against the limit.
+
+    Args:
+        merged: an int for all rows, or a (B,) integer tensor, which synchronises with its device.
+
+    Raises:
+        ValueError: if a value lies outside of [0, limit], or the tensor is not (B,) of an integer type.
+    """
+    if isinstance(merged, Tensor):
+        if merged.shape != (batch,) or merged.is_floating_point() or merged.dtype == torch.bool:
+            raise ValueError(
+                f"merged must be an int or ({batch},) integers, got shape {tuple(merged.shape)} {merged.dtype}"
+            )
+        least, most = (int(bound) for bound in torch.stack(merged.aminmax()).tolist())
+    elif isinstance(merged, bool) or not isinstance(merged, int):
+        raise ValueError(f"merged must be an int or ({batch},) integers, got {merged!r}")
+    else:
+        least = most = merged
+    if least < 0 or most > limit:
+        found = str(most) if least == most else f"values from {least} to {most}"
+        raise ValueError(f"merged must lie in [0, {limit}], the most that can merge here, got {found}")
+    return least, most
+
+
+def _sum_by(values: Tensor, index: Tensor, groups: int) -> Tensor:
+    """Sum the rows of values (K, ...) by index (K,) into (groups, ...), in the same order on every call."""
+    sums = values.new_zeros((groups, *values.shape[1:]))
+    if values.device.type == "cuda":
+        # index_add_ adds atomically there, in whatever order; index_put_ sorts by index first
+        return sums.index_put_((index,), values, accumulate=True)
+    return sums.index_add_(0, index, values)

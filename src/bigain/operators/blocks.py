@@ -1,0 +1,146 @@
+"""Adaptive block merging: the smoothest cells of the grid each become one token. No similarity matrix.
+
+Only full cells are candidates, so that every merged cell saves the same number of tokens.
+
+Source: BiGain (arXiv 2603.12240), adaptive block merging.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from bigain.operators.assignment import Assignment, merged_bounds
+from bigain.operators.grid import (
+    Cell,
+    Grid,
+    cell_count,
+    cell_index,
+    cells_shape,
+    check_cell,
+    full_cell_count,
+    pack,
+    to_cells,
+)
+
+Aggregate = Literal["max", "sum", "mean", "min", "std"]
+AGGREGATES: tuple[str, ...] = get_args(Aggregate)
+
+
+def limit(grid: Grid, cell: Cell) -> int:
+    """The most tokens that block merging can merge: all but one of every full cell."""
+    sy, sx = check_cell(cell)
+    return full_cell_count(grid, cell) * (sy * sx - 1)
+
+
+def aggregate(score: Tensor, grid: Grid, cell: Cell, how: Aggregate) -> Tensor:
+    """One score per cell, from the scores of the tokens that really lie in it.
+
+    Args:
+        score: (B, N), floating point.
+        how: ``max``, ``sum``, ``mean``, ``min`` or ``std`` (of the population: 0 for a cell of one token).
+
+    Returns:
+        (B, cells) in the dtype of ``score``, partial cells included.
+
+    Raises:
+        ValueError: if ``how`` is unknown or ``score`` is not (B, N) for this grid.
+    """
+    if how not in AGGREGATES:
+        raise ValueError(f"how must be one of {', '.join(AGGREGATES)}, got {how!r}")
+    if how == "max":
+        return to_cells(score, grid, cell, -torch.inf).amax(2)
+    if how == "min":
+        return to_cells(score, grid, cell, torch.inf).amin(2)
+    total = to_cells(score, grid, cell, 0).sum(2)
+    if how == "sum":
+        return total
+    sizes = to_cells(torch.ones_like(score[:1]), grid, cell, 0).sum(2)
+    mean = total / sizes
+    if how == "mean":
+        return mean
+    deviation = score - mean.index_select(1, cell_index(grid, cell, score.device))
+    return (to_cells(deviation.square(), grid, cell, 0).sum(2) / sizes).sqrt()
+
+
+def merge_blocks(aggregated: Tensor, grid: Grid, cell: Cell, merged: int | Tensor) -> Assignment:
+    """Merge the cells with the lowest aggregates into one token each.
+
+    Args:
+        aggregated: (B, cells), as from :func:`aggregate`; partial cells are ignored.
+        merged: how many tokens to merge, in [0, limit]: floor(merged / (sy * sx - 1)) cells are merged, on ties the
+            first ones. An int for all rows, or a (B,) integer tensor with one number per row, which synchronises with
+            the device and does not compile.
+
+    Returns:
+        An assignment whose groups are in raster order of the tokens kept: all tokens outside of merged cells, and the
+        top-left token of every merged cell. It is padded if rows merge different numbers of cells.
+
+    Raises:
+        ValueError: if ``aggregated`` is not (B, cells), or ``merged`` lies outside of [0, limit].
+    """
+    _check_aggregated(aggregated, grid, cell)
+    least, most = merged_bounds(merged, aggregated.shape[0], limit(grid, cell))
+    saved = max(cell[0] * cell[1] - 1, 1)  # cells of one token have the limit 0
+    full = _full_cells(grid, cell, aggregated.device)
+    order = aggregated.index_select(1, full).argsort(dim=1, stable=True)[:, : most // saved]
+    chosen = torch.ones_like(order, dtype=torch.bool)
+    if isinstance(merged, Tensor):
+        count = merged.to(order.device)[:, None] // saved
+        chosen = torch.arange(order.shape[1], device=order.device) < count
+    merges = torch.zeros_like(aggregated, dtype=torch.bool).scatter(1, full[order], chosen)
+    return _assemble(merges, grid, cell, least // saved, most // saved)
+
+
+def merge_blocks_below(aggregated: Tensor, grid: Grid, cell: Cell, threshold: float) -> Assignment:
+    """Merge every full cell whose aggregate lies below a threshold; synchronises with the device and does not compile.
+
+    Args:
+        aggregated: (B, cells), as from :func:`aggregate`; partial cells are ignored.
+        threshold: tau, in the units of the score; any number but NaN.
+
+    Returns:
+        An assignment as from :func:`merge_blocks`, padded if rows merge different numbers of cells.
+
+    Raises:
+        ValueError: if ``aggregated`` is not (B, cells), or the threshold is NaN.
+    """
+    _check_aggregated(aggregated, grid, cell)
+    if math.isnan(threshold):
+        raise ValueError(f"threshold must be a number in [-inf, inf], got {threshold!r}")
+    full = _full_cells(grid, cell, aggregated.device)
+    below = aggregated.index_select(1, full) < threshold
+    counts = below.sum(1).tolist()
+    merges = torch.zeros_like(aggregated, dtype=torch.bool).index_copy(1, full, below)
+    return _assemble(merges, grid, cell, min(counts), max(counts))
+
+
+def _check_aggregated(aggregated: Tensor, grid: Grid, cell: Cell) -> None:
+    cells = cell_count(grid, cell)
+    if aggregated.dim() != 2 or aggregated.shape[1] != cells:
+        raise ValueError(f"aggregated must be (B, cells) with {cells} cells, got shape {tuple(aggregated.shape)}")
+
+
+def _full_cells(grid: Grid, cell: Cell, device: torch.device) -> Tensor:
+    """Indices of the full cells among all cells, in order: (full_cell_count,) int64."""
+    columns = cells_shape(grid, cell)[1]
+    row = torch.arange(grid.height // cell[0], device=device)
+    column = torch.arange(grid.width // cell[1], device=device)
+    return (row[:, None] * columns + column[None, :]).reshape(-1)
+
+
+def _assemble(merges: Tensor, grid: Grid, cell: Cell, least: int, most: int) -> Assignment:
+    """Merge the cells where ``merges`` (B, cells) is true: between ``least`` and ``most`` of them in a row."""
+    batch = merges.shape[0]
+    groups = grid.tokens - least * (cell[0] * cell[1] - 1)
+    cells = cell_index(grid, cell, merges.device)
+    every = torch.arange(grid.tokens, device=merges.device)
+    top_left = to_cells(every[None], grid, cell, 0)[0, :, 0]
+    stands_for = torch.where(merges.index_select(1, cells), top_left.index_select(0, cells), every)  # (B, N)
+    keep = stands_for == every
+    index = (keep.cumsum(1) - 1).gather(1, stands_for)
+    every = every.expand(batch, -1)
+    return Assignment(index, pack(every, keep, groups, every[:, :1]), least < most)

@@ -1,0 +1,161 @@
+"""The token grid, and the rectangular cells that tile it.
+
+Tokens are row-major: token ``i`` of an ``H x W`` grid sits at row ``i // W`` and column ``i % W``. Cells of ``sy x sx``
+tokens tile the grid from the top left and are numbered row-major too. Where a cell does not divide the grid, the cells
+at the bottom and right edges are partial: they hold fewer tokens, but they are cells like any other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Cell = tuple[int, int]  # (sy, sx): rows and columns of one cell
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The height and width of a token grid, in tokens.
+
+    Raises:
+        ValueError: if height or width is below 1.
+    """
+
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        if self.height < 1:
+            raise ValueError(f"height must be an integer >= 1, got {self.height!r}")
+        if self.width < 1:
+            raise ValueError(f"width must be an integer >= 1, got {self.width!r}")
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens, N = height * width."""
+        return self.height * self.width
+
+
+def check_cell(cell: Cell) -> Cell:
+    """Return ``cell`` unchanged if it is a pair of integers >= 1.
+
+    Raises:
+        ValueError: naming the cell and what is allowed.
+    """
+    if len(cell) != 2 or min(cell) < 1:
+        raise ValueError(f"cell must be two integers (rows, columns), each >= 1, got {cell!r}")
+    return cell
+
+
+def check_tokens(values: Tensor, grid: Grid, dims: int, name: str) -> None:
+    """Check that ``values`` has ``dims`` dimensions, of which the second holds the tokens of ``grid``.
+
+    Raises:
+        ValueError: naming the tensor, its shape and the grid.
+    """
+    if values.dim() != dims or values.shape[1] != grid.tokens:
+        wanted = "(B, N)" if dims == 2 else "(B, N, C)"
+        raise ValueError(
+            f"{name} must be {wanted} with N = {grid.height} x {grid.width} = {grid.tokens} tokens, "
+            f"got shape {tuple(values.shape)}"
+        )
+
+
+def cells_shape(grid: Grid, cell: Cell) -> tuple[int, int]:
+    """Rows and columns of cells on the grid, partial cells included."""
+    sy, sx = check_cell(cell)
+    return (grid.height + sy - 1) // sy, (grid.width + sx - 1) // sx
+
+
+def cell_count(grid: Grid, cell: Cell) -> int:
+    """Number of cells on the grid, partial cells included."""
+    rows, columns = cells_shape(grid, cell)
+    return rows * columns
+
+
+def full_cell_count(grid: Grid, cell: Cell) -> int:
+    """Number of cells that hold all of their sy * sx tokens."""
+    sy, sx = check_cell(cell)
+    return (grid.height // sy) * (grid.width // sx)
+
+
+def cell_index(grid: Grid, cell: Cell, device: torch.device | str | None = None) -> Tensor:
+    """The cell that each token lies in.
+
+    Returns:
+        (N,) int64 in [0, cell_count), partial cells included.
+    """
+    sy, sx = check_cell(cell)
+    columns = cells_shape(grid, cell)[1]
+    row = torch.arange(grid.height, device=device) // sy
+    column = torch.arange(grid.width, device=device) // sx
+    return (row[:, None] * columns + column[None, :]).reshape(-1)
+
+
+def to_cells(values: Tensor, grid: Grid, cell: Cell, fill: float) -> Tensor:
+    """Lay the values of the tokens out cell by cell.
+
+    Args:
+        values: (B, N), any dtype.
+        fill: what stands in the places of partial cells that lie outside of the grid.
+
+    Returns:
+        (B, cells, sy * sx), row-major within the cell; the first place of every cell is a real token.
+
+    Raises:
+        ValueError: if ``values`` is not (B, N) for this grid.
+    """
+    check_tokens(values, grid, 2, "values")
+    sy, sx = check_cell(cell)
+    rows, columns = cells_shape(grid, cell)
+    below, right = rows * sy - grid.height, columns * sx - grid.width
+    laid_out = values.reshape(-1, grid.height, grid.width)
+    if below or right:
+        laid_out = functional.pad(laid_out, (0, right, 0, below), value=fill)
+    laid_out = laid_out.reshape(-1, rows, sy, columns, sx).transpose(2, 3)  # (B, rows, columns, sy, sx)
+    return laid_out.reshape(-1, rows * columns, sy * sx)
+
+
+def to_map(x: Tensor, grid: Grid) -> Tensor:
+    """Tokens (B, N, C) as a feature map (B, C, H, W): a view where ``x`` is contiguous, in channels-last memory.
+
+    Raises:
+        ValueError: if ``x`` is not (B, N, C) for this grid.
+    """
+    check_tokens(x, grid, 3, "x")
+    return x.reshape(x.shape[0], grid.height, grid.width, x.shape[2]).permute(0, 3, 1, 2)
+
+
+def to_tokens(feature_map: Tensor) -> Tensor:
+    """A feature map (B, C, H, W) as tokens (B, H * W, C), row-major: the inverse of :func:`to_map`."""
+    batch, channels, height, width = feature_map.shape
+    return feature_map.permute(0, 2, 3, 1).reshape(batch, height * width, channels)
+
+
+def flat_rows(index: Tensor, length: int) -> Tensor:
+    """Indices (B, K) into the tokens of (B, length, C), as indices (B * K,) into the rows of (B * length, C)."""
+    batch = index.shape[0]
+    if batch == 1:
+        return index.reshape(-1)
+    return (index + torch.arange(0, batch * length, length, device=index.device)[:, None]).reshape(-1)
+
+
+def gather_tokens(x: Tensor, index: Tensor) -> Tensor:
+    """x[b, index[b, k]]: tokens (B, N, C) at index (B, K) int64 as (B, K, C), by one gather of whole rows."""
+    batch, tokens, channels = x.shape
+    picked = x.reshape(-1, channels).index_select(0, flat_rows(index, tokens))  # several times faster than gather
+    return picked.view(batch, index.shape[1], channels)
+
+
+def pack(values: Tensor, keep: Tensor, count: int, fill: Tensor) -> Tensor:
+    """The values (B, K) where ``keep`` (B, K) is true, in order, packed to the left of (B, count).
+
+    Unlike boolean indexing its shape does not depend on the data. Places left over take ``fill`` (B, 1); kept values
+    beyond ``count`` are dropped.
+    """
+    place = (keep.cumsum(1) - 1).clamp(max=count)
+    place = torch.where(keep, place, count)  # one place more than is returned takes what is not kept
+    return fill.repeat(1, count + 1).scatter(1, place, values)[:, :count]

@@ -1,0 +1,21 @@
+"""What is made of results: tables, pictures, and a look inside one forward."""
+
+from bigain.report.folder import write_folder
+from bigain.report.inspection import Inspection, draw_inspection, inspect_method
+from bigain.report.labels import Label, label
+from bigain.report.pictures import draw_front, draw_samples
+from bigain.report.table import markdown, terminal, update_readme
+
+__all__ = [
+    "Inspection",
+    "Label",
+    "draw_front",
+    "draw_inspection",
+    "draw_samples",
+    "inspect_method",
+    "label",
+    "markdown",
+    "terminal",
+    "update_readme",
+    "write_folder",
+]

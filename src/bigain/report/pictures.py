@@ -1,0 +1,198 @@
+"""The pictures of a run: accuracy against FID and against cost, and generated samples side by side by method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from bigain.evaluate import Results, Row, Timings
+from bigain.report.labels import label
+
+Images = npt.NDArray[np.uint8]
+
+# Okabe & Ito (2008), "Color Universal Design": told apart with any common colour blindness. Black is no compression.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#A6761D")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
+_DPI = 150
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One comparison: what is on each axis, None for a method where it was not measured."""
+
+    x_label: str
+    y_label: str
+    x: Callable[[Row], float | None]
+    y: Callable[[Row], float | None]
+    interval: Callable[[Row], tuple[float, float] | None] = lambda row: None
+
+
+def draw_front(results: Results, times: Timings | None, path: Path) -> None:
+    """Draws accuracy against FID, accuracy against time and FID against time, as far as they were measured.
+
+    Where no time was measured, FLOPs stand in. A line joins one method's settings; larger markers compress more. The
+    better corner is named on each panel.
+
+    Raises:
+        ValueError: nothing was measured that has two axes.
+    """
+    panels = [panel for panel in _panels(results, times) if len(_points(results.rows, panel)) > 0]
+    if not panels:
+        raise ValueError("there is nothing to draw: a front needs accuracy or FID, and FID or a cost")
+    figure = Figure(figsize=(5.2 * len(panels) + 0.6, 6.2), dpi=_DPI)
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    styles = _styles(results.rows)
+    for axis, panel in zip(axes, panels, strict=True):
+        _draw_panel(axis, panel, results.rows, styles)
+    handles = [
+        Line2D([], [], color=colour, marker=marker, linestyle="-", markersize=7, label=family)
+        for family, (colour, marker) in styles.items()
+    ]
+    columns = min(len(handles), max(2, 2 * len(panels)))
+    rows = -(-len(handles) // columns)
+    figure.legend(handles=handles, loc="lower center", ncols=columns, frameon=False, fontsize=9)
+    figure.suptitle(_title(results), fontsize=11)
+    figure.text(0.5, 0.035 * rows + 0.02, "Larger markers compress more.", ha="center", fontsize=9, color="0.3")
+    figure.tight_layout(rect=(0, 0.035 * rows + 0.05, 1, 0.98))
+    figure.savefig(path, metadata={"Software": None})
+
+
+def draw_samples(
+    rows: Sequence[tuple[str, Sequence[Images]]], headings: Sequence[str], path: Path, title: str = ""
+) -> None:
+    """Draws a page of images: a row per method, a column per noise.
+
+    Args:
+        rows: what stands left of a row, and its images, uint8 (S, S, 3) of one size; short rows end early.
+        headings: what stands above each column.
+
+    Raises:
+        ValueError: there is no image.
+    """
+    columns = max((len(images) for _, images in rows), default=0)
+    if columns == 0:
+        raise ValueError("there is nothing to draw: no image was generated")
+    size = next(images[0].shape[0] for _, images in rows if len(images))
+    scale = max(1, round(96 / size))  # small images are enlarged pixel by pixel
+    cell, gap = size * scale, max(4, size * scale // 24)
+    page = np.full((len(rows) * (cell + gap) - gap, columns * (cell + gap) - gap, 3), 255, dtype=np.uint8)
+    for r, (_, images) in enumerate(rows):
+        for c, image in enumerate(images):
+            large = image.repeat(scale, axis=0).repeat(scale, axis=1)
+            page[r * (cell + gap) : r * (cell + gap) + cell, c * (cell + gap) : c * (cell + gap) + cell] = large
+    inch = 0.72 / (cell + gap)  # a cell is 0.72 inches wide
+    margin, top = 0.085 * max(len(name) for name, _ in rows) + 0.15, 0.75 if title else 0.35
+    width, height = page.shape[1] * inch, page.shape[0] * inch
+    width_all, height_all = margin + width + 0.1, height + top + 0.1
+    figure = Figure(figsize=(width_all, height_all), dpi=_DPI)
+    FigureCanvasAgg(figure)
+    axis = figure.add_axes((margin / width_all, 0.1 / height_all, width / width_all, height / height_all))
+    axis.imshow(page, interpolation="none", aspect="auto")
+    axis.set_yticks([r * (cell + gap) + cell / 2 for r in range(len(rows))], [name for name, _ in rows], fontsize=9)
+    axis.set_xticks([c * (cell + gap) + cell / 2 for c in range(columns)], [*headings][:columns], fontsize=9)
+    axis.xaxis.tick_top()
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
+    if title:
+        figure.text(0.01, 1 - 0.12 / height_all, title, fontsize=10, va="top")
+    figure.savefig(path, metadata={"Software": None})
+
+
+def _panels(results: Results, times: Timings | None) -> list[Panel]:
+    accuracy = "precision@1, %" if results.facts["multi_label"] else "accuracy, %"
+    if times is not None and times.methods:
+        batch = times.environment["sample"][0]
+        cost_label = f"median time per forward of {batch} images, ms"
+
+        def cost(row: Row) -> float | None:
+            timing = times.methods.get(row.method)
+            return None if timing is None else timing.median
+
+    else:
+        cost_label = "GFLOPs per forward"
+
+        def cost(row: Row) -> float | None:
+            return None if row.flops is None else row.flops / 1e9
+
+    def percent(row: Row) -> float | None:
+        return None if row.accuracy is None else 100 * row.accuracy
+
+    def interval(row: Row) -> tuple[float, float] | None:
+        if row.accuracy_low is None or row.accuracy_high is None:
+            return None
+        return 100 * row.accuracy_low, 100 * row.accuracy_high
+
+    return [
+        Panel("FID (lower is better)", f"{accuracy} (higher is better)", lambda row: row.fid, percent, interval),
+        Panel(f"{cost_label} (lower is better)", f"{accuracy} (higher is better)", cost, percent, interval),
+        Panel(f"{cost_label} (lower is better)", "FID (lower is better)", cost, lambda row: row.fid),
+    ]
+
+
+def _points(rows: Sequence[Row], panel: Panel) -> list[tuple[Row, float, float]]:
+    found = [(row, panel.x(row), panel.y(row)) for row in rows]
+    return [(row, x, y) for row, x, y in found if x is not None and y is not None]
+
+
+def _styles(rows: Sequence[Row]) -> dict[str, tuple[str, str]]:
+    """Colour and marker per family: a method has one colour, its variants differ in the marker."""
+    colours: dict[str, str] = {}
+    markers: dict[str, int] = {}
+    styles: dict[str, tuple[str, str]] = {}
+    for row in rows:
+        name, family = label(row.method).name, label(row.method).family
+        if family in styles:
+            continue
+        if row.method == "none":
+            styles[family] = ("#000000", "*")
+            continue
+        colours.setdefault(name, _COLOURS[len(colours) % len(_COLOURS)])
+        markers[name] = markers.get(name, -1) + 1
+        styles[family] = (colours[name], _MARKERS[markers[name] % len(_MARKERS)])
+    return styles
+
+
+def _draw_panel(axis: Axes, panel: Panel, rows: Sequence[Row], styles: dict[str, tuple[str, str]]) -> None:
+    points = _points(rows, panel)
+    for family, (colour, marker) in styles.items():
+        own = sorted(
+            ((label(row.method).amount, x, y, row) for row, x, y in points if label(row.method).family == family),
+            key=lambda point: point[0],
+        )
+        axis.plot([x for _, x, _, _ in own], [y for _, _, y, _ in own], color=colour, linewidth=1, alpha=0.6, zorder=2)
+        for rank, (_, x, y, row) in enumerate(own):
+            interval = panel.interval(row)
+            if interval is not None:
+                axis.plot([x, x], interval, color=colour, linewidth=0.8, alpha=0.35, zorder=1)
+            size = 160 if row.method == "none" else 30 + 35 * rank
+            axis.scatter([x], [y], s=size, color=colour, marker=marker, edgecolor="white", linewidth=0.6, zorder=3)
+    for row, x, y in points:
+        if row.method == "none":  # what everything is compared with
+            axis.axvline(x, color="0.75", linewidth=0.8, linestyle=":", zorder=0)
+            axis.axhline(y, color="0.75", linewidth=0.8, linestyle=":", zorder=0)
+    xs = [x for _, x, _ in points]
+    if min(xs) > 0 and max(xs) / min(xs) > 8:
+        axis.set_xscale("log")
+    if panel.interval(rows[0]) is None and min(y for _, _, y in points) > 0:
+        ys = [y for _, _, y in points]
+        if max(ys) / min(ys) > 8:
+            axis.set_yscale("log")
+    axis.set_xlabel(panel.x_label)
+    axis.set_ylabel(panel.y_label)
+    axis.grid(color="0.92", linewidth=0.6)
+    axis.set_axisbelow(True)
+
+
+def _title(results: Results) -> str:
+    classified, generated = (max(getattr(row, field) for row in results.rows) for field in ("classified", "generated"))
+    parts = [f"{classified} images classified" if classified else "", f"{generated} generated" if generated else ""]
+    return f"{results.settings['model']} on {results.facts['data']}: {', '.join(filter(None, parts))} per method"

@@ -1,0 +1,246 @@
+"""The table of a run: for the terminal, and as Markdown, also between the markers of a README."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from bigain.evaluate import Results, Row, Timing, Timings
+from bigain.evaluate.export import write_whole
+from bigain.report.labels import label
+
+README_BEGIN = "<!-- bigain report: begin -->"
+README_END = "<!-- bigain report: end -->"
+_NOTHING = "–"
+_WIDE = 140  # characters that all columns take in a terminal
+_ABOUT = ("classification", "generation", "cost")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row with its time and those of no compression."""
+
+    row: Row
+    time: Timing | None
+    plain_time: Timing | None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its heading, what it is about, how a line is written in the terminal, and in Markdown if otherwise."""
+
+    heading: str
+    about: str
+    short: Callable[[Line], str]
+    long: Callable[[Line], str] | None = None
+
+    def write(self, line: Line, full: bool) -> str:
+        """The cell, or a dash where it would be empty."""
+        return (self.long if full and self.long is not None else self.short)(line) or _NOTHING
+
+
+def terminal(results: Results, times: Timings | None = None, width: int = 150) -> Group:
+    """The table for `rich`; in two parts where ``width`` characters are too few for one.
+
+    Markdown has the intervals of the changes too.
+    """
+    columns, lines = _columns(results, times), _lines(results, times)
+    parts = [columns]
+    if width < _WIDE:
+        first = columns[:1]
+        parts = [first + [column for column in columns[1:] if column.about == about] for about in _ABOUT]
+    tables = []
+    for part in parts:
+        if len(part) < 2:
+            continue
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for number, column in enumerate(part):
+            table.add_column(column.heading, justify="right" if number else "left", overflow="fold")
+        for line in lines:
+            cells = [column.write(line, full=False) for column in part]
+            table.add_row(*cells, style="bold" if line.row.method == "none" else None)
+        tables.append(table)
+    return Group(*tables, Text(caption(results, times), style="dim"))
+
+
+def markdown(results: Results, times: Timings | None = None) -> str:
+    """The table as GitHub's Markdown, with what it was measured on below."""
+    columns, lines = _columns(results, times), _lines(results, times)
+    written = [[column.heading for column in columns], ["---", *["---:"] * (len(columns) - 1)]]
+    written += [[column.write(line, full=True) for column in columns] for line in lines]
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in written)
+    return f"{table}\n\n{caption(results, times)}\n"
+
+
+def caption(results: Results, times: Timings | None = None) -> str:
+    """What the numbers are: data, counts, schedule, reference, intervals, and where it was timed."""
+    settings, facts = results.settings, results.facts
+    parts = [f"Model {settings['model']} ({settings['dtype']}), data {facts['data']}, seed {settings['seed']}."]
+    classified = _counts([row.classified for row in results.rows])
+    if classified:
+        name = "Precision@1" if facts["multi_label"] else "Accuracy"
+        keep, samples = (" ".join(map(str, settings[field])) for field in ("to_keep", "n_samples"))
+        parts.append(
+            f"{name}: {classified} images, {_split(settings['split'])}, stages {keep} / {samples}, {settings['loss']}, "
+            "95% Wilson intervals; change against no compression on the same images and noise, p by McNemar's exact "
+            "test."
+        )
+    generated = _counts([row.generated for row in results.rows])
+    if generated:
+        sampler = settings["sampler"] or "sampler of the model"
+        parts.append(
+            f"Generation: {generated} images, {sampler}, {settings['steps']} steps, guidance {settings['guidance']:g}; "
+            "PSNR to the uncompressed images from the same noise."
+        )
+    if results.reference is not None and generated:
+        real = results.reference
+        parts.append(
+            f"FID and KID: to {real['images']} real images of {real['data']} ({_split(real['split'])}), features of "
+            f"{real['network']}; values of other networks, references or counts do not compare."
+        )
+    parts.append("FLOPs: one forward of one image, matrix products and convolutions.")
+    if times is not None and times.methods:
+        where = times.environment
+        rounds = _counts([timing.forwards for timing in times.methods.values()])
+        threads = f", {where['threads']} threads" if where["device"] == "cpu" else ""
+        parts.append(
+            f"Time: median of {rounds} forwards of {where['sample'][0]} images, interleaved over the methods, "
+            f"{where['dtype']}, {where['device_name']}{threads}, torch {where['torch']}."
+        )
+    return " ".join(parts)
+
+
+def _split(name: str | None) -> str:
+    return f"split {name}" if name else "default split"
+
+
+def update_readme(path: Path, content: str) -> None:
+    """Puts ``content`` between the markers of a README, in place of what is there.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it does not have each marker once, in order.
+    """
+    head, begin, rest = path.read_text(encoding="utf-8").partition(README_BEGIN)
+    _, end, tail = rest.partition(README_END)
+    if not begin or not end or any(marker in head + tail for marker in (README_BEGIN, README_END)):
+        raise ValueError(f"{path} must have the line {README_BEGIN} and, below it, the line {README_END}, each once")
+    write_whole(path, f"{head}{README_BEGIN}\n\n{content.strip()}\n\n{README_END}{tail}")
+
+
+def _lines(results: Results, times: Timings | None) -> list[Line]:
+    known = {} if times is None else times.methods
+    return [Line(row, known.get(row.method), known.get("none")) for row in results.rows]
+
+
+def _columns(results: Results, times: Timings | None) -> list[Column]:
+    """The columns that some line fills."""
+    heading = "precision@1, %" if results.facts["multi_label"] else "accuracy, %"
+    batch = "" if times is None or not times.methods else f", batch {times.environment['sample'][0]}"
+    unit, unit_name = _flops_unit(results)
+    classes, images, cost = _ABOUT
+    columns = [
+        Column("method", "", lambda line: str(label(line.row.method))),
+        Column("classified", classes, lambda line: str(line.row.classified)),
+        Column(heading, classes, _accuracy),
+        Column("change, points", classes, _short_change, _long_change),
+        Column("mAP (classes), %", classes, lambda line: _percent(line.row.class_map)),
+        Column("AP (images), %", classes, lambda line: _percent(line.row.image_ap)),
+        Column("generated", images, lambda line: str(line.row.generated)),
+        Column("FID", images, lambda line: _fixed(line.row.fid)),
+        Column("KID × 1000", images, _short_kid, _long_kid),
+        Column("recognised, %", images, lambda line: _percent(line.row.recognised), _recognised),
+        Column("PSNR, dB", images, lambda line: _fixed(line.row.psnr, 1)),
+        Column(unit_name, cost, lambda line: _flops(line.row, unit)),
+        Column(f"ms per forward{batch}", cost, _time),
+    ]
+    lines = _lines(results, times)
+    same = {
+        "classified": len({row.classified for row in results.rows}) == 1,
+        "generated": len({row.generated for row in results.rows}) == 1,
+    }
+    return [
+        column
+        for column in columns
+        if not same.get(column.heading, False) and any(column.write(line, full=True) != _NOTHING for line in lines)
+    ]
+
+
+def _accuracy(line: Line) -> str:
+    return _interval(line.row.accuracy, line.row.accuracy_low, line.row.accuracy_high)
+
+
+def _recognised(line: Line) -> str:
+    return _interval(line.row.recognised, line.row.recognised_low, line.row.recognised_high)
+
+
+def _short_change(line: Line) -> str:
+    row = line.row
+    return "" if row.change is None or row.mcnemar_p is None else f"{100 * row.change:+.1f} ({_p(row.mcnemar_p)})"
+
+
+def _long_change(line: Line) -> str:
+    row = line.row
+    if row.change is None or row.change_low is None or row.change_high is None or row.mcnemar_p is None:
+        return ""
+    return f"{100 * row.change:+.1f} ({100 * row.change_low:+.1f} to {100 * row.change_high:+.1f}; {_p(row.mcnemar_p)})"
+
+
+def _p(value: float) -> str:
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}" if value < 0.0995 else f"p = {value:.2f}"
+
+
+def _short_kid(line: Line) -> str:
+    return _fixed(None if line.row.kid is None else 1000 * line.row.kid)
+
+
+def _long_kid(line: Line) -> str:
+    if line.row.kid is None or line.row.kid_deviation is None:
+        return ""
+    return f"{1000 * line.row.kid:.2f} ± {1000 * line.row.kid_deviation:.2f}"
+
+
+def _flops_unit(results: Results) -> tuple[float, str]:
+    largest = max((row.flops or 0 for row in results.rows), default=0)
+    return (1e9, "GFLOPs") if largest >= 1e9 else (1e6, "MFLOPs")
+
+
+def _flops(row: Row, unit: float) -> str:
+    if row.flops is None:
+        return ""
+    change = "" if row.flops_change is None else f" ({100 * row.flops_change:+.1f}%)"
+    return f"{row.flops / unit:.1f}{change}"
+
+
+def _time(line: Line) -> str:
+    if line.time is None:
+        return ""
+    if line.plain_time is None or line.row.method == "none":
+        return f"{line.time.median:.1f}"
+    return f"{line.time.median:.1f} ({line.plain_time.median / line.time.median:.2f}×)"
+
+
+def _interval(share: float | None, low: float | None, high: float | None) -> str:
+    if share is None or low is None or high is None:
+        return ""
+    return f"{100 * share:.1f} ({100 * low:.1f}–{100 * high:.1f})"
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f}"
+
+
+def _fixed(value: float | None, digits: int = 2) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _counts(values: list[int]) -> str:
+    """ "500", or "20 to 500" while a run is not finished; empty where there is none."""
+    low, high = min(values, default=0), max(values, default=0)
+    return "" if high == 0 else str(high) if low == high else f"{low} to {high}"

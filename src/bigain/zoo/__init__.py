@@ -1,0 +1,54 @@
+"""The models that ship with the package: weights as safetensors, each with a card (``README.md``)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_ROOT = Path(__file__).parent
+
+# Per model: its folder, the files that it cannot be opened without, and the command that makes them.
+_MODELS: dict[str, tuple[str, tuple[str, ...], str]] = {
+    "glyphs-dit": (
+        "glyphs_dit",
+        (
+            "transformer/config.json",
+            "transformer/diffusion_pytorch_model.safetensors",
+            "scheduler/scheduler_config.json",
+        ),
+        "python training/train_dit.py",
+    ),
+    "glyphs-recogniser": (
+        "glyphs_recogniser",
+        ("config.json", "model.safetensors"),
+        "python training/train_recogniser.py",
+    ),
+}
+
+
+def names() -> tuple[str, ...]:
+    """The embedded models' names, sorted."""
+    return tuple(sorted(_MODELS))
+
+
+def path(name: str) -> Path:
+    """The folder of an embedded model, with all the files that it needs.
+
+    Args:
+        name: one of ``names()``; an underscore does for a hyphen.
+
+    Raises:
+        ValueError: ``name`` is none of them; the message lists them.
+        FileNotFoundError: a file of the model is missing; the message names it and the command that makes it.
+    """
+    key = name.replace("_", "-")
+    if key not in _MODELS:
+        raise ValueError(f"the embedded models are {', '.join(names())}, not {name!r}")
+    folder, files, command = _MODELS[key]
+    for file in files:
+        wanted = _ROOT / folder / file
+        if not wanted.is_file():
+            raise FileNotFoundError(
+                f"the embedded model {key!r} lacks {wanted}; `{command}` (in a clone of the repository) makes it,"
+                f" to be copied to {_ROOT / folder}"
+            )
+    return _ROOT / folder

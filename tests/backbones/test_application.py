@@ -1,0 +1,342 @@
+"""apply, remove, compressed and what they promise, on small random models of the real classes."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+import bigain
+from bigain.backbones import row_keys
+from bigain.backbones.families import find_model, layout
+
+METHODS = {
+    "lgtm": bigain.LaplacianMerging(ratio=0.5),
+    "abm": bigain.AdaptiveBlockMerging(ratio=0.5),
+    "tome": bigain.ToMe(ratio=0.5),
+    "tome-random": bigain.ToMe(ratio=0.5, destinations="random"),
+    "sito": bigain.SiTo(ratio=0.5),
+    "todo": bigain.ToDo(factor=2),
+    "avgpool": bigain.AveragePooling(factor=2),
+    "iekvd": bigain.InterpolateExtrapolateKV(factor=2, alpha=bigain.Linear(0.8, 1.2)),
+}
+
+
+@pytest.fixture(params=sorted(METHODS))
+def method(request):
+    return METHODS[request.param]
+
+
+def test_every_family_is_compressed_by_default_and_restored_bit_for_bit(family, method, forward):
+    model, inputs = family.build(), family.inputs()
+    plain = forward(model, inputs)
+    handle = bigain.apply(model, method)
+    changed = forward(model, inputs)
+    assert changed.shape == plain.shape
+    assert not torch.equal(changed, plain)
+    assert torch.equal(changed, forward(model, inputs))  # the same call gives the same bits
+    assert all(row.keys[1] < row.keys[0] for row in handle.summary())
+    bigain.remove(model)
+    assert torch.equal(forward(model, inputs), plain)
+
+
+@pytest.mark.parametrize(
+    "idle",
+    [
+        bigain.LaplacianMerging(ratio=0.0),
+        bigain.AdaptiveBlockMerging(ratio=0.0),
+        bigain.ToMe(ratio=0.0),
+        bigain.SiTo(ratio=0.0),
+        bigain.ToDo(factor=1),
+        bigain.AveragePooling(factor=1),
+        bigain.InterpolateExtrapolateKV(factor=1),
+    ],
+    ids=lambda method: method.name,
+)
+def test_ratio_0_and_factor_1_change_no_bit(family, idle, forward):
+    model, inputs = family.build(), family.inputs()
+    plain = forward(model, inputs)
+    with bigain.compressed(model, idle):
+        assert torch.equal(forward(model, inputs), plain)
+
+
+def test_a_batch_agrees_with_its_rows(family, method, forward):
+    model, inputs = family.build(), family.inputs(batch=4, timestep=torch.tensor([10, 300, 600, 990]))
+    bigain.apply(model, method)
+    together = forward(model, inputs)
+    for row in range(4):
+        alone = forward(model, _rows(inputs, slice(row, row + 1)))
+        torch.testing.assert_close(alone, together[row : row + 1], atol=1e-5, rtol=1e-5)
+
+
+def _rows(inputs, rows):
+    def cut(value):
+        if isinstance(value, dict):
+            return {key: cut(inner) for key, inner in value.items()}
+        return value[rows] if isinstance(value, torch.Tensor) else value
+
+    return cut(inputs)
+
+
+def test_positional_and_keyword_calls_agree(family, forward):
+    model, inputs = family.build(), family.inputs()
+    bigain.apply(model, "lgtm-0.5")
+    names = list(__import__("inspect").signature(type(model).forward).parameters)[1:]
+    ordered = [inputs[name] for name in names[: len(names)] if name in inputs]
+    leading = [name for name in names if name in inputs]
+    if names[: len(leading)] == leading:  # PixArt, SDXL: an optional argument stands between
+        with torch.no_grad():
+            assert torch.equal(model(*ordered, return_dict=False)[0], forward(model, inputs))
+    first, rest = leading[0], {name: inputs[name] for name in leading[1:]}
+    with torch.no_grad():
+        assert torch.equal(model(inputs[first], **rest, return_dict=False)[0], forward(model, inputs))
+
+
+@pytest.mark.parametrize("name", ["unet", "sdxl", "pixart"])
+@pytest.mark.parametrize(("height", "width"), [(16, 24), (20, 12), (36, 28)])
+def test_non_square_and_non_divisible_latents(families, name, height, width, method, forward):
+    model, inputs = families[name].build(), families[name].inputs(height=height, width=width)
+    with bigain.compressed(model, method):
+        output = forward(model, inputs)
+    assert output.shape[-2:] == (height, width)
+    assert output.isfinite().all()
+
+
+def test_bfloat16(family, method, forward):
+    model = family.build().to(torch.bfloat16)
+
+    def cast(value):
+        if isinstance(value, dict):
+            return {key: cast(inner) for key, inner in value.items()}
+        return value.bfloat16() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+    inputs = cast(family.inputs())
+    with bigain.compressed(model, method):
+        output = forward(model, inputs)
+    assert output.dtype == torch.bfloat16
+    assert output.isfinite().all()
+
+
+def test_a_compressed_model_can_be_deep_copied(family, forward):
+    model, inputs = family.build(), family.inputs()
+    bigain.apply(model, "lgtm-0.5")
+    assert torch.equal(forward(copy.deepcopy(model), inputs), forward(model, inputs))
+
+
+def test_levels_count_from_the_finest_grid_with_attention(families):
+    unet = layout(
+        families["unet"].build(
+            down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        )
+    )
+    assert {layer.name.split(".")[0] + layer.name.split(".")[1]: layer.level for layer in unet.layers} == {
+        "down_blocks0": 1,
+        "down_blocks1": 2,
+        "mid_blockattentions": 2,
+        "up_blocks0": 2,
+        "up_blocks1": 1,
+    }
+    sdxl = layout(families["sdxl"].build())
+    assert min(layer.level for layer in sdxl.layers) == 1
+    assert sdxl.layers[0].name.startswith("down_blocks.1")
+
+
+def test_a_level_that_does_not_exist_is_refused(families):
+    with pytest.raises(ValueError, match=r"levels \[5\] do not exist.*2 level"):
+        bigain.apply(families["unet"].build(), bigain.ToDo(levels=(1, 5)))
+
+
+def test_coarser_levels_alone_can_be_compressed(families, forward):
+    model = families["sdxl"].build()
+    handle = bigain.apply(model, bigain.ToDo(levels=(2,)))
+    forward(model, families["sdxl"].inputs())
+    assert {row.grid for row in handle.summary()} == {(4, 4)}
+
+
+def test_unsupported_models_get_the_list(families):
+    with pytest.raises(TypeError, match=r"Linear is not supported.*UNet2DConditionModel.*DiT.*PixArt"):
+        bigain.apply(nn.Linear(1, 1), "lgtm-0.5")
+    with pytest.raises(TypeError, match="str is not supported"):
+        bigain.apply("a string", "lgtm-0.5")
+
+
+def test_a_pipeline_stands_for_its_unet_or_transformer(families):
+    class Pipe:
+        unet = None
+        transformer = families["dit"].build()
+
+    assert find_model(Pipe()) is Pipe.transformer
+
+
+def test_applying_twice_is_refused(families):
+    model = families["dit"].build()
+    bigain.apply(model, "lgtm-0.5")
+    with pytest.raises(ValueError, match="compressed already"):
+        bigain.apply(model, "tome-0.5")
+
+
+def test_methods_that_exclude_each_other_are_refused(families):
+    model = families["dit"].build()
+    with pytest.raises(ValueError, match="at most one merging"):
+        bigain.apply(model, "lgtm-0.5+tome-0.5")
+    with pytest.raises(ValueError, match="queries='full'"):
+        bigain.apply(model, "lgtm:ratio=0.5,queries=full+todo-2")
+    with pytest.raises(TypeError, match="no compression method"):
+        bigain.apply(model, [0.5])
+
+
+def test_a_forward_in_which_nothing_was_compressed_raises(families, forward):
+    model = families["dit"].build()
+    bigain.apply(model, bigain.LaplacianMerging(ratio=0.01))  # ⌊0.01 · 64⌋ = 0 tokens
+    with pytest.raises(RuntimeError, match="nothing was compressed"):
+        forward(model, families["dit"].inputs())
+
+
+def test_a_ratio_above_what_the_cells_allow_says_the_limit(families, forward):
+    model = families["dit"].build()
+    bigain.apply(model, bigain.LaplacianMerging(ratio=0.8))
+    limit = r"merge 51 of the 64 tokens of a 8x8 grid.*2x2 allow at most 48, a ratio of 0\.75"
+    with pytest.raises(ValueError, match=limit):
+        forward(model, families["dit"].inputs())
+
+
+def test_a_failed_forward_leaves_the_model_usable(families, forward):
+    model, inputs = families["dit"].build(), families["dit"].inputs()
+    plain = forward(model, inputs)
+    bigain.apply(model, bigain.LaplacianMerging(ratio=0.8))
+    with pytest.raises(ValueError, match="allow at most"):
+        forward(model, inputs)
+    bigain.remove(model)
+    assert torch.equal(forward(model, inputs), plain)
+
+
+def test_a_block_called_by_itself_says_what_is_missing(families):
+    model = families["dit"].build()
+    bigain.apply(model, "lgtm-0.5")
+    with pytest.raises(RuntimeError, match="outside of the model's own forward"):
+        model.transformer_blocks[0](torch.zeros(1, 64, 16))
+
+
+def test_every_location_merges(families, forward):
+    model, inputs = families["unet"].build(), families["unet"].inputs()
+    outputs = []
+    for locations in [
+        ("self_attention",),
+        ("self_attention", "cross_attention"),
+        ("self_attention", "mlp"),
+        ("self_attention", "cross_attention", "mlp"),
+    ]:
+        with bigain.compressed(model, bigain.ToMe(ratio=0.5, locations=locations)) as handle:
+            outputs.append(forward(model, inputs))
+            costs = handle.summary().flops
+            assert costs[1] < costs[0]
+    assert all(not torch.equal(a, b) for i, a in enumerate(outputs) for b in outputs[:i])
+
+
+def test_merging_and_downsampling_go_together(family, forward):
+    model, inputs = family.build(), family.inputs()
+    handle = bigain.apply(model, "lgtm-0.5+iekvd-2")
+    assert forward(model, inputs).isfinite().all()
+    row = handle.summary()[0]
+    assert row.queries == (row.queries[0], row.queries[0] // 2)
+    assert row.keys == (row.keys[0], row.keys[0] // 4)
+
+
+def test_cached_assignment_is_made_once_per_level_and_forward(families, forward):
+    model, inputs = families["dit"].build(num_layers=3), families["dit"].inputs()
+    handle = bigain.apply(model, bigain.LaplacianMerging(ratio=0.5, cached=True))
+    first = forward(model, inputs)
+    assert [row.matching > 0 for row in handle.summary()] == [True, False, False]
+    other = families["dit"].inputs() | {"hidden_states": inputs["hidden_states"].flip(-1)}
+    forward(model, other)
+    assert torch.equal(forward(model, inputs), first)  # nothing is carried over
+
+
+@pytest.mark.parametrize("size_aware", [False, True])
+@pytest.mark.parametrize("queries", ["merged", "full"])
+def test_a_scheduled_ratio_acts_per_row(families, forward, size_aware, queries):
+    model = families["dit"].build()
+    timesteps = torch.tensor([999, 500, 0])
+    inputs = families["dit"].inputs(batch=3, timestep=timesteps)
+    method = bigain.LaplacianMerging(ratio=bigain.Linear(0.7, 0.0), size_aware=size_aware, queries=queries)
+    with bigain.compressed(model, method):
+        mixed = forward(model, inputs)
+    for row, timestep in enumerate(timesteps.tolist()):
+        ratio = 0.7 * timestep / 999
+        with bigain.compressed(model, replace(method, ratio=ratio)):
+            alone = forward(model, _rows(inputs, slice(row, row + 1)))
+        torch.testing.assert_close(mixed[row : row + 1], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_a_threshold_gives_rows_different_token_counts(families, forward):
+    model, inputs = families["dit"].build(), families["dit"].inputs(batch=3)
+    inputs["hidden_states"][0] = 0.1  # one flat image, whose cells are all smooth
+    method = bigain.AdaptiveBlockMerging(ratio=0.0, threshold=8.0)
+    with bigain.compressed(model, method):
+        together = forward(model, inputs)
+        for row in range(3):
+            alone = forward(model, _rows(inputs, slice(row, row + 1)))
+            torch.testing.assert_close(together[row : row + 1], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_random_destinations_follow_the_image_and_not_the_batch(families, forward):
+    model, inputs = families["dit"].build(), families["dit"].inputs(batch=4)
+    inputs["hidden_states"][:] = inputs["hidden_states"][:1]
+    inputs["class_labels"][:] = 3
+    image, draw = torch.tensor([7, 7, 8, 7]), torch.tensor([0, 1, 2, 3])
+    with bigain.compressed(model, bigain.ToMe(ratio=0.5, destinations="random")), row_keys(model, image, draw):
+        fair = forward(model, inputs)
+    assert torch.equal(fair[0], fair[1])
+    assert torch.equal(fair[0], fair[3])
+    assert not torch.equal(fair[0], fair[2])
+    redrawn = bigain.ToMe(ratio=0.5, destinations="random", redraw="forward")
+    with bigain.compressed(model, redrawn), row_keys(model, image, draw):
+        unfair = forward(model, inputs)
+        assert torch.equal(unfair, forward(model, inputs))
+    assert not torch.equal(unfair[0], unfair[1])
+
+
+def test_row_keys_repeat_for_guidance_and_refuse_other_lengths(families, forward):
+    model, inputs = families["dit"].build(), families["dit"].inputs(batch=4)
+    with bigain.compressed(model, bigain.ToMe(ratio=0.5, destinations="random")):
+        with row_keys(model, torch.tensor([1, 2])):
+            forward(model, inputs)
+        with row_keys(model, torch.tensor([1, 2, 3])), pytest.raises(ValueError, match=r"3 rows.*batch of 4"):
+            forward(model, inputs)
+        with pytest.raises(ValueError, match="one key per row"), row_keys(model, torch.tensor([[1]])):
+            pass
+
+
+def test_no_global_random_state_is_touched(family, method, forward):
+    model, inputs = family.build(), family.inputs()
+    before = torch.get_rng_state()
+    with bigain.compressed(model, method):
+        forward(model, inputs)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_fused_projections_are_refused_where_k_and_v_come_from_elsewhere(families):
+    model = families["unet"].build()
+    model.fuse_qkv_projections()
+    with pytest.raises(ValueError, match="unfuse_qkv_projections"):
+        bigain.apply(model, "iekvd-2")
+
+
+def test_a_mask_over_tokens_is_refused(families):
+    model, inputs = families["pixart"].build(), families["pixart"].inputs()
+    bigain.apply(model, "todo-2")
+    with pytest.raises(ValueError, match="attention_mask"), torch.no_grad():
+        model(**inputs, attention_mask=torch.ones(2, 64))
+
+
+def test_a_schedule_needs_a_timestep(families):
+    from bigain.methods.base import Context
+    from bigain.operators.grid import Grid
+
+    method = bigain.InterpolateExtrapolateKV(factor=2, alpha=bigain.Linear(0.8, 1.2))
+    with pytest.raises(ValueError, match="alpha follows the timestep"):
+        method.pool(torch.zeros(1, 16, 4), Context(Grid(4, 4)))

@@ -1,0 +1,128 @@
+"""What the hooks compute, against plain attention written out."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers.models.attention_processor import Attention
+from torch import Tensor
+
+import bigain
+from bigain.methods import Context
+from bigain.operators.assignment import group_sizes
+from bigain.operators.grid import Grid
+
+
+def plain_attention(attention: Attention, queries: Tensor, sources: Tensor, bias: Tensor | None = None) -> Tensor:
+    """softmax(q kᵀ / √d + bias) v, head by head, with the module's own projections."""
+    q, k, v = attention.to_q(queries), attention.to_k(sources), attention.to_v(sources)
+    width = q.shape[-1] // attention.heads
+    heads = []
+    for head in range(attention.heads):
+        part = slice(head * width, (head + 1) * width)
+        logits = q[..., part] @ k[..., part].transpose(1, 2) / width**0.5
+        heads.append((logits if bias is None else logits + bias).softmax(dim=-1) @ v[..., part])
+    return attention.to_out[0](torch.cat(heads, dim=-1))
+
+
+def pooled(x: Tensor, grid: Grid, factor: int, alpha: float) -> Tensor:
+    """α · the window's first token + (1 − α) · the window's mean, window by window."""
+    windows = []
+    for top in range(0, grid.height, factor):
+        for left in range(0, grid.width, factor):
+            rows = range(top, min(top + factor, grid.height))
+            members = [r * grid.width + c for r in rows for c in range(left, min(left + factor, grid.width))]
+            windows.append(alpha * x[:, members[0]] + (1 - alpha) * x[:, members].mean(dim=1))
+    return torch.stack(windows, dim=1)
+
+
+class Recorder:
+    """Inputs and outputs of a module's calls, in order."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self.inputs: list[Tensor] = []
+        self.outputs: list[Tensor] = []
+        module.register_forward_hook(self)
+
+    def __call__(self, module: torch.nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        self.inputs.append(args[0])
+        self.outputs.append(output)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.9, 1.0, 1.2])
+@pytest.mark.parametrize(("height", "width", "factor"), [(16, 16, 2), (18, 26, 4), (10, 14, 3)])
+def test_iekvd_is_attention_over_pooled_keys_and_values(families, forward, alpha, height, width, factor):
+    model = families["unet"].build()
+    block = model.down_blocks[0].attentions[0].transformer_blocks[0]
+    seen = Recorder(block.attn1)
+    bigain.apply(model, bigain.InterpolateExtrapolateKV(factor=factor, alpha=alpha))
+    forward(model, families["unet"].inputs(height=height, width=width))
+    sources = pooled(seen.inputs[0], Grid(height, width), factor, alpha)
+    with torch.no_grad():
+        expected = plain_attention(block.attn1, seen.inputs[0], sources)
+    torch.testing.assert_close(seen.outputs[0], expected, atol=1e-5, rtol=0)
+
+
+def test_the_alpha_schedule_acts_per_row_of_a_mixed_batch(families, forward):
+    model = families["dit"].build()
+    attention = model.transformer_blocks[0].attn1
+    seen = Recorder(attention)
+    bigain.apply(model, bigain.InterpolateExtrapolateKV(factor=2, alpha=bigain.Linear(0.8, 1.2)))
+    timesteps = torch.tensor([999, 0, 333])
+    forward(model, families["dit"].inputs(batch=3, timestep=timesteps))
+    for row, timestep in enumerate(timesteps.tolist()):
+        alpha = 0.8 + (1.2 - 0.8) * (1 - timestep / 999)
+        x = seen.inputs[0][row : row + 1]
+        with torch.no_grad():
+            expected = plain_attention(attention, x, pooled(x, Grid(8, 8), 2, alpha))
+        torch.testing.assert_close(seen.outputs[0][row : row + 1], expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("alpha", "other"), [(1.0, bigain.ToDo), (0.0, bigain.AveragePooling)])
+def test_the_ends_of_alpha_are_todo_and_average_pooling(family, forward, alpha, other):
+    model, inputs = family.build(), family.inputs()
+    with bigain.compressed(model, bigain.InterpolateExtrapolateKV(factor=2, alpha=alpha)):
+        ours = forward(model, inputs)
+    with bigain.compressed(model, other(factor=2)):
+        assert torch.equal(ours, forward(model, inputs))
+
+
+@pytest.mark.parametrize("size_aware", [False, True])
+@pytest.mark.parametrize("queries", ["merged", "full"])
+@pytest.mark.parametrize("features", ["block", "attention"])
+def test_merging_is_attention_over_group_means(families, forward, size_aware, queries, features):
+    model, grid = families["dit"].build(), Grid(8, 8)
+    block = model.transformer_blocks[1]
+    seen, outer = Recorder(block.attn1), Recorder(block)
+    method = bigain.LaplacianMerging(ratio=0.6, size_aware=size_aware, queries=queries, features=features)
+    bigain.apply(model, method)
+    forward(model, families["dit"].inputs())
+    x = seen.inputs[0]
+    assignment = method.assign(outer.inputs[0] if features == "block" else x, Context(grid, layer=1))
+    for row in range(x.shape[0]):
+        index = assignment.index[row]
+        means = torch.stack([x[row, index == group].mean(dim=0) for group in range(assignment.groups)])[None]
+        bias = group_sizes(assignment)[row].log() if size_aware else None
+        with torch.no_grad():
+            if queries == "full":
+                expected = plain_attention(block.attn1, x[row : row + 1], means, bias)
+            else:
+                expected = plain_attention(block.attn1, means, means, bias)[:, index]
+        torch.testing.assert_close(seen.outputs[0][row : row + 1], expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("queries", ["merged", "full"])
+def test_size_aware_attention_is_exact_where_a_groups_tokens_are_identical(families, forward, queries):
+    model = families["dit"].build(num_layers=1)
+    attention, grid = model.transformer_blocks[0].attn1, Grid(8, 8)
+    cells = torch.randn(2, 4, 4, 16, generator=torch.Generator().manual_seed(0))
+    x = cells.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2).reshape(2, 64, 16)  # 2x2 cells of equal tokens
+    seen = Recorder(attention)
+    model.transformer_blocks[0].norm1.register_forward_hook(lambda module, args, output: (x, *output[1:]))
+    method = bigain.AdaptiveBlockMerging(ratio=0.75, size_aware=True, queries=queries, features="attention")
+    bigain.apply(model, method)
+    forward(model, families["dit"].inputs())
+    with torch.no_grad():
+        expected = plain_attention(attention, x, x)
+    assert method.assign(x, Context(grid)).groups == 16
+    torch.testing.assert_close(seen.outputs[0], expected, atol=1e-5, rtol=0)

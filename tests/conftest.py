@@ -1,0 +1,153 @@
+"""Small random models of the real diffusers classes, and inputs that fit them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DiTTransformer2DModel, PixArtTransformer2DModel, UNet2DConditionModel
+from torch import Tensor, nn
+
+
+@pytest.fixture(autouse=True)
+def _no_global_randomness():
+    """No test may change PyTorch's global random state on behalf of the library without saying so."""
+    torch.manual_seed(0)
+
+
+@dataclass(frozen=True)
+class Family:
+    """A model family: how to build a small one, and keyword inputs for a forward."""
+
+    build: Callable[..., nn.Module]
+    inputs: Callable[..., dict[str, Any]]
+
+
+def _randn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _unet(**overrides: Any) -> nn.Module:
+    config = dict(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        layers_per_block=1,
+        block_out_channels=(16, 32),
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=16,
+        attention_head_dim=8,
+        norm_num_groups=8,
+    )
+    return UNet2DConditionModel(**(config | overrides)).eval()
+
+
+def _unet_inputs(batch: int = 2, height: int = 16, width: int = 16, timestep: Any = 500) -> dict[str, Any]:
+    return {
+        "sample": _randn(batch, 4, height, width),
+        "timestep": timestep,
+        "encoder_hidden_states": _randn(batch, 5, 16, seed=1),
+    }
+
+
+def _sdxl(**overrides: Any) -> nn.Module:
+    config = dict(
+        block_out_channels=(16, 16, 32),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 1, 2),
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + 16,
+        attention_head_dim=(2, 2, 4),
+    )
+    return _unet(**(config | overrides))
+
+
+def _sdxl_inputs(batch: int = 2, height: int = 16, width: int = 16, timestep: Any = 500) -> dict[str, Any]:
+    condition = {"text_embeds": _randn(batch, 16, seed=2), "time_ids": torch.ones(batch, 6)}
+    return _unet_inputs(batch, height, width, timestep) | {"added_cond_kwargs": condition}
+
+
+def _dit(**overrides: Any) -> nn.Module:
+    config = dict(
+        num_attention_heads=2,
+        attention_head_dim=8,
+        in_channels=3,
+        out_channels=3,
+        num_layers=2,
+        sample_size=16,
+        patch_size=2,
+        num_embeds_ada_norm=10,
+    )
+    return DiTTransformer2DModel(**(config | overrides)).eval()
+
+
+def _dit_inputs(batch: int = 2, height: int = 16, width: int = 16, timestep: Any = 500) -> dict[str, Any]:
+    timesteps = torch.as_tensor(timestep).reshape(-1).expand(batch)
+    return {
+        "hidden_states": _randn(batch, 3, height, width),
+        "timestep": timesteps,
+        "class_labels": torch.arange(batch) % 10,
+    }
+
+
+def _pixart(**overrides: Any) -> nn.Module:
+    config = dict(
+        num_attention_heads=2,
+        attention_head_dim=8,
+        in_channels=4,
+        out_channels=8,
+        num_layers=2,
+        sample_size=16,
+        patch_size=2,
+        cross_attention_dim=16,
+        caption_channels=16,
+        use_additional_conditions=False,
+    )
+    return PixArtTransformer2DModel(**(config | overrides)).eval()
+
+
+def _pixart_inputs(batch: int = 2, height: int = 16, width: int = 16, timestep: Any = 500) -> dict[str, Any]:
+    timesteps = torch.as_tensor(timestep).reshape(-1).expand(batch)
+    return {
+        "hidden_states": _randn(batch, 4, height, width),
+        "timestep": timesteps,
+        "encoder_hidden_states": _randn(batch, 5, 16, seed=1),
+    }
+
+
+FAMILIES = {
+    "unet": Family(_unet, _unet_inputs),
+    "sdxl": Family(_sdxl, _sdxl_inputs),
+    "dit": Family(_dit, _dit_inputs),
+    "pixart": Family(_pixart, _pixart_inputs),
+}
+
+
+@pytest.fixture(params=sorted(FAMILIES))
+def family(request: pytest.FixtureRequest) -> Family:
+    """Each supported family in turn."""
+    return FAMILIES[request.param]
+
+
+@pytest.fixture
+def families() -> dict[str, Family]:
+    """All supported families by name."""
+    return FAMILIES
+
+
+@pytest.fixture
+def forward() -> Callable[..., Tensor]:
+    """Runs a model on keyword inputs without gradients and returns its sample."""
+
+    def run(model: nn.Module, inputs: dict[str, Any]) -> Tensor:
+        with torch.no_grad():
+            return model(**inputs, return_dict=False)[0]
+
+    return run

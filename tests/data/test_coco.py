@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import copy
+import json
+import re
+
+import pytest
+
+from bigain.data import load
+
+INSTANCES = {
+    "images": [{"id": 42, "file_name": "000000000042.jpg"}, {"id": 7, "file_name": "000000000007.jpg"},
+               {"id": 9, "file_name": "000000000009.jpg"}],
+    "categories": [{"id": 18, "name": "dog"}, {"id": 1, "name": "person"}, {"id": 44, "name": "wine glass"}],
+    "annotations": [{"image_id": 42, "category_id": 44}, {"image_id": 42, "category_id": 1, "iscrowd": 1},
+                    {"image_id": 42, "category_id": 1}, {"image_id": 7, "category_id": 18}],
+}  # fmt: skip
+CAPTIONS = {
+    "annotations": [{"image_id": 7, "caption": " A dog sits. \n"}, {"image_id": 42, "caption": "Wine."},
+                    {"image_id": 7, "caption": "Second."}, {"image_id": 9, "caption": "Nothing here."}],
+}  # fmt: skip
+
+
+@pytest.fixture
+def write(save_text):
+    def write(instances: object = INSTANCES, captions: object = CAPTIONS) -> None:
+        save_text("coco/annotations/instances_val2017.json", json.dumps(instances))
+        save_text("coco/annotations/captions_val2017.json", json.dumps(captions))
+
+    return write
+
+
+@pytest.fixture
+def root(save_image, write, tmp_path):
+    for number in (42, 7, 9):
+        save_image(f"coco/val2017/{number:012d}.jpg", grey=number)
+    write()
+    return tmp_path / "coco"
+
+
+def test_items(root) -> None:
+    data = load(f"coco:{root}", image_size=16)
+    assert data.name == "coco"
+    assert data.multi_label
+    assert data.classes == ("person", "dog", "wine glass"), "by category id"
+    assert data.prompts is not None
+    assert data.prompts[2] == ("a photo of a wine glass.",)
+    assert [(item.id, item.labels, item.caption, int(item.image[0, 0, 0])) for item in data] == [
+        ("000000000007", (1,), "A dog sits.", 7),
+        ("000000000009", (), "Nothing here.", 9),
+        ("000000000042", (0, 2), "Wine.", 42),
+    ]
+
+
+def test_a_limit_is_a_prefix_by_id(root) -> None:
+    assert [entry.id for entry in load(f"coco:{root}", limit=2, image_size=16).entries] == [
+        "000000000007",
+        "000000000009",
+    ]
+
+
+def test_an_image_without_a_caption(root, write) -> None:
+    write(captions={"annotations": []})
+    assert load(f"coco:{root}", image_size=16)[0].caption is None
+
+
+@pytest.mark.parametrize("missing", ["annotations/instances_val2017.json", "annotations/captions_val2017.json"])
+def test_a_missing_annotation_file_names_the_layout(missing: str, root) -> None:
+    (root / missing).unlink()
+    with pytest.raises(FileNotFoundError, match=rf"{re.escape(missing)} is missing. Expected layout: <split>/"):
+        load(f"coco:{root}", image_size=16)
+
+
+def test_a_missing_folder_names_the_layout(root) -> None:
+    with pytest.raises(FileNotFoundError, match=r"train2017 is not a folder. Expected layout: <split>/"):
+        load(f"coco:{root}", split="train2017", image_size=16)
+    with pytest.raises(FileNotFoundError, match=r"gone is not a folder. Expected layout"):
+        load(f"coco:{root}/gone", image_size=16)
+
+
+def changed(key: str, position: int, **fields: object) -> dict:
+    document = copy.deepcopy(INSTANCES)
+    document[key][position] |= fields
+    return document
+
+
+@pytest.mark.parametrize(
+    ("instances", "message"),
+    [
+        (changed("images", 0, file_name="../../secret.jpg"), "the path '../../secret.jpg' leads out of the data set"),
+        (changed("images", 0, file_name="/etc/passwd"), "the path '/etc/passwd' leads out"),
+        (changed("images", 1, file_name=None), r"images\[1\] has no 'file_name' of type str"),
+        (changed("images", 1, id=42), "two of its images have the same id"),
+        (changed("images", 1, file_name="000000000042.jpg"), "2 images have the id '000000000042'"),
+        (changed("categories", 1, id="1"), r"categories\[1\] has no 'id' of type int"),
+        (changed("categories", 1, id=44), "two of its categories have the same id"),
+        (changed("annotations", 2, image_id=8), "refers to the image 8, which is not listed"),
+        (changed("annotations", 2, category_id=2), "refers to the category 2, which is not listed"),
+        ({**INSTANCES, "annotations": ["x"]}, r"annotations\[0\] has no 'image_id'"),
+        ({"images": [], "categories": []}, "has no list 'annotations'"),
+        ({"images": [], "categories": [], "annotations": []}, "coco: no image"),
+        ([], "must hold a json object, not a list"),
+    ],
+)
+def test_bad_annotations_are_named(instances: object, message: str, root, write) -> None:
+    write(instances)
+    with pytest.raises(ValueError, match=message):
+        load(f"coco:{root}", image_size=16)
+
+
+def test_what_is_not_json(root, save_text) -> None:
+    save_text("coco/annotations/captions_val2017.json", "{")
+    with pytest.raises(ValueError, match=r"captions_val2017\.json is not json"):
+        load(f"coco:{root}", image_size=16)

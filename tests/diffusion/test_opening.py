@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DDPMPipeline,
+    DDPMScheduler,
+    DiTPipeline,
+    FlowMatchEulerDiscreteScheduler,
+    UNet2DModel,
+)
+
+from bigain import zoo
+from bigain.diffusion import ClassConditional, open_model, opening
+
+
+def _vae() -> AutoencoderKL:
+    return AutoencoderKL(block_out_channels=(8,), norm_num_groups=4, latent_channels=4, scaling_factor=0.5)
+
+
+def _prediction(denoiser) -> torch.Tensor:
+    x = torch.rand(2, *denoiser.sample_shape, generator=torch.Generator().manual_seed(0))
+    return denoiser.predict(x, torch.tensor([5, 500]), denoiser.conditions([1, 2]), torch.tensor([0, 1]))
+
+
+@pytest.fixture
+def parts(families, tmp_path):
+    """A folder with transformer/ and scheduler/, as the embedded model has."""
+    families["dit"].build().save_pretrained(tmp_path / "transformer")
+    DDIMScheduler(beta_schedule="squaredcos_cap_v2").save_pretrained(tmp_path / "scheduler")
+    return tmp_path
+
+
+def test_a_folder_of_parts_denoises_pixels(families, parts):
+    denoiser = open_model(str(parts))
+    assert torch.equal(_prediction(denoiser), _prediction(open_model(parts)))
+    assert denoiser.sample_shape == (3, 16, 16)
+    assert denoiser.scheduler.config.beta_schedule == "squaredcos_cap_v2"
+    images = torch.rand(1, 3, 16, 16)
+    assert torch.equal(denoiser.encode(images), images)
+
+
+def test_a_folder_of_parts_with_an_autoencoder_and_flow_matching(families, tmp_path):
+    families["dit"].build(in_channels=4, out_channels=8).save_pretrained(tmp_path / "transformer")
+    FlowMatchEulerDiscreteScheduler().save_pretrained(tmp_path / "scheduler")
+    _vae().save_pretrained(tmp_path / "vae")
+    denoiser = open_model(tmp_path)
+    assert denoiser.process.prediction == "flow"
+    assert denoiser.encode(torch.zeros(1, 3, 16, 16)).shape == (1, 4, 16, 16)
+
+
+def test_the_embedded_name_is_looked_up_in_the_zoo(parts, monkeypatch):
+    monkeypatch.setattr(zoo, "path", lambda name: parts / {"glyphs-dit": "."}[name])
+    assert isinstance(open_model("glyphs-dit"), ClassConditional)
+
+
+def test_a_pipeline_and_its_folder(families, tmp_path):
+    pipe = DiTPipeline(families["dit"].build(in_channels=4, out_channels=8), _vae(), DDIMScheduler())
+    pipe.save_pretrained(tmp_path)
+    from_object, from_folder = open_model(pipe), open_model(tmp_path)
+    assert from_object.model is pipe.transformer
+    assert torch.equal(_prediction(from_object), _prediction(from_folder))
+    assert from_folder.pipe is not None
+
+
+def test_what_is_swapped_in_the_pipeline_takes_effect(families):
+    pipe = DiTPipeline(families["dit"].build(in_channels=4, out_channels=8), _vae(), DDIMScheduler())
+    denoiser = open_model(pipe)
+    pipe.scheduler = DDIMScheduler(prediction_type="v_prediction")
+    pipe.transformer = families["dit"].build(in_channels=4, out_channels=4)
+    assert denoiser.process.prediction == "v_prediction"
+    assert denoiser.model is pipe.transformer
+
+
+def test_a_denoiser_comes_back_as_it_is(parts):
+    denoiser = open_model(parts)
+    assert open_model(denoiser) is denoiser
+    with pytest.raises(ValueError, match="dtype and device are fixed"):
+        open_model(denoiser, dtype=torch.bfloat16)
+
+
+def test_dtype(families, parts):
+    assert open_model(parts).dtype == torch.float32
+    assert open_model(parts, dtype=torch.bfloat16).dtype == torch.bfloat16
+    pipe = DiTPipeline(families["dit"].build(in_channels=4, out_channels=8), _vae(), DDIMScheduler())
+    assert open_model(pipe, dtype=torch.bfloat16).dtype == torch.bfloat16
+    assert open_model(pipe).dtype == torch.bfloat16
+
+
+def test_pickled_weights_are_not_read(families, parts):
+    weights = parts / "transformer" / "diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_suffix(".bin"))
+    with pytest.raises(OSError, match="safetensors"):
+        open_model(parts)
+
+
+@pytest.mark.parametrize("name", ["glyphs", "no/such/folder", "./missing", "~/missing"])
+def test_an_unknown_name_lists_what_a_model_can_be(name):
+    with pytest.raises(ValueError, match=r"neither embedded \(glyphs-dit\), nor a folder, nor a Hub id"):
+        open_model(name)
+
+
+def test_a_folder_without_a_model(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"transformer/config.json is missing; .*model_index.json"):
+        open_model(tmp_path)
+
+
+def test_a_folder_of_another_transformer(families, tmp_path):
+    families["pixart"].build().save_pretrained(tmp_path / "transformer")
+    DDIMScheduler().save_pretrained(tmp_path / "scheduler")
+    with pytest.raises(ValueError, match=r"PixArtTransformer2DModel; .*supported is DiTTransformer2DModel"):
+        open_model(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["DiTTransformer2DModel", "NoSuchScheduler", None])
+def test_a_folder_whose_scheduler_is_none(parts, name):
+    file = parts / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps({"_class_name": name}))
+    with pytest.raises(ValueError, match=f"holds {name}, which is no scheduler"):
+        open_model(parts)
+
+
+def test_an_unsupported_pipeline_lists_the_supported_ones():
+    unet = UNet2DModel(
+        block_out_channels=(8,), down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), norm_num_groups=4
+    )
+    with pytest.raises(ValueError, match="DDPMPipeline is not supported; supported are DiTPipeline, StableDiffusion"):
+        open_model(DDPMPipeline(unet, DDPMScheduler()))
+
+
+def test_every_family_that_is_named_exists():
+    import diffusers
+
+    for pipeline, (module, name) in opening._FAMILIES.items():
+        assert hasattr(diffusers, pipeline)
+        assert hasattr(__import__(module, fromlist=[name]), name)

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EDMEulerScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    PNDMScheduler,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bigain.diffusion import PREDICTIONS, Process, process_of
+
+TIMESTEPS = torch.tensor([0, 25, 500, 999])
+
+
+def _process(prediction: str) -> Process:
+    if prediction == "flow":
+        return process_of(FlowMatchEulerDiscreteScheduler(shift=3.0))
+    return process_of(DDIMScheduler(beta_schedule="scaled_linear", prediction_type=prediction))
+
+
+def _pair(dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(2, 4, 3, 5, 6, generator=generator, dtype=dtype).unbind(0)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_noise_and_target_against_the_formulas_in_scalars(prediction):
+    process = _process(prediction)
+    x0, noise = _pair()
+    x_t, target = process.noise(x0, noise, TIMESTEPS), process.target(x0, noise, TIMESTEPS)
+    alphas = DDIMScheduler(beta_schedule="scaled_linear").alphas_cumprod.double()
+    for row, t in enumerate(TIMESTEPS.tolist()):
+        x, e = x0[row, 1, 2, 3].item(), noise[row, 1, 2, 3].item()
+        a = alphas[t].item()
+        expected = {
+            "epsilon": (math.sqrt(a) * x + math.sqrt(1 - a) * e, e),
+            "v_prediction": (math.sqrt(a) * x + math.sqrt(1 - a) * e, math.sqrt(a) * e - math.sqrt(1 - a) * x),
+            "sample": (math.sqrt(a) * x + math.sqrt(1 - a) * e, x),
+            "flow": ((1 - t / 1000) * x + t / 1000 * e, e - x),
+        }[prediction]
+        assert x_t[row, 1, 2, 3].item() == pytest.approx(expected[0], abs=1e-12)
+        assert target[row, 1, 2, 3].item() == pytest.approx(expected[1], abs=1e-12)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_x0_undoes_noise_and_target(prediction):
+    process = _process(prediction)
+    x0, noise = _pair()
+    recovered = process.x0(process.noise(x0, noise, TIMESTEPS), process.target(x0, noise, TIMESTEPS), TIMESTEPS)
+    torch.testing.assert_close(recovered, x0, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+def test_noise_and_velocity_agree_with_the_scheduler(prediction):
+    scheduler = DDIMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type=prediction)
+    x0, noise = _pair(torch.float32)
+    process = process_of(scheduler)
+    torch.testing.assert_close(process.noise(x0, noise, TIMESTEPS), scheduler.add_noise(x0, noise, TIMESTEPS))
+    if prediction == "v_prediction":
+        torch.testing.assert_close(process.target(x0, noise, TIMESTEPS), scheduler.get_velocity(x0, noise, TIMESTEPS))
+
+
+def test_an_euler_step_of_flow_matching_to_zero_lands_on_x0():
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    scheduler.set_timesteps(1)
+    process = process_of(scheduler)
+    x0, noise = _pair(torch.float32)
+    t = torch.full((len(x0),), float(scheduler.timesteps[0]))
+    x_t, target = process.noise(x0, noise, t), process.target(x0, noise, t)
+    landed = scheduler.step(target, scheduler.timesteps[0], x_t).prev_sample
+    torch.testing.assert_close(landed, x0, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_half_precision_is_computed_in_float32(prediction):
+    process = _process(prediction)
+    x0, noise = (x.bfloat16() for x in _pair())
+    assert process.noise(x0, noise, TIMESTEPS).dtype == torch.float32
+    torch.testing.assert_close(
+        process.target(x0, noise, TIMESTEPS), process.target(x0.float(), noise.float(), TIMESTEPS), atol=0, rtol=0
+    )
+
+
+def test_twenty_timesteps_are_those_of_the_protocol():
+    assert _process("epsilon").timesteps(20).tolist() == list(range(25, 1000, 50))
+
+
+@settings(max_examples=30, deadline=None)
+@given(count=st.integers(1, 1000))
+def test_timesteps_are_distinct_in_range_and_evenly_spaced(count):
+    t = _process("flow").timesteps(count).tolist()
+    assert t == [int((i + 0.5) * 1000 / count + 1e-9) for i in range(count)]
+    assert len(set(t)) == count
+    assert t[0] >= 0
+    assert t[-1] < 1000
+
+
+@pytest.mark.parametrize("count", [0, 1001])
+def test_too_few_or_too_many_timesteps(count):
+    with pytest.raises(ValueError, match=f"is {count}; it must be from 1 to 1000"):
+        _process("epsilon").timesteps(count)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "prediction"),
+    [
+        (DDPMScheduler(), "epsilon"),
+        (PNDMScheduler(prediction_type="v_prediction"), "v_prediction"),
+        (EulerDiscreteScheduler(prediction_type="sample"), "sample"),
+        (DPMSolverMultistepScheduler(), "epsilon"),
+        (DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True), "flow"),
+        (FlowMatchEulerDiscreteScheduler(), "flow"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_what_a_scheduler_predicts(scheduler, prediction):
+    process = process_of(scheduler)
+    assert process.prediction == prediction
+    assert process.steps == 1000
+
+
+def test_an_unsupported_scheduler_is_named_with_what_is_supported():
+    with pytest.raises(ValueError, match=r"EDMEulerScheduler.*not supported; supported are.*DDIM.*FlowMatch"):
+        process_of(EDMEulerScheduler())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("noise", 10, torch.ones(10)), "prediction is 'noise'"),
+        (("epsilon", 0, torch.ones(0)), "steps is 0"),
+        (("epsilon", 10, None), "prediction is 'epsilon'"),
+        (("flow", 10, torch.ones(10)), "prediction is 'flow'"),
+        (("epsilon", 10, torch.ones(9)), r"shape \(9,\); it must be \(10,\)"),
+    ],
+)
+def test_a_process_checks_its_fields(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Process(*arguments)

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DiTPipeline,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+)
+
+import bigain
+from bigain.diffusion import ClassConditional, Conditions, open_model, seeded_generator
+from bigain.generate import sample, sampling
+
+INDEX, IMAGE_IDS = [3, 0, 3, 7, 5], [10, 11, 12, 13, 14]
+SCHEDULERS = {
+    "ddim": DDIMScheduler(beta_schedule="squaredcos_cap_v2", timestep_spacing="trailing"),
+    "v": DDIMScheduler(prediction_type="v_prediction"),
+    "dpm": DPMSolverMultistepScheduler(),
+    "euler": EulerDiscreteScheduler(),
+    "ancestral": EulerAncestralDiscreteScheduler(),
+    "heun": HeunDiscreteScheduler(),
+    "flow": FlowMatchEulerDiscreteScheduler(),
+}
+
+
+def _randomise(model: torch.nn.Module) -> torch.nn.Module:
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+@pytest.fixture
+def build(families):
+    def make(scheduler: str = "ddim") -> ClassConditional:
+        return ClassConditional(model=_randomise(families["dit"].build(sample_size=8)), scheduler=SCHEDULERS[scheduler])
+
+    return make
+
+
+def _drawn(denoiser, **options) -> list[np.ndarray]:
+    options = {"steps": 3} | options
+    return list(sample(denoiser, denoiser.conditions(range(10)), INDEX, IMAGE_IDS, **options))
+
+
+def _close(a: list[np.ndarray], b: list[np.ndarray]) -> bool:
+    """Equal to rounding: one grey level where a value lay between two."""
+    return all(np.abs(x.astype(int) - y.astype(int)).max() <= 1 for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("scheduler", sorted(SCHEDULERS))
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_any_batch_size_and_order_gives_the_same_images(build, scheduler, guidance):
+    denoiser = build(scheduler)
+    expected = _drawn(denoiser, batch_size=5, guidance=guidance)
+    assert [image.shape for image in expected] == [(8, 8, 3)] * 5
+    assert all(image.dtype == np.uint8 for image in expected)
+    assert _close(_drawn(denoiser, batch_size=2, guidance=guidance), expected)
+    conditions = denoiser.conditions([5, 7])
+    backwards = list(sample(denoiser, conditions, [0, 1], [14, 13], steps=3, guidance=guidance))
+    assert _close(backwards, expected[:2:-1])
+
+
+def test_images_with_the_same_label_differ_and_the_seed_matters(build):
+    images = _drawn(build())
+    assert not _close(images[:1], images[2:3])
+    assert not _close(images, _drawn(build(), seed=1))
+
+
+def test_the_noise_of_an_image_depends_on_seed_and_id_alone(build):
+    """Against a loop for one image, everything written out: DDIM by its formula (Song et al. 2021, eq. 12)."""
+    denoiser = build("v")
+    [image] = sample(denoiser, denoiser.conditions([4]), [0], [12], steps=4, guidance=2.5, seed=7)
+    alphas = denoiser.scheduler.alphas_cumprod
+    x = torch.randn(1, 3, 8, 8, generator=seeded_generator("generate", 7, 12))
+    for t in (750, 500, 250, 0):
+        with torch.no_grad():
+            v, null = (denoiser.model(x, torch.tensor([t]), torch.tensor([label])).sample for label in (4, 10))
+        v = null + 2.5 * (v - null)
+        a, before = alphas[t], alphas[t - 250] if t >= 250 else torch.tensor(1.0)
+        x0 = (a.sqrt() * x - (1 - a).sqrt() * v).clamp(-1, 1)
+        noise = (x - a.sqrt() * x0) / (1 - a).sqrt()
+        x = before.sqrt() * x0 + (1 - before).sqrt() * noise
+    expected = ((x[0].permute(1, 2, 0).clamp(-1, 1) + 1) * 127.5).round().numpy()
+    assert np.abs(image - expected).max() <= 1
+
+
+def test_a_dit_pipeline_gives_the_same_images(families):
+    vae = AutoencoderKL(block_out_channels=(8,), norm_num_groups=4, latent_channels=4)
+    model = _randomise(
+        families["dit"].build(
+            sample_size=8, in_channels=4, out_channels=8, num_embeds_ada_norm=1000, attention_head_dim=4
+        )
+    )
+    pipe = DiTPipeline(model, vae, DDIMScheduler(clip_sample=False))
+    denoiser = open_model(pipe)
+    images = list(sample(denoiser, denoiser.conditions([3, 7]), [0, 1], [1, 2], steps=3, guidance=4.0))
+    pipe.set_progress_bar_config(disable=True)
+    generators = [seeded_generator("generate", 0, i) for i in (1, 2)]
+    expected = pipe([3, 7], guidance_scale=4.0, generator=generators, num_inference_steps=3, output_type="np").images
+    assert np.abs(np.stack(images) - expected * 255).max() <= 1
+
+
+def test_the_models_scheduler_is_left_alone(build):
+    denoiser = build()
+    before = dict(denoiser.scheduler.__dict__)
+    _drawn(denoiser)
+    assert denoiser.scheduler.__dict__.keys() == before.keys()
+    assert denoiser.scheduler.num_inference_steps is before["num_inference_steps"]
+
+
+def test_no_global_random_state_is_touched(build):
+    denoiser = build("ancestral")
+    before = torch.get_rng_state()
+    _drawn(denoiser)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_sampler_by_name(build):
+    denoiser = build()
+    named = _drawn(denoiser, sampler="euler")
+    denoiser._scheduler = EulerDiscreteScheduler.from_config(denoiser.scheduler.config)
+    assert _close(named, _drawn(denoiser))
+
+
+def test_images_come_as_soon_as_their_batch_is_done(build):
+    denoiser = build()
+    calls = []
+    handle = denoiser.model.register_forward_hook(lambda *_: calls.append(1))
+    images = sample(denoiser, denoiser.conditions([0]), [0] * 4, range(4), steps=3, batch_size=2)
+    next(images)
+    assert len(calls) == 3
+    list(images)
+    assert len(calls) == 6
+    handle.remove()
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_keys_of_each_forward(build, guidance, monkeypatch):
+    made = []
+
+    @contextlib.contextmanager
+    def record(model, image, draw):
+        made.append((image.tolist(), draw.tolist()))
+        yield
+
+    monkeypatch.setattr(sampling, "row_keys", record)
+    _drawn(build(), guidance=guidance, batch_size=5)
+    rows = 5 if guidance == 1 else 10
+    assert len(made) == 3
+    assert all(len(set(image)) == 5 and len(image) == rows and image[:5] == image[-5:] for image, _ in made)
+    assert [set(draw) for _, draw in made] == [{0}, {1}, {2}]
+
+
+def test_compression_reaches_the_sampler_and_its_random_draws_do_not_depend_on_the_batch(build):
+    denoiser = build()
+    plain = _drawn(denoiser, guidance=3.0)
+    with bigain.compressed(denoiser.model, bigain.ToMe(ratio=0.5, destinations="random", redraw="forward")):
+        first, second = (_drawn(denoiser, guidance=3.0, batch_size=size) for size in (2, 5))
+    assert _close(first, second)
+    assert not _close(first, plain)
+
+
+def test_the_progress_bar_counts_steps(build, capsys):
+    _drawn(build(), batch_size=2)
+    assert capsys.readouterr().err == ""
+    _drawn(build("heun"), batch_size=2, progress=True)
+    assert "9/9" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"index": [0, 1]}, "index has 2 entries and image_ids 1"),
+        ({"index": [0, 1], "image_ids": [4, 4]}, "image_ids must differ"),
+        ({"index": [10]}, r"condition 10 is out of range; it must be in \[0, 10\)"),
+        ({"index": [-1]}, "condition -1 is out of range"),
+        ({"steps": 0}, "steps is 0; it must be at least 1"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"guidance": 0.5}, "guidance is 0.5; it must be finite and at least 1"),
+        ({"guidance": float("nan")}, "guidance is nan"),
+        ({"sampler": "magic"}, "sampler is 'magic'; it must be one of ddim, euler"),
+    ],
+)
+def test_bad_arguments_at_the_call(build, change, message):
+    denoiser = build()
+    arguments = {"index": [0], "image_ids": [4]} | change
+    with pytest.raises(ValueError, match=message):
+        sample(denoiser, denoiser.conditions(range(10)), **arguments)
+
+
+def test_guidance_needs_a_null_class(build):
+    conditions = Conditions((0,), {"class_labels": torch.tensor([0])})
+    with pytest.raises(ValueError, match="no null class"):
+        sample(build(), conditions, [0], [0], guidance=2.0)
+
+
+def test_a_named_sampler_does_not_fit_flow_matching(build):
+    denoiser = build("flow")
+    with pytest.raises(ValueError, match="flow matching; it must be None"):
+        sample(denoiser, denoiser.conditions([0]), [0], [0], sampler="ddim")
+
+
+def test_a_sample_that_is_not_finite(build):
+    denoiser = build("v")
+    denoiser.model.proj_out_2.weight.data.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match=r"images \[10, 11, 12, 13, 14\] is not finite"):
+        _drawn(denoiser)

@@ -1,0 +1,162 @@
+"""Pooling against loops over windows."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional
+
+from bigain.operators.grid import Grid, to_map, to_tokens
+from bigain.operators.pooling import average, band_select, interpolate_extrapolate, nearest, pooled_grid
+
+grids = st.builds(Grid, st.integers(1, 33), st.integers(1, 17))
+factors = st.integers(1, 5)
+seeds = st.integers(0, 2**31)
+batches = st.integers(1, 3)
+alphas = st.floats(-2.0, 2.0)
+
+
+def tokens(seed: int, batch: int, grid: Grid, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(batch, grid.tokens, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def pool_by_loop(x: Tensor, grid: Grid, factor: int, alpha: list[float]) -> Tensor:
+    rows = []
+    for row in range(x.shape[0]):
+        pooled = []
+        for top in range(0, grid.height, factor):
+            for left in range(0, grid.width, factor):
+                window = [
+                    x[row, y * grid.width + column]
+                    for y in range(top, min(top + factor, grid.height))
+                    for column in range(left, min(left + factor, grid.width))
+                ]
+                mean = sum(window[1:], window[0]) / len(window)
+                pooled.append(alpha[row] * window[0] + (1 - alpha[row]) * mean)
+        rows.append(torch.stack(pooled))
+    return torch.stack(rows)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds, batches, grids, factors, alphas)
+def test_pooling_agrees_with_a_loop(seed: int, batch: int, grid: Grid, factor: int, alpha: float) -> None:
+    x = tokens(seed, batch, grid)
+    pooled = interpolate_extrapolate(x, grid, factor, alpha)
+    assert pooled.shape[1] == pooled_grid(grid, factor).tokens
+    torch.testing.assert_close(pooled, pool_by_loop(x, grid, factor, [alpha] * batch), rtol=1e-10, atol=1e-10)
+    per_row = torch.linspace(alpha, 1.5, batch, dtype=torch.float64)
+    by_row = interpolate_extrapolate(x, grid, factor, per_row)
+    torch.testing.assert_close(by_row, pool_by_loop(x, grid, factor, per_row.tolist()), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@settings(max_examples=15, deadline=None)
+@given(seeds, batches, grids, factors)
+def test_alpha_one_is_nearest_and_zero_is_average(
+    dtype: torch.dtype, seed: int, batch: int, grid: Grid, factor: int
+) -> None:
+    x = tokens(seed, batch, grid, dtype)
+    near, mean = nearest(x, grid, factor), average(x, grid, factor)
+    assert near.dtype == mean.dtype == dtype
+    for alpha, expected in ((1.0, near), (0.0, mean)):
+        per_row = torch.full((batch,), alpha)
+        assert torch.equal(interpolate_extrapolate(x, grid, factor, alpha), expected)
+        assert torch.equal(interpolate_extrapolate(x, grid, factor, per_row), expected)
+        assert interpolate_extrapolate(x, grid, factor, per_row).dtype == dtype
+
+
+@settings(max_examples=25, deadline=None)
+@given(seeds, batches, st.integers(1, 8), st.integers(1, 6), factors)
+def test_nearest_is_interpolate_where_the_factor_divides_the_grid(
+    seed: int, batch: int, rows: int, columns: int, factor: int
+) -> None:
+    grid = Grid(rows * factor, columns * factor)
+    x = tokens(seed, batch, grid)
+    expected = functional.interpolate(to_map(x, grid), size=(rows, columns), mode="nearest")
+    assert torch.equal(nearest(x, grid, factor), to_tokens(expected))
+
+
+@settings(max_examples=25, deadline=None)
+@given(seeds, batches, grids, factors)
+def test_no_token_is_dropped(seed: int, batch: int, grid: Grid, factor: int) -> None:
+    x = tokens(seed, batch, grid)
+    sizes = [
+        (min(top + factor, grid.height) - top) * (min(left + factor, grid.width) - left)
+        for top in range(0, grid.height, factor)
+        for left in range(0, grid.width, factor)
+    ]
+    total = (average(x, grid, factor) * torch.tensor(sizes)[None, :, None]).sum(1)
+    torch.testing.assert_close(total, x.sum(1), rtol=1e-10, atol=1e-10)
+
+
+def test_factor_one_returns_its_input() -> None:
+    x = torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(0))
+    assert nearest(x, Grid(2, 3), 1) is x
+    assert average(x, Grid(2, 3), 1) is x
+    assert interpolate_extrapolate(x, Grid(2, 3), 1, 0.9) is x
+    assert interpolate_extrapolate(x, Grid(2, 3), 1, torch.tensor([0.8, 1.2])) is x
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_averages_in_float32(dtype: torch.dtype) -> None:
+    grid = Grid(40, 40)
+    assert average(torch.ones(1, 1600, 1, dtype=dtype), grid, 40).item() == 1.0  # a sum in bfloat16 sticks at 256
+    x = tokens(0, 1, grid, dtype)
+    assert torch.equal(average(x, grid, 7), average(x.float(), grid, 7).to(dtype))
+
+
+def test_batch_agrees_with_its_rows_and_repeats_its_bits() -> None:
+    grid, alpha = Grid(7, 5), torch.tensor([0.8, 1.0, 1.2])
+    x = tokens(3, 3, grid, torch.float32)
+    pooled = interpolate_extrapolate(x, grid, 2, alpha)
+    assert torch.equal(pooled, interpolate_extrapolate(x, grid, 2, alpha))
+    for row in range(3):
+        alone = interpolate_extrapolate(x[row : row + 1], grid, 2, alpha[row : row + 1])
+        assert torch.equal(pooled[row : row + 1], alone)
+        torch.testing.assert_close(interpolate_extrapolate(x[row : row + 1], grid, 2, alpha[row].item()), alone)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seeds, batches, grids, st.booleans(), st.data())
+def test_band_select_agrees_with_a_loop(seed: int, batch: int, grid: Grid, highest: bool, data: st.DataObject) -> None:
+    count = data.draw(st.integers(1, grid.tokens))
+    x = tokens(seed, batch, grid)
+    score = torch.randint(5, (batch, grid.tokens), generator=torch.Generator().manual_seed(seed)).double()  # with ties
+    kept = band_select(x, score, count, highest)
+    for row in range(batch):
+        values = score[row].tolist()
+        order = sorted(range(grid.tokens), key=lambda token: (-values[token] if highest else values[token], token))  # noqa: B023
+        assert torch.equal(kept[row], x[row, sorted(order[:count])])
+
+
+@pytest.mark.parametrize("factor", [0, -2, 1.5, True])
+def test_a_bad_factor_is_refused(factor: int) -> None:
+    x = torch.zeros(1, 6, 3)
+    for pool in (nearest, average):
+        with pytest.raises(ValueError, match=f"factor must be an integer >= 1, got {factor}"):
+            pool(x, Grid(2, 3), factor)
+    with pytest.raises(ValueError, match="factor must be an integer >= 1"):
+        interpolate_extrapolate(x, Grid(2, 3), factor, 0.9)
+
+
+@pytest.mark.parametrize("alpha", [math.nan, math.inf, -math.inf])
+def test_alpha_must_be_finite(alpha: float) -> None:
+    with pytest.raises(ValueError, match=f"alpha must be finite, got {alpha}"):
+        interpolate_extrapolate(torch.zeros(1, 6, 3), Grid(2, 3), 2, alpha)
+
+
+def test_shapes_that_disagree_are_refused() -> None:
+    x = torch.zeros(2, 6, 3)
+    with pytest.raises(ValueError, match=r"alpha must be a number or of shape \(2,\), got shape \(3,\)"):
+        interpolate_extrapolate(x, Grid(2, 3), 2, torch.ones(3))
+    with pytest.raises(ValueError, match=r"3 x 3 = 9 tokens, got shape \(2, 6, 3\)"):
+        average(x, Grid(3, 3), 2)
+    with pytest.raises(ValueError, match=r"score must be \(B, N\) for x \(B, N, C\), got \(2, 5\) for \(2, 6, 3\)"):
+        band_select(x, torch.zeros(2, 5), 1, highest=True)
+    with pytest.raises(ValueError, match=r"count must lie in \[1, 6\], got 7"):
+        band_select(x, torch.zeros(2, 6), 7, highest=True)
