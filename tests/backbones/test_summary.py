@@ -19,7 +19,16 @@ def _counted(model, inputs) -> int:
 
 @pytest.mark.parametrize(
     "method",
-    ["lgtm-0.5", "tome-0.7", "abm-0.5", "todo-2", "lgtm:ratio=0.5,queries=full", "lgtm-0.5+iekvd-2", "sito-0.5", "tome:ratio=0.5,locations=self_attention/cross_attention/mlp"],
+    [
+        "lgtm-0.5",
+        "tome-0.7",
+        "abm-0.5",
+        "sito-0.5",
+        "todo-2",
+        "lgtm:ratio=0.5,queries=full",
+        "lgtm-0.5+iekvd-2",
+        "tome:ratio=0.5,locations=self_attention/cross_attention/mlp",
+    ],
 )
 @pytest.mark.parametrize("name", ["unet", "dit", "pixart"])
 def test_flops_saved_are_those_that_pytorch_counts(families, name, method):

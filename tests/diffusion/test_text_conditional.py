@@ -107,7 +107,14 @@ def _pixart(families, folder, pipeline=PixArtSigmaPipeline, **overrides):
 
 
 def _alpha(families, folder) -> PixArtAlphaPipeline:
-    return _pixart(families, folder, PixArtAlphaPipeline, use_additional_conditions=True, attention_head_dim=12)
+    return _pixart(
+        families,
+        folder,
+        PixArtAlphaPipeline,
+        use_additional_conditions=True,
+        attention_head_dim=12,
+        cross_attention_dim=24,
+    )
 
 
 PIPELINES = {"stable diffusion": _stable_diffusion, "xl": _xl, "sigma": _pixart, "alpha": _alpha}

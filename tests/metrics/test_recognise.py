@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from bigain import zoo
-from bigain.data.glyphs import CLASSES, Glyphs
+from bigain.data.glyphs import CLASSES, SPLITS, Glyphs, draw
 from bigain.metrics.distribution import fid
 from bigain.metrics.recognise import Recogniser, RecogniserConfig, config_to_json, load_recogniser
 
@@ -32,6 +32,14 @@ def test_it_recognises_letters_that_it_was_not_trained_on(recogniser, letters):
     assert predictions.shape == (300,)
     assert (predictions == labels).mean() >= 0.98
     assert recogniser.config.classes == CLASSES
+
+
+def test_it_looks_at_the_letter_and_not_at_the_background(recogniser):
+    # The random stream of a test image, hence its background and colours, but another letter.
+    labels = np.array([(i + 3 + i // 10) % 10 for i in range(100)])
+    streams = [np.random.default_rng([0, sorted(SPLITS).index("test"), i]) for i in range(100)]
+    images = [draw(CLASSES[label], 32, stream) for label, stream in zip(labels, streams, strict=True)]
+    assert (recogniser.predict(np.stack(images)) == labels).mean() >= 0.98
 
 
 def test_its_card_states_the_measured_accuracy():

@@ -93,6 +93,13 @@ def test_dtype_is_kept_and_sums_are_wide(dtype: torch.dtype, mode: str) -> None:
     assert unmerge(merged, everything).dtype == dtype
 
 
+def test_sums_do_not_overflow_in_float16() -> None:
+    pair = Assignment(torch.tensor([[0, 0]]), torch.tensor([[1]]))
+    x = torch.full((1, 2, 1), 60_000.0, dtype=torch.float16)
+    for mode in MODES:
+        assert merge(x, pair, mode).item() == x[0, 0].item()  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_batch_agrees_with_its_rows_and_repeats_its_bits(mode: str) -> None:
     rng = torch.Generator().manual_seed(1)
@@ -108,7 +115,8 @@ def test_batch_agrees_with_its_rows_and_repeats_its_bits(mode: str) -> None:
 def test_mlerp_of_opposite_tokens_is_zero_and_counts_the_destination() -> None:
     pair = Assignment(torch.tensor([[0, 0]]), torch.tensor([[1]]))
     assert merge(torch.tensor([[[1.0, 0.0], [-1.0, 0.0]]]), pair, "mlerp").tolist() == [[[0.0, 0.0]]]
-    merged = merge(torch.tensor([[[1.0, 0.0], [3.0, 0.0]]]), pair, "mlerp")  # token 1 is the destination, and the longest
+    destination_is_longest = torch.tensor([[[1.0, 0.0], [3.0, 0.0]]])
+    merged = merge(destination_is_longest, pair, "mlerp")
     assert merged.tolist() == [[[3.0, 0.0]]]
 
 
@@ -145,7 +153,7 @@ def test_bad_inputs_are_named() -> None:
         unmerge(torch.zeros(2, 5, 3), assignment)
     with pytest.raises(ValueError, match=r"number of groups must lie in \[1, 5\] \(tokens\), got 6"):
         Assignment(torch.zeros(2, 5, dtype=torch.int64), torch.zeros(2, 6, dtype=torch.int64))
-    with pytest.raises(ValueError, match="must be int64, got torch.int32"):
+    with pytest.raises(ValueError, match=r"must be int64, got torch\.int32"):
         Assignment(torch.zeros(2, 5, dtype=torch.int32), torch.zeros(2, 1, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"must be \(B, N\) and \(B, M\), got \(2, 5\) and \(3, 1\)"):
         Assignment(torch.zeros(2, 5, dtype=torch.int64), torch.zeros(3, 1, dtype=torch.int64))

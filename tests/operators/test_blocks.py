@@ -78,7 +78,7 @@ def test_merge_blocks_agrees_with_a_loop(seed: int, batch: int, grid: Grid, cell
         assert assignment.padded == (len(set(blocks)) > 1)
         for row in range(batch):
             values = aggregated[row].tolist()
-            smoothest = sorted(full, key=lambda number: values[number])[: blocks[row]]  # noqa: B023
+            smoothest = sorted(full, key=lambda number: values[number])[: blocks[row]]
             chosen = [all_cells[number] for number in smoothest]
             assert_merges(assignment, row, grid, chosen, grid.tokens - min(blocks) * saved)
 
@@ -107,6 +107,11 @@ def test_equal_aggregates_merge_the_first_cells() -> None:
     assignment = merge_blocks(torch.zeros(1, 6), Grid(4, 6), (2, 2), 6)
     assert group_sizes(assignment)[0, :2].tolist() == [4.0, 4.0]
     assert assignment.kept[0, :4].tolist() == [0, 2, 4, 5]
+
+
+def test_the_threshold_itself_is_not_below_it() -> None:
+    assignment = merge_blocks_below(torch.tensor([[0.5, 0.25]]), Grid(2, 4), (2, 2), 0.5)
+    assert assignment.kept.tolist() == [[0, 1, 2, 4, 5]]
 
 
 def test_merging_and_unmerging_replaces_smooth_cells_by_their_mean() -> None:

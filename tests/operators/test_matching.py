@@ -24,7 +24,6 @@ from bigain.operators.matching import (
 
 Cell = tuple[int, int]
 grids = st.builds(Grid, st.integers(1, 33), st.integers(1, 17))
-small_grids = st.builds(Grid, st.integers(1, 9), st.integers(1, 8))
 cells = st.tuples(st.integers(1, 4), st.integers(1, 3))
 seeds = st.integers(0, 2**31)
 batches = st.integers(1, 3)
@@ -39,29 +38,34 @@ def cosines(row: Tensor) -> list[list[float]]:
     return [[sum(p * q for p, q in zip(a, b, strict=True)) for b in unit] for a in unit]
 
 
-def match_by_loop(row: Tensor, destinations: list[int], merged: int, recover: bool) -> tuple[dict[int, int], list[int]]:
+def match_by_loop(
+    similarity: list[list[float]], destinations: list[int], merged: int, recover: bool
+) -> tuple[dict[int, int], list[int]]:
     """The token that stands for each token, and the kept tokens in the order of their groups."""
-    similarity = cosines(row)
     sources = [token for token in range(len(similarity)) if token not in destinations]
-    best = {source: max(destinations, key=lambda other: similarity[source][other]) for source in sources}  # noqa: B023
+    best = {source: max(destinations, key=lambda other: similarity[source][other]) for source in sources}
     going = sorted(sources, key=lambda source: -similarity[source][best[source]])[:merged]
     kept = [source for source in sources if source not in going] + destinations
     stands_for = {token: token for token in kept}
     for source in going:
         choice = kept if recover else destinations
-        stands_for[source] = max(choice, key=lambda other: similarity[source][other])  # noqa: B023
+        stands_for[source] = max(choice, key=lambda other: similarity[source][other])
     return stands_for, kept
 
 
 def assert_as_by_loop(
-    assignment: Assignment, x: Tensor, destinations: Tensor, merged: list[int], recover: bool = False
+    assignment: Assignment,
+    similarity: list[list[list[float]]],
+    destinations: Tensor,
+    merged: list[int],
+    recover: bool = False,
 ) -> None:
-    batch, count = x.shape[:2]
+    batch, count = assignment.index.shape
     assert assignment.groups == count - min(merged)
     assert assignment.padded == (len(set(merged)) > 1)
     for row in range(batch):
         places = destinations[row].tolist()
-        stands_for, kept = match_by_loop(x[row], places, merged[row], recover)
+        stands_for, kept = match_by_loop(similarity[row], places, merged[row], recover)
         empty = merged[row] - min(merged)
         unmerged = len(kept) - len(places)
         occupied = [*range(unmerged), *range(unmerged + empty, assignment.groups)]
@@ -86,7 +90,7 @@ def test_destinations_are_the_extremes_of_their_cells(
         values = score[row].tolist()
         for number in range(destinations.shape[1]):
             members = [token for token in range(grid.tokens) if cell_of[token] == number]
-            extreme = (min if lowest else max)(members, key=lambda token: values[token])  # noqa: B023
+            extreme = (min if lowest else max)(members, key=lambda token: values[token])
             assert destinations[row, number] == extreme
             assert first[row, number] == members[0]
 
@@ -98,39 +102,41 @@ def test_infinite_scores_still_give_a_token_of_the_cell() -> None:
             assert destinations_by_score(score, grid, (2, 2), lowest).tolist() == [[0, 2, 6, 8]]
 
 
-@settings(max_examples=25, deadline=None)
-@given(seeds, batches, small_grids, cells, st.data())
+@settings(max_examples=15, deadline=None)
+@given(seeds, batches, grids, cells, st.data())
 def test_match_agrees_with_a_loop(seed: int, batch: int, grid: Grid, cell: Cell, data: st.DataObject) -> None:
     x = tokens(seed, batch, grid.tokens)
     destinations = destinations_by_score(x[..., 0], grid, cell)
     count = data.draw(st.integers(0, limit(grid, cell)))
-    assert_as_by_loop(match(x, destinations, count), x, destinations, [count] * batch)
+    similarity = [cosines(row) for row in x]
+    assert_as_by_loop(match(x, destinations, count), similarity, destinations, [count] * batch)
     counts = data.draw(st.lists(st.integers(0, limit(grid, cell)), min_size=batch, max_size=batch))
-    assert_as_by_loop(match(x, destinations, torch.tensor(counts)), x, destinations, counts)
+    assert_as_by_loop(match(x, destinations, torch.tensor(counts)), similarity, destinations, counts)
 
 
-@settings(max_examples=25, deadline=None)
-@given(seeds, batches, small_grids, cells, st.data())
+@settings(max_examples=15, deadline=None)
+@given(seeds, batches, grids, cells, st.data())
 def test_recovery_agrees_with_a_loop(seed: int, batch: int, grid: Grid, cell: Cell, data: st.DataObject) -> None:
     x = tokens(seed, batch, grid.tokens)
     destinations = destinations_by_score(x[..., 0], grid, cell)
     count = data.draw(st.integers(0, limit(grid, cell)))
     assignment = recover_most_similar(x, destinations, count)
-    assert_as_by_loop(assignment, x, destinations, [count] * batch, recover=True)
+    similarity = [cosines(row) for row in x]
+    assert_as_by_loop(assignment, similarity, destinations, [count] * batch, recover=True)
     restored = unmerge(merge(x, assignment, "prune"), assignment)
     assert torch.equal(restored.gather(1, assignment.kept[..., None].expand(-1, -1, 4)), merge(x, assignment, "prune"))
     counts = data.draw(st.lists(st.integers(0, limit(grid, cell)), min_size=batch, max_size=batch))
     assignment = recover_most_similar(x, destinations, torch.tensor(counts))
-    assert_as_by_loop(assignment, x, destinations, counts, recover=True)
+    assert_as_by_loop(assignment, similarity, destinations, counts, recover=True)
 
 
-@pytest.mark.parametrize("cell", [(2, 2), (4, 3)])
-def test_match_agrees_with_a_loop_on_a_larger_grid(cell: Cell) -> None:
-    grid = Grid(33, 17)
+def test_match_agrees_with_a_loop_on_the_largest_grid() -> None:
+    grid, cell = Grid(33, 17), (2, 2)
     x = tokens(7, 1, grid.tokens)
     destinations = destinations_first(grid, cell, 1)
-    assert_as_by_loop(match(x, destinations, 300), x, destinations, [300])
-    assert_as_by_loop(recover_most_similar(x, destinations, 300), x, destinations, [300], recover=True)
+    similarity = [cosines(x[0])]
+    assert_as_by_loop(match(x, destinations, 300), similarity, destinations, [300])
+    assert_as_by_loop(recover_most_similar(x, destinations, 300), similarity, destinations, [300], recover=True)
 
 
 @settings(max_examples=15, deadline=None)
@@ -142,6 +148,16 @@ def test_merging_nothing_is_the_identity(seed: int, batch: int, grid: Grid, cell
             assignment = make(x, destinations_first(grid, cell, batch), none)
             assert not assignment.padded
             assert torch.equal(unmerge(merge(x, assignment), assignment), x)
+
+
+def test_no_token_is_recovered_from_an_empty_group() -> None:
+    rng = torch.Generator().manual_seed(12)
+    x = torch.randn(2, 1, 67, generator=rng) + 0.05 * torch.randn(2, 300, 67, generator=rng)
+    x[:, 0] = x[:, 1:].mean(1)  # nearest to nearly all, and what fills the empty groups' places
+    assignment = recover_most_similar(x, torch.tensor([[0, 299]] * 2), torch.tensor([40, 250]))
+    occupied = group_sizes(assignment) > 0
+    assert occupied.sum(1).tolist() == [260, 50]
+    assert occupied[1].nonzero().flatten().tolist() == [*range(48), 258, 259]
 
 
 def test_merging_the_limit_leaves_one_token_per_cell() -> None:
@@ -205,7 +221,7 @@ def test_bad_inputs_are_named(make: type[match]) -> None:
         make(x, destinations, torch.tensor([3, 9]))
     with pytest.raises(ValueError, match=r"features must be \(B, N, C\), got shape \(2, 12\)"):
         make(x[..., 0], destinations, 1)
-    with pytest.raises(ValueError, match=r"destinations must be \(B, D\) with B = 2 and D in \[1, 12\], got shape \(1, 4\)"):
+    with pytest.raises(ValueError, match=r"destinations must .* with B = 2 and D in \[1, 12\], got shape \(1, 4\)"):
         make(x, destinations[:1], 1)
     with pytest.raises(ValueError, match=r"score must be \(B, N\) with N = 3 x 4 = 12 tokens, got shape \(2, 11\)"):
         destinations_by_score(torch.zeros(2, 11), Grid(3, 4), (2, 2))

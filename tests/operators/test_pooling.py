@@ -22,7 +22,8 @@ alphas = st.floats(-2.0, 2.0)
 
 
 def tokens(seed: int, batch: int, grid: Grid, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(batch, grid.tokens, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randn(batch, grid.tokens, 3, generator=rng, dtype=torch.float64).to(dtype)
 
 
 def pool_by_loop(x: Tensor, grid: Grid, factor: int, alpha: list[float]) -> Tensor:
@@ -130,7 +131,7 @@ def test_band_select_agrees_with_a_loop(seed: int, batch: int, grid: Grid, highe
     kept = band_select(x, score, count, highest)
     for row in range(batch):
         values = score[row].tolist()
-        order = sorted(range(grid.tokens), key=lambda token: (-values[token] if highest else values[token], token))  # noqa: B023
+        order = sorted(range(grid.tokens), key=lambda token: (-values[token] if highest else values[token], token))
         assert torch.equal(kept[row], x[row, sorted(order[:count])])
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from diffusers.hooks import HookRegistry
+from diffusers.models.attention import BasicTransformerBlock
 from torch import Tensor, nn
 
 from bigain.backbones.families import Layout, find_model, layout
@@ -28,7 +29,7 @@ class Handle:
     """What ``apply`` returns: the model, what was applied, its summary and its removal."""
 
     def __init__(
-        self, model: nn.Module, methods: tuple[Method, ...], blocks: list[tuple[str, BlockHook, nn.Module]]
+        self, model: nn.Module, methods: tuple[Method, ...], blocks: list[tuple[str, BlockHook, BasicTransformerBlock]]
     ) -> None:
         self.model = model
         self.methods = methods
@@ -170,7 +171,7 @@ def _check_layers(where: Layout, plan: Plan) -> None:
                 check_not_fused(layer.block.attn1, f"{layer.name}.attn1")
 
 
-def _register(where: Layout, session: Session) -> list[tuple[str, BlockHook, nn.Module]]:
+def _register(where: Layout, session: Session) -> list[tuple[str, BlockHook, BasicTransformerBlock]]:
     blocks = []
     for number, layer in enumerate(where.layers):
         block, name = layer.block, layer.name

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from diffusers import DiTTransformer2DModel, PixArtTransformer2DModel, Transformer2DModel, UNet2DConditionModel
 from diffusers.models.attention import BasicTransformerBlock
@@ -73,7 +74,7 @@ def _unet_stages(model: UNet2DConditionModel) -> Iterator[tuple[int, str, nn.Mod
     yield from ((last - i, f"up_blocks.{i}", stage) for i, stage in enumerate(model.up_blocks))
 
 
-def _isotropic(model: nn.Module) -> Layout:
+def _isotropic(model: Any) -> Layout:
     layers = [Layer(f"transformer_blocks.{i}", 1, block) for i, block in enumerate(model.transformer_blocks)]
     return Layout(model, "hidden_states", ((model, model.config.patch_size),), tuple(layers))
 
@@ -91,13 +92,14 @@ def find_model(pipe_or_model: object) -> nn.Module:
     Raises:
         TypeError: if there is none, or its class is not supported; lists the classes that are.
     """
-    model = pipe_or_model
+    model: Any = pipe_or_model
     if not isinstance(model, nn.Module):
         model = getattr(pipe_or_model, "unet", None) or getattr(pipe_or_model, "transformer", None)
     if isinstance(model, nn.Module):
-        model = unwrap_compiled(model)
-        if isinstance(model, tuple(SUPPORTED)):
-            return model
+        inner: nn.Module = unwrap_compiled(model)
+        if isinstance(inner, tuple(SUPPORTED)):
+            return inner
+        model = inner
     names = ", ".join(family.__name__ for family in SUPPORTED)
     what = type(pipe_or_model).__name__
     if model not in (None, pipe_or_model):

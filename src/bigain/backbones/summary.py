@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from diffusers.models.attention import BasicTransformerBlock, FeedForward
+from diffusers.models.attention_processor import Attention
 from torch import nn
 
 from bigain.backbones.hooks import BlockHook
@@ -37,7 +40,7 @@ class Summary(Sequence[LayerCost]):
 
     rows: tuple[LayerCost, ...]
 
-    def __getitem__(self, index):  # type: ignore[no-untyped-def, override]
+    def __getitem__(self, index: Any) -> Any:
         return self.rows[index]
 
     def __len__(self) -> int:
@@ -81,7 +84,7 @@ def _change(flops: tuple[int, int]) -> float:
     return 100 * (flops[1] / flops[0] - 1)
 
 
-def summarise(blocks: Sequence[tuple[str, BlockHook, nn.Module]]) -> Summary:
+def summarise(blocks: Sequence[tuple[str, BlockHook, BasicTransformerBlock]]) -> Summary:
     """Summary of the latest forward from what the hooks saw.
 
     Raises:
@@ -94,7 +97,7 @@ def summarise(blocks: Sequence[tuple[str, BlockHook, nn.Module]]) -> Summary:
     return Summary(tuple(_cost(name, hook, block) for name, hook, block in blocks))
 
 
-def _cost(name: str, hook: BlockHook, block: nn.Module) -> LayerCost:
+def _cost(name: str, hook: BlockHook, block: BasicTransformerBlock) -> LayerCost:
     assert hook.grid is not None
     tokens = hook.grid.tokens
     attention = block.attn1
@@ -116,7 +119,7 @@ def _cost(name: str, hook: BlockHook, block: nn.Module) -> LayerCost:
     )
 
 
-def attention_flops(attention: nn.Module, queries: int, keys: int) -> int:
+def attention_flops(attention: Attention, queries: int, keys: int) -> int:
     """Multiply-adds, counted as two, of an attention with its projections for one sample."""
     inner = attention.to_q.out_features
     around = queries * (attention.to_q.in_features + attention.to_out[0].out_features) * inner
@@ -124,7 +127,7 @@ def attention_flops(attention: nn.Module, queries: int, keys: int) -> int:
     return 2 * (around + sources + 2 * queries * keys * inner)
 
 
-def mlp_flops(feed_forward: nn.Module, tokens: int) -> int:
+def mlp_flops(feed_forward: FeedForward, tokens: int) -> int:
     """Of a feed-forward's linear layers."""
     weights = sum(m.in_features * m.out_features for m in feed_forward.modules() if isinstance(m, nn.Linear))
     return 2 * tokens * weights

@@ -151,7 +151,7 @@ def _row(found: Classification, names: tuple[str, ...], groups: tuple[int, ...])
     """One image: classes best first, with the stages survived and the mean error of their best condition."""
     import numpy as np
 
-    means = np.nanmean(found.errors, axis=1, dtype=np.float64)
+    means = np.asarray(np.nanmean(found.errors, axis=1, dtype=np.float64))
     ranking = []
     for place in found.ranking:
         own = [condition for condition, group in enumerate(groups) if group == place]

@@ -12,6 +12,7 @@ from bigain.cli.evaluate import evaluate
 from bigain.cli.generate import generate
 from bigain.cli.inspect import inspect
 from bigain.cli.methods import methods
+from bigain.cli.options import show_tracebacks
 from bigain.cli.report import report
 
 app = typer.Typer(
@@ -39,6 +40,7 @@ def common(
     ] = False,
 ) -> None:
     """Token compression for diffusion models, measured on classification, generation and speed at once."""
+    show_tracebacks.set(traceback)
 
 
 for command in (evaluate, classify, generate, inspect, methods, report):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 
-import click
 import typer
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+show_tracebacks: ContextVar[bool] = ContextVar("show_tracebacks", default=False)
 
 MODEL = "Model"
 DATA = "Data"
@@ -72,8 +74,7 @@ def reported(command: Callable[P, R]) -> Callable[P, R]:
         try:
             return command(*args, **kwargs)
         except (ValueError, OSError, ImportError) as error:
-            context = click.get_current_context(silent=True)
-            if context is not None and context.find_root().params.get("traceback"):
+            if show_tracebacks.get():
                 raise
             typer.secho(f"Error: {error}", fg="red", err=True)
             raise typer.Exit(1) from error

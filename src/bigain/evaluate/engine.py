@@ -21,11 +21,11 @@ from tqdm.auto import tqdm
 from bigain.classify import DiffusionClassifier, Stages
 from bigain.data import ImageCollection, load, preprocess
 from bigain.diffusion import Denoiser, open_model
-from bigain.evaluate.features import FeatureNetwork, Images, feature_network
 from bigain.evaluate.plan import REFERENCE_IMAGES, Settings
 from bigain.evaluate.store import Classified, Generated, Store
 from bigain.evaluate.timing import applied, environment, flops, measure
 from bigain.generate import sample
+from bigain.metrics.features import FeatureNetwork, Images, feature_network
 
 _PACKAGES = ("bigain", "torch", "diffusers", "transformers", "torchmetrics", "numpy", "pillow", "scipy")
 _CHUNK_FORWARDS = 8  # batches of the classifier's first stage that one transaction holds, so that few are half empty

@@ -108,8 +108,7 @@ class Results:
         Raises:
             ValueError: the values are not of this format, or of another version of it.
         """
-        if values.get("format") != FORMAT:
-            raise ValueError(f"format must be {FORMAT!r}, not {values.get('format')!r}")
+        _check_format(values)
         known = {field.name for field in fields(cls)} - {"rows"}
         return cls(rows=tuple(Row(**row) for row in values["rows"]), **{name: values[name] for name in known})
 
@@ -142,9 +141,12 @@ class Timings:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Timings:
-        """The reverse of ``to_json``."""
-        if values.get("format") != FORMAT:
-            raise ValueError(f"format must be {FORMAT!r}, not {values.get('format')!r}")
+        """The reverse of ``to_json``.
+
+        Raises:
+            ValueError: as `Results.from_json`.
+        """
+        _check_format(values)
         methods = {spec: Timing(**timing) for spec, timing in values["methods"].items()}
         return cls(environment=values["environment"], methods=methods)
 
@@ -261,6 +263,12 @@ def _fidelity(rows: Sequence[Generated], plain: dict[int, npt.NDArray[np.uint8]]
         return {}
     decibels = mean_psnr(np.stack([decode_png(row.png) for row in both]), np.stack([plain[row.image] for row in both]))
     return {"psnr": decibels if np.isfinite(decibels) else None}  # infinite: the very same images
+
+
+def _check_format(values: object) -> None:
+    found = values.get("format") if isinstance(values, dict) else None
+    if found != FORMAT:
+        raise ValueError(f"format must be {FORMAT!r}, not {found!r}")
 
 
 def _rounded(value: Any) -> Any:

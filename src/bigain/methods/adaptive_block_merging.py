@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bigain.methods.base import Context, TokenMerging, check_choice
 from bigain.operators.assignment import Assignment
-from bigain.operators.blocks import AGGREGATES, aggregate, limit, merge_blocks, merge_blocks_below
+from bigain.operators.blocks import AGGREGATES, Aggregate, aggregate, limit, merge_blocks, merge_blocks_below
 from bigain.operators.frequency import SCORES, score
 from bigain.operators.grid import Grid
 
@@ -28,7 +28,7 @@ class AdaptiveBlockMerging(TokenMerging):
     name: ClassVar[str] = "abm"
 
     score: str = "laplacian_l1"
-    aggregate: str = "max"
+    aggregate: Aggregate = "max"
     threshold: float | None = None
 
     def __post_init__(self) -> None:

@@ -162,6 +162,9 @@ def kid(
 ) -> KernelDistance:
     """Kernel Inception distance (Binkowski et al. 2018), cubic kernel, by torchmetrics, in float64.
 
+    Unbiased for independent samples. Sets with exactly as many images of each class are more alike than those, which
+    shifts it down by a constant over the number of images: compare it at equal counts there.
+
     Args:
         reference, generated: features (N, D), or uint8 images (N, H, W, 3) if ``network`` is a module.
         subsets: how many random subsets are averaged.

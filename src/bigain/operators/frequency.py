@@ -108,8 +108,8 @@ def _spectral_dft(image: Tensor) -> Tensor:
 def _spectral_dct(image: Tensor) -> Tensor:
     height, width = image.shape[1:3]
     rows, columns = _dct(height, image), _dct(width, image)
-    half_cycles = [torch.arange(length, device=image.device) for length in (height, width)]  # Nyquist = length
-    keep = _above_cutoff(*half_cycles, height, width)
+    half_cycles = torch.arange(max(height, width), device=image.device)  # Nyquist = length
+    keep = _above_cutoff(half_cycles[:height], half_cycles[:width], height, width)
     spectrum = _separable(rows, columns, image) * keep[None, :, :, None]
     return _l2_norm(_separable(rows.T, columns.T, spectrum))
 

@@ -1,0 +1,51 @@
+"""The command line as a whole: help, errors, and starting it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import bigain
+
+
+@pytest.mark.parametrize("command", ["evaluate", "classify", "generate", "inspect", "methods", "report"])
+def test_every_command_has_help_with_examples(call: Callable[..., Any], command: str) -> None:
+    text = call(command, "--help").output
+    assert "Examples" in text
+    assert f"bigain {command}" in text
+
+
+def test_help_does_not_wait_for_pytorch() -> None:
+    code = "import sys, bigain.cli; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_version_is_the_packages(call: Callable[..., Any]) -> None:
+    assert call("--version").output.strip() == f"bigain {bigain.__version__}"
+
+
+def test_an_error_is_one_line_and_a_status(call: Callable[..., Any]) -> None:
+    result = call("methods", "bogus", fails=True)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: unknown method 'bogus': there are lgtm,")
+
+
+def test_a_traceback_is_there_on_demand(call: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match="unknown method"):
+        call("--traceback", "methods", "bogus")
+
+
+def test_methods_are_listed_with_presets_and_grids(call: Callable[..., Any]) -> None:
+    text = call("methods").output
+    for words in ("LaplacianMerging", "lgtm-0.7", "todo-4", "--preset-grid full (32)"):
+        assert words in text
+
+
+def test_one_method_is_shown_with_its_fields(call: Callable[..., Any]) -> None:
+    text = call("methods", "tome").output
+    for words in ("ToMe", "redraw = 'image'", "ratio = 0.5", "proportional attention"):
+        assert words in text

@@ -1,0 +1,121 @@
+"""``bigain evaluate`` and ``bigain report``: the whole path, killed in the middle and taken up again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+COUNTS = (12, 6, 3)  # classified and generated per method, and methods
+
+
+@pytest.fixture
+def arguments(tiny_model: str) -> list[str]:
+    """A run of some seconds."""
+    text = "--methods lgtm-0.5,tome:ratio=0.5,destinations=random --features none --timing-rounds 0 --quiet --threads 1"
+    sizes = f"--classify {COUNTS[0]} --generate {COUNTS[1]} --to-keep 2,1 --n-samples 2,4 --steps 4 --batch-size 2"
+    return ["evaluate", "--model", tiny_model, *text.split(), *sizes.split()]
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> object:
+    """The commands set PyTorch's threads: put them back."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def rows(path: Path) -> list[int]:
+    """How many images are classified and generated; none before the file is there."""
+    if not path.exists():
+        return [0, 0]
+    with sqlite3.connect(path) as connection:
+        return [connection.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in ("classification", "generation")]
+
+
+@pytest.mark.parametrize("moment", ["classifying", "generating"])
+def test_a_killed_run_ends_with_the_same_files_as_an_undisturbed_one(
+    call: Callable[..., Any], arguments: list[str], tmp_path: Path, moment: str
+) -> None:
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    classified, generated, methods = COUNTS
+    process = subprocess.Popen([sys.executable, "-m", "bigain", *arguments, "--out", killed])
+    wanted = [2, 0] if moment == "classifying" else [classified + 1, generated]
+    while process.poll() is None and any(a < b for a, b in zip(rows(killed / "results.sqlite"), wanted, strict=True)):
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    have = rows(killed / "results.sqlite")
+    assert 0 < sum(have) < (classified + generated) * methods
+    assert not (killed / "results.json").exists()
+    call(*arguments, "--out", killed)
+    call(*arguments, "--out", whole)
+    assert rows(killed / "results.sqlite") == [classified * methods, generated * methods]
+    for name in ("results.json", "results.csv", "samples.png", "table.md"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_a_run_prints_its_table_and_a_report_prints_it_again(
+    call: Callable[..., Any], arguments: list[str], tmp_path: Path
+) -> None:
+    small = [*arguments, "--classify", 3, "--generate", 2, "--timing-rounds", 1, "--timing-batch", 2]
+    text = call(*small, "--out", tmp_path / "run").output
+    for words in ("No compression", "L-GTM 50%", "ToMe 50%, random per image", "ms per forward", "samples.png"):
+        assert words in text
+    before = {file.name: file.read_bytes() for file in (tmp_path / "run").glob("*.*") if file.suffix != ".sqlite"}
+    again = call("report", tmp_path / "run" / "results.sqlite", "--out", tmp_path / "again").output
+    assert again.strip() in text
+    assert {file.name: file.read_bytes() for file in (tmp_path / "again").iterdir()} == before
+
+    exported, readme = tmp_path / "results" / "tiny.json", tmp_path / "README.md"
+    call("report", tmp_path / "run" / "results.sqlite", "--export", exported)
+    assert exported.read_bytes() == before["results.json"]
+    readme.write_text("# Title\n<!-- bigain report: begin -->\n<!-- bigain report: end -->\n")
+    call("report", exported, "--readme", readme, "--out", tmp_path / "pictures")
+    assert before["table.md"].decode().strip() in readme.read_text()
+    assert (tmp_path / "pictures" / "front.png").read_bytes() == before["front.png"]
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--methods", "bogus-1"], "unknown method or preset 'bogus-1'"),
+        (["--preset-grid", "huge"], "--preset-grid must be one of demo, full, not 'huge'"),
+        (["--to-keep", "five"], "--to-keep must be whole numbers"),
+        (["--methods", "lgtm-0.9"], "at most 48"),
+        (["--data", "folder:/nowhere"], "/nowhere"),
+        (["--model", "/nowhere/model"], "/nowhere/model"),
+        (["--guidance", "inf"], "guidance must be finite"),
+        (["--bad-images", "ignore"], "on_bad_image"),
+    ],
+)
+def test_bad_input_is_named(
+    call: Callable[..., Any], arguments: list[str], tmp_path: Path, more: list[str], words: str
+) -> None:
+    result = call(*arguments, "--out", tmp_path / "run", *more, fails=True)
+    assert words in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_a_results_file_of_other_settings_is_named_with_the_fields(
+    call: Callable[..., Any], arguments: list[str], tmp_path: Path
+) -> None:
+    small = [*arguments, "--classify", 1, "--generate", 0, "--out", tmp_path / "run"]
+    call(*small)
+    result = call(*small, "--seed", 5, "--loss", "l1", fails=True)
+    assert "seed is 0 there and 5 here" in result.stderr
+    assert 'loss is "l2" there and "l1" here' in result.stderr
+
+
+@pytest.mark.parametrize("name", ["results.sqlite", "results.json"])
+def test_a_report_of_nothing_is_refused(call: Callable[..., Any], tmp_path: Path, name: str) -> None:
+    assert name in call("report", tmp_path / name, fails=True).stderr

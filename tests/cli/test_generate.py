@@ -1,0 +1,38 @@
+"""``bigain generate``: images on disk, seeded by number, with a page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def test_images_of_every_method_and_a_page(call: Callable[..., Any], tiny_model: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    call("generate", 3, 7, "--count", 2, "-m", "todo-2", "--model", tiny_model, "--steps", 2, "--out", out, "--quiet")
+    names = ["0000-3.png", "0001-3.png", "0002-7.png", "0003-7.png"]
+    for folder in ("none", "todo_factor=2"):
+        assert sorted(file.name for file in (out / folder).iterdir()) == names
+    assert (out / "page.png").stat().st_size > 0
+    plain = [(out / "none" / name).read_bytes() for name in names]
+    assert len(set(plain)) == 4
+    assert plain[0] != (out / "todo_factor=2" / names[0]).read_bytes()
+
+
+def test_an_image_depends_on_its_number_not_on_the_batch(
+    call: Callable[..., Any], tiny_model: str, tmp_path: Path
+) -> None:
+    asked = ("generate", 3, "--model", tiny_model, "--steps", 2, "--quiet", "--batch-size", 1)
+    call(*asked, "--count", 1, "--out", tmp_path / "one")
+    call(*asked, "--count", 2, "--out", tmp_path / "two")
+    one, two = (tmp_path / name / "none" / "0000-3.png" for name in ("one", "two"))
+    assert one.read_bytes() == two.read_bytes()
+
+
+@pytest.mark.parametrize("label", ["10", "A", "-"])
+def test_an_unknown_class_is_named_with_the_range(call: Callable[..., Any], tiny_model: str, label: str) -> None:
+    result = call("generate", label, "--model", tiny_model, fails=True)
+    assert f"unknown class '{label}'" in result.stderr
+    assert "[0, 10)" in result.stderr

@@ -1,0 +1,42 @@
+"""Names in tables and pictures: short, and different where the methods are."""
+
+from __future__ import annotations
+
+import pytest
+
+from bigain.evaluate import GRIDS
+from bigain.report import label
+
+
+@pytest.mark.parametrize(
+    ("spec", "name", "family"),
+    [
+        ("none", "No compression", "No compression"),
+        ("lgtm-0.7", "L-GTM 70%", "L-GTM"),
+        ("tome-0.5", "ToMe 50%, first of the cell", "ToMe, first of the cell"),
+        (
+            "tome:ratio=0.3,destinations=random,redraw=forward",
+            "ToMe 30%, random per forward",
+            "ToMe, random per forward",
+        ),
+        ("tome:ratio=0.3,destinations=random", "ToMe 30%, random per image", "ToMe, random per image"),
+        ("iekvd-3", "IE-KVD 3×, α 0.9", "IE-KVD, α 0.9"),
+        ("iekvd:factor=2,alpha=0.8>1.2", "IE-KVD 2×, α 0.8→1.2", "IE-KVD, α 0.8→1.2"),
+        ("todo-4", "ToDo 4×", "ToDo"),
+        ("abm:ratio=0.7>0.3", "ABM 70→30%", "ABM"),
+        ("lgtm:ratio=0.5,score=l1_norm,cached=true", "L-GTM 50%, cached true, score l1_norm", "L-GTM, cached true"),
+        ("lgtm-0.5+todo-2", "L-GTM 50% + ToDo 2×", "L-GTM 50% + ToDo 2×"),
+    ],
+)
+def test_a_label_says_method_strength_and_what_is_not_as_published(spec: str, name: str, family: str) -> None:
+    assert str(label(spec)) == name
+    assert label(spec).family.startswith(family)
+
+
+def test_labels_of_the_full_grid_differ() -> None:
+    assert len({str(label(spec)) for spec in GRIDS["full"]}) == len(GRIDS["full"])
+
+
+def test_strength_grows_with_the_compression() -> None:
+    assert label("lgtm-0.3").amount < label("lgtm-0.5").amount < label("lgtm-0.7").amount
+    assert label("todo-2").amount < label("todo-4").amount

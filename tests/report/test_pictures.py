@@ -1,0 +1,72 @@
+"""Pictures: that they are drawn, repeat, and put pixels where they belong."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bigain.evaluate import GRIDS, Results, Row, Settings, Store, summarise, timings
+from bigain.report import draw_front, draw_samples, label, pictures
+
+
+def opened(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def test_a_front_is_drawn_and_repeats(known_store: Store, tmp_path: Path) -> None:
+    results, times = summarise(known_store), timings(known_store)
+    for name in ("a.png", "b.png"):
+        draw_front(results, times, tmp_path / name)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert opened(tmp_path / "a.png").std() > 0
+
+
+def test_a_front_leaves_out_what_was_not_measured(known_store: Store, tmp_path: Path) -> None:
+    results = summarise(known_store)
+    rows = tuple(dataclasses.replace(row, fid=None) for row in results.rows)
+    draw_front(results, None, tmp_path / "all.png")
+    draw_front(dataclasses.replace(results, rows=rows), None, tmp_path / "one.png")
+    assert opened(tmp_path / "one.png").shape[1] < opened(tmp_path / "all.png").shape[1]
+    with pytest.raises(ValueError, match="nothing to draw"):
+        draw_front(dataclasses.replace(results, rows=(Row(method="none"),)), None, tmp_path / "none.png")
+
+
+def test_families_of_the_full_grid_differ_in_colour_or_marker() -> None:
+    specs = Settings(methods=GRIDS["full"]).methods
+    styles = pictures._styles([Row(method=spec) for spec in specs])
+    assert styles.keys() == {label(spec).family for spec in specs}
+    assert len(set(styles.values())) == len(styles)
+
+
+def test_samples_stand_in_their_row_and_column(tmp_path: Path) -> None:
+    colours = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 0]]], dtype=np.uint8)
+    rows = [(f"method {r}", [np.full((8, 8, 3), colours[r, c]) for c in range(2)]) for r in range(2)]
+    draw_samples(rows, ["A", "B"], tmp_path / "page.png", "title")
+    page = opened(tmp_path / "page.png")
+    centres = {}
+    for r in range(2):
+        for c in range(2):
+            found = np.argwhere((page == colours[r, c]).all(axis=2))
+            assert len(found) > 1000
+            centres[r, c] = found.mean(axis=0)
+    assert centres[0, 0][0] == pytest.approx(centres[0, 1][0], abs=1)
+    assert centres[0, 0][1] == pytest.approx(centres[1, 0][1], abs=1)
+    assert centres[0, 0][0] < centres[1, 0][0]
+    assert centres[0, 0][1] < centres[0, 1][1]
+
+
+def test_a_page_needs_an_image(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no image"):
+        draw_samples([("none", [])], [], tmp_path / "page.png")
+
+
+def test_results_of_a_run_without_generation_still_have_a_front(known_store: Store, tmp_path: Path) -> None:
+    results: Results = summarise(known_store)
+    rows = tuple(dataclasses.replace(row, fid=None, generated=0, psnr=None) for row in results.rows)
+    draw_front(dataclasses.replace(results, rows=rows), timings(known_store), tmp_path / "front.png")
+    assert (tmp_path / "front.png").stat().st_size > 0

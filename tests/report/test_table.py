@@ -1,0 +1,93 @@
+"""The table: what each cell says, and where a README keeps it."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from bigain.evaluate import Results, Store, Timings, summarise, timings
+from bigain.report import markdown, terminal, update_readme
+from bigain.report.table import README_BEGIN, README_END
+
+
+@pytest.fixture
+def found(known_store: Store) -> tuple[Results, Timings]:
+    return summarise(known_store), timings(known_store)
+
+
+def cells(text: str) -> list[dict[str, str]]:
+    """Markdown's rows by heading."""
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")
+    ]
+    return [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
+
+
+def test_each_method_has_a_line_with_what_was_found(found: tuple[Results, Timings]) -> None:
+    plain, todo = cells(markdown(*found))
+    assert plain["method"] == "No compression"
+    assert plain["accuracy, %"].startswith("75.0 (30.1–95.4)")
+    assert plain["change, points"] == plain["PSNR, dB"] == "–"
+    assert todo["method"] == "ToDo 2×"
+    assert todo["change, points"].startswith("-25.0 (")
+    assert todo["change, points"].endswith("; p = 1.00)")
+    assert todo["PSNR, dB"] == "28.1"
+    assert todo["MFLOPs"] == "0.0 (-10.0%)"
+    assert todo["ms per forward, batch 2"] == "1.5 (2.00×)"
+    assert todo["recognised, %"].startswith("100.0 (")
+
+
+def test_the_caption_names_data_reference_and_machine(found: tuple[Results, Timings]) -> None:
+    text = markdown(*found)
+    for words in ("Accuracy: 4 images, split test", "6 real images of letters (split validation)", "test-network",
+                  "median of 3 forwards of 2 images", "1 threads", "guidance 1"):  # fmt: skip
+        assert words in text
+
+
+def test_columns_that_nothing_fills_are_left_out(found: tuple[Results, Timings]) -> None:
+    results, _ = found
+    rows = tuple(dataclasses.replace(row, fid=None, kid=None, kid_deviation=None) for row in results.rows)
+    headings = cells(markdown(dataclasses.replace(results, rows=rows)))[0].keys()
+    assert not {"FID", "KID × 1000", "mAP (classes), %", "classified"} & headings
+    assert not any("ms per forward" in heading for heading in headings)
+
+
+def test_counts_have_a_column_where_a_run_is_not_finished(found: tuple[Results, Timings]) -> None:
+    results, times = found
+    rows = (results.rows[0], dataclasses.replace(results.rows[1], classified=2))
+    table = cells(markdown(dataclasses.replace(results, rows=rows), times))
+    assert [line["classified"] for line in table] == ["4", "2"]
+
+
+@pytest.mark.parametrize("width", [80, 170])
+def test_a_terminal_shows_every_value_whatever_its_width(found: tuple[Results, Timings], width: int) -> None:
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(terminal(*found, width))
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= width
+    text = "".join(lines)
+    for value in ("75.0 (30.1–95.4)", "-25.0 (p = 1.00)", "28.1", "1.5 (2.00×)", "ToDo 2×"):
+        assert value in text
+
+
+def test_a_readme_keeps_what_is_outside_the_markers(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{README_BEGIN}\nold\n{README_END}\nafter\n")
+    update_readme(readme, "| new |\n")
+    update_readme(readme, "| newer |\n")
+    assert readme.read_text() == f"before\n{README_BEGIN}\n\n| newer |\n\n{README_END}\nafter\n"
+
+
+@pytest.mark.parametrize(
+    "text", ["none", README_BEGIN, f"{README_END}{README_BEGIN}", f"{README_BEGIN}{README_END}{README_END}"]
+)
+def test_a_readme_without_both_markers_once_is_refused_and_stays(text: str, tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(text)
+    with pytest.raises(ValueError, match=r"README\.md must have the line"):
+        update_readme(readme, "new")
+    assert readme.read_text() == text
