@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from diffusers import DDIMScheduler, DiTTransformer2DModel
 from diffusers.models.attention_processor import AttnProcessor
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -96,6 +97,7 @@ class Trainer:
         self.step = 0
 
     def update(self, rate_scale: float) -> None:
+        """One step of all optimisers from the model's gradients, with their learning rates times ``rate_scale``."""
         for name, p in self.model.named_parameters():
             self.masters[name].grad = p.grad.float()
             p.grad = None
@@ -111,6 +113,7 @@ class Trainer:
             torch._foreach_copy_(list(self.model.parameters()), list(self.masters.values()))
 
     def save(self, path: Path) -> None:
+        """Writes masters, average, optimiser state and step; a file that is there is replaced whole or not at all."""
         tensors = {f"master.{n}": p.detach() for n, p in self.masters.items()}
         tensors |= {f"ema.{n}": p for n, p in self.ema.items()}
         for number, optimizer in enumerate(self.optimizers):
@@ -122,8 +125,7 @@ class Trainer:
         partial.rename(path)
 
     def load(self, path: Path) -> None:
-        from safetensors import safe_open
-
+        """The reverse of ``save``."""
         with safe_open(path, "pt") as file:
             self.step = int(file.metadata()["step"])
         tensors = load_file(path)
@@ -143,7 +145,9 @@ class Trainer:
     def export(self, folder: Path) -> None:
         """Writes the averaged weights and the scheduler in diffusers' format."""
         model = DiTTransformer2DModel(**CONFIG)
-        model.load_state_dict({name: p.detach().cpu() for name, p in self.ema.items()}, strict=False)
+        with torch.no_grad():
+            for name, p in model.named_parameters():
+                p.copy_(self.ema[name])
         model.save_pretrained(folder / "transformer", safe_serialization=True)
         scheduler().save_pretrained(folder / "scheduler")
 

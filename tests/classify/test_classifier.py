@@ -72,8 +72,8 @@ def test_errors_agree_with_a_plain_loop(build, scheduler):
     loss = "l1" if scheduler == "v" else "l2"
     full = build(scheduler=scheduler, to_keep=(1,), n_samples=(3,), loss=loss)
     staged = build(scheduler=scheduler, to_keep=(4, 1), n_samples=(1, 3), loss=loss)
-    images = _images()
-    for k, result in enumerate(full.classify(images, IDS)):
+    images = _images(2)
+    for k, result in enumerate(full.classify(images, IDS[:2])):
         expected = _loop(full.denoiser.model, scheduler, images[k], IDS[k], [166, 500, 833], loss)
         np.testing.assert_allclose(result.errors, expected, atol=1e-5, rtol=0)
         assert result.prediction == expected.mean(1).argmin()
@@ -184,9 +184,8 @@ def test_compression_reaches_the_classifier_and_its_random_draws_do_not_depend_o
             results.append(subject.classify(_images(), IDS))
     for a, b, c in zip(*results, plain, strict=True):
         np.testing.assert_allclose(a.errors, b.errors, atol=1e-5, rtol=0)
-        assert np.nanmax(np.abs(a.errors[:, 2:] - c.errors[:, 2:])) > 1e-5 or not np.array_equal(
-            a.errors, c.errors, equal_nan=True
-        )
+        first = np.isfinite(c.errors).all(0)  # timesteps that are evaluated for all classes
+        assert np.abs(a.errors[:, first] - c.errors[:, first]).max() > 1e-4
 
 
 def test_latents_and_a_bfloat16_pipeline(families):

@@ -15,7 +15,8 @@ from bigain.classify import DiffusionClassifier
 from bigain.data import load, preprocess
 from bigain.data.glyphs import CLASSES
 from bigain.diffusion import open_model
-from bigain.evaluate import Settings, Store, engine, features, run, summarise
+from bigain.evaluate import Settings, Store, engine, run, summarise
+from bigain.metrics import features
 from bigain.evaluate.engine import fingerprint
 from bigain.metrics.recognise import Recogniser, RecogniserConfig
 

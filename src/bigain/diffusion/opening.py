@@ -92,7 +92,7 @@ def _wrapped(pipe: Any) -> Denoiser:
 def _open_pipeline(name: str, dtype: torch.dtype, device: torch.device | str, variant: str | None) -> Denoiser:
     from diffusers import DiffusionPipeline  # imports transformers, which folders of parts do not need
 
-    pipe = DiffusionPipeline.from_pretrained(name, torch_dtype=dtype, variant=variant, use_safetensors=True)
+    pipe = DiffusionPipeline.from_pretrained(name, dtype=dtype, variant=variant, use_safetensors=True)
     return _wrapped(pipe.to(device))
 
 
@@ -117,7 +117,7 @@ def _open_parts(folder: Path, dtype: torch.dtype, device: torch.device | str, va
     scheduler_class = getattr(diffusers, str(class_names["scheduler"]), None)
     if scheduler_class is None or not issubclass(scheduler_class, diffusers.SchedulerMixin):
         raise ValueError(f"{folder / 'scheduler'} holds {class_names['scheduler']}, which is no scheduler of diffusers")
-    options: dict[str, Any] = {"torch_dtype": dtype, "variant": variant, "use_safetensors": True}
+    options: dict[str, Any] = {"dtype": dtype, "variant": variant, "use_safetensors": True}
     model = DiTTransformer2DModel.from_pretrained(folder, subfolder="transformer", **options)
     vae = None
     if (folder / "vae").is_dir():
