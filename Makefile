@@ -45,7 +45,7 @@ types: $(STAMP) ## mypy
 	$(BIN)/mypy
 
 imports: $(STAMP) ## the direction of imports
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 results: $(STAMP) ## hours, resumes: the full comparison on the embedded model, exported to results/
 	$(BIN)/bigain evaluate --preset-grid full --out runs/full

@@ -16,8 +16,8 @@ from bigain.data import load, preprocess
 from bigain.data.glyphs import CLASSES
 from bigain.diffusion import open_model
 from bigain.evaluate import Settings, Store, engine, run, summarise
-from bigain.metrics import features
 from bigain.evaluate.engine import fingerprint
+from bigain.metrics import features
 from bigain.metrics.recognise import Recogniser, RecogniserConfig
 
 Make = Callable[..., Settings]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,7 @@ def draw_front(results: Results, times: Timings | None, path: Path) -> None:
     columns = min(len(handles), max(2, 2 * len(panels)))
     rows = -(-len(handles) // columns)
     figure.legend(handles=handles, loc="lower center", ncols=columns, frameon=False, fontsize=9)
-    figure.suptitle(_title(results), fontsize=11)
+    figure.suptitle(textwrap.fill(_title(results), width=62 * len(panels)), fontsize=11)
     figure.text(0.5, 0.035 * rows + 0.02, "Larger markers compress more.", ha="center", fontsize=9, color="0.3")
     figure.tight_layout(rect=(0, 0.035 * rows + 0.05, 1, 0.98))
     figure.savefig(path, metadata={"Software": None})
