@@ -50,10 +50,12 @@ imports: $(STAMP) ## the direction of imports
 results: $(STAMP) ## hours, resumes: the full comparison on the embedded model, exported to results/
 	$(BIN)/bigain evaluate --preset-grid full --out runs/full
 	$(BIN)/bigain report runs/full/results.sqlite --export results/glyphs-dit.json
+	mkdir -p docs/pictures
 	cp runs/full/samples.png docs/pictures/samples.png
 
 readme: $(STAMP) ## the table and the picture of README.md, drawn from results/
 	$(BIN)/bigain report results/glyphs-dit.json --readme README.md --out runs/report
+	mkdir -p docs/pictures
 	cp runs/report/front.png docs/pictures/front.png
 
 train: $(STAMP) ## hours, resumes: trains the embedded models; see docs/training.md

@@ -44,7 +44,7 @@ def test_each_method_has_a_line_with_what_was_found(found: tuple[Results, Timing
 def test_the_caption_names_data_reference_and_machine(found: tuple[Results, Timings]) -> None:
     text = markdown(*found)
     for words in ("Accuracy: 4 images, split test", "6 real images of letters (split validation)", "test-network",
-                  "median of 3 forwards of 2 images", "1 threads", "guidance 1"):  # fmt: skip
+                  "median of 3 forwards of 2 images", "1 CPU threads", "guidance 1"):  # fmt: skip
         assert words in text
 
 

@@ -7,6 +7,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -80,7 +81,7 @@ def measure(
 def environment(denoiser: Denoiser, extra: Mapping[str, Any]) -> dict[str, Any]:
     """Where a timing was measured; timings from different environments do not compare."""
     device = denoiser.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
         "device": device.type,
         "device_name": name,
@@ -89,6 +90,17 @@ def environment(denoiser: Denoiser, extra: Mapping[str, Any]) -> dict[str, Any]:
         "torch": torch.__version__,
         **extra,
     }
+
+
+def _processor() -> str:
+    """The CPU's model name on Linux, what Python calls it elsewhere."""
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        for line in information.read_text(errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                return " ".join(value.split())
+    return platform.processor() or platform.machine()
 
 
 def synchronise(device: torch.device) -> None:

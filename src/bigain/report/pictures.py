@@ -20,7 +20,16 @@ from bigain.report.labels import label
 Images = npt.NDArray[np.uint8]
 
 # Okabe & Ito (2008), "Color Universal Design": told apart with any common colour blindness. Black is no compression.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#A6761D")
+_COLOURS = {
+    "L-GTM": "#D55E00",
+    "ABM": "#E69F00",
+    "IE-KVD": "#009E73",
+    "ToMe": "#0072B2",
+    "SiTo": "#CC79A7",
+    "ToDo": "#56B4E9",
+    "Average": "#7F7F7F",
+}
+_MORE_COLOURS = ("#882255", "#332288", "#117733", "#999933")  # of Paul Tol's "muted": for methods together
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
 _DPI = 150
 
@@ -62,7 +71,8 @@ def draw_front(results: Results, times: Timings | None, path: Path) -> None:
     rows = -(-len(handles) // columns)
     figure.legend(handles=handles, loc="lower center", ncols=columns, frameon=False, fontsize=9)
     figure.suptitle(textwrap.fill(_title(results), width=62 * len(panels)), fontsize=11)
-    figure.text(0.5, 0.035 * rows + 0.02, "Larger markers compress more.", ha="center", fontsize=9, color="0.3")
+    if len(results.rows) > len(styles):
+        figure.text(0.5, 0.035 * rows + 0.02, "Larger markers compress more.", ha="center", fontsize=9, color="0.3")
     figure.tight_layout(rect=(0, 0.035 * rows + 0.05, 1, 0.98))
     figure.savefig(path, metadata={"Software": None})
 
@@ -156,7 +166,9 @@ def _styles(rows: Sequence[Row]) -> dict[str, tuple[str, str]]:
         if row.method == "none":
             styles[family] = ("#000000", "*")
             continue
-        colours.setdefault(name, _COLOURS[len(colours) % len(_COLOURS)])
+        if name not in colours:
+            others = len(colours.keys() - _COLOURS.keys())
+            colours[name] = _COLOURS.get(name, _MORE_COLOURS[others % len(_MORE_COLOURS)])
         markers[name] = markers.get(name, -1) + 1
         styles[family] = (colours[name], _MARKERS[markers[name] % len(_MARKERS)])
     return styles
@@ -174,7 +186,7 @@ def _draw_panel(axis: Axes, panel: Panel, rows: Sequence[Row], styles: dict[str,
             interval = panel.interval(row)
             if interval is not None:
                 axis.plot([x, x], interval, color=colour, linewidth=0.8, alpha=0.35, zorder=1)
-            size = 160 if row.method == "none" else 30 + 35 * rank
+            size = 160 if row.method == "none" else 36 + 36 * rank
             axis.scatter([x], [y], s=size, color=colour, marker=marker, edgecolor="white", linewidth=0.6, zorder=3)
     for row, x, y in points:
         if row.method == "none":  # what everything is compared with
@@ -196,4 +208,5 @@ def _draw_panel(axis: Axes, panel: Panel, rows: Sequence[Row], styles: dict[str,
 def _title(results: Results) -> str:
     classified, generated = (max(getattr(row, field) for row in results.rows) for field in ("classified", "generated"))
     parts = [f"{classified} images classified" if classified else "", f"{generated} generated" if generated else ""]
-    return f"{results.settings['model']} on {results.facts['data']}: {', '.join(filter(None, parts))} per method"
+    counts = ", ".join(filter(None, parts))
+    return f"{Path(results.settings['model']).name} on {results.facts['data']}, per method: {counts}"

@@ -108,7 +108,7 @@ def caption(results: Results, times: Timings | None = None) -> str:
     if times is not None and times.methods:
         where = times.environment
         rounds = _counts([timing.forwards for timing in times.methods.values()])
-        threads = f", {where['threads']} threads" if where["device"] == "cpu" else ""
+        threads = f", {where['threads']} CPU threads" if where["device"] == "cpu" else ""
         parts.append(
             f"Time: median of {rounds} forwards of {where['sample'][0]} images, interleaved over the methods, "
             f"{where['dtype']}, {where['device_name']}{threads}, torch {where['torch']}."
@@ -208,7 +208,7 @@ def _long_kid(line: Line) -> str:
 
 def _flops_unit(results: Results) -> tuple[float, str]:
     largest = max((row.flops or 0 for row in results.rows), default=0)
-    return (1e9, "GFLOPs") if largest >= 1e9 else (1e6, "MFLOPs")
+    return (1e9, "GFLOPs") if largest >= 1e10 else (1e6, "MFLOPs")
 
 
 def _flops(row: Row, unit: float) -> str:
