@@ -159,8 +159,8 @@ def rate_at(images: int, total: int, warmup: int, decay: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=400_000, help="images to train on in all")
-    parser.add_argument("--decay-images", type=int, default=80_000, help="over the last of which the rate falls to 0")
+    parser.add_argument("--images", type=int, default=250_000, help="images to train on in all")
+    parser.add_argument("--decay-images", type=int, default=122_000, help="over the last of which the rate falls to 0")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="AdamW's")
     parser.add_argument("--muon-rate", type=float, default=0.02, help="Muon's; 0 trains everything with AdamW")
