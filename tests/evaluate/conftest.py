@@ -87,7 +87,7 @@ def known_store(tmp_path: Path) -> Any:
                  for n, f in enumerate(features)],
             )  # fmt: skip
             store.set_flops(spec, 1000 - 10 * change)
-        real = {"data": "letters", "split": "validation", "images": 6, "network": "test-network"}
+        real = {"data": "letters", "split": "validation", "images": 6, "network": "test-network", "dimensions": 2}
         store.set_reference(real, features)
         where = {"device": "cpu", "device_name": "c", "threads": 1, "torch": "1", "dtype": "float32"}
         store.set_timing(

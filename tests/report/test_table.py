@@ -48,6 +48,13 @@ def test_the_caption_names_data_reference_and_machine(found: tuple[Results, Timi
         assert words in text
 
 
+def test_an_fid_of_few_images_is_cautioned(found: tuple[Results, Timings]) -> None:
+    results, times = found
+    assert "rough guide" not in markdown(results, times)
+    few = tuple(dataclasses.replace(row, generated=2) for row in results.rows)
+    assert "its 2 dimensions is biased" in markdown(dataclasses.replace(results, rows=few), times)
+
+
 def test_columns_that_nothing_fills_are_left_out(found: tuple[Results, Timings]) -> None:
     results, _ = found
     rows = tuple(dataclasses.replace(row, fid=None, kid=None, kid_deviation=None) for row in results.rows)

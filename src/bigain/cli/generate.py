@@ -26,7 +26,7 @@ def generate(
         "runs/generate"
     ),
     steps: options.Steps = 20,
-    guidance: options.Guidance = 1.0,
+    guidance: options.Guidance = 4.0,
     sampler: options.Sampler = None,
     seed: options.Seed = 0,
     dtype: options.Dtype = "float32",

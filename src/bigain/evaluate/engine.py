@@ -273,8 +273,8 @@ class _Work:
             images = torch.stack(pixels).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
             features.append(self.network.features(images))
         found = np.concatenate(features)
-        facts = {"data": data.name, "split": split, "images": len(found), "network": self.network.name}
-        store.set_reference(facts, found)
+        facts = {"data": data.name, "split": split, "images": len(found)}
+        store.set_reference(facts | {"network": self.network.name, "dimensions": found.shape[1]}, found)
 
     def time(self, store: Store, progress: bool) -> None:
         """Times all methods together, unless that was done here already."""

@@ -16,6 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from torch import Tensor
 
@@ -172,7 +173,7 @@ def _recorded(denoiser: Denoiser, method: Method) -> Iterator[tuple[dict[int, _S
 def draw_inspection(inspection: Inspection, path: Path) -> None:
     """Draws image | noised | score map | groups; destinations are dots, merged tokens carry their group's colour."""
     grid = inspection.grid
-    figure = Figure(figsize=(15, 4.6), dpi=130)
+    figure = Figure(figsize=(15, 4.2), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
     original, noised, scores, groups = figure.subplots(1, 4)
     extent = (-0.5, grid.width - 0.5, grid.height - 0.5, -0.5)  # in tokens
@@ -184,14 +185,15 @@ def draw_inspection(inspection: Inspection, path: Path) -> None:
         axis.set_title(title)
     heat = scores.imshow(inspection.scores, cmap="viridis", interpolation="nearest")
     scores.set_title(f"score: {inspection.score_name.replace('_', ' ')}")
-    figure.colorbar(heat, ax=scores, fraction=0.046, pad=0.03, label="low: smooth, high: detail")
+    figure.colorbar(heat, ax=scores, fraction=0.046, pad=0.03, label="low: smooth; high: detail")
     _draw_groups(groups, inspection, extent)
     for axis in (original, noised, scores, groups):
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.yaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_xlabel("token column")
         axis.set_ylabel("token row")
     where = inspection.layer_name or f"layer {inspection.layer}"
-    figure.suptitle(f"{inspection.method} in {where}", y=0.99)
-    figure.tight_layout()
+    figure.suptitle(f"{inspection.method} in {where}")
     figure.savefig(path, metadata={"Software": None})
 
 
@@ -201,10 +203,10 @@ def _draw_groups(axis: Axes, inspection: Inspection, extent: tuple[float, float,
     axis.imshow(0.35 + 0.5 * grey, cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="nearest")
     sizes = np.bincount(groups, minlength=len(kept))
     colours = np.array([to_rgb(colour) for colour in _GROUP_COLOURS])
-    large = np.flatnonzero(sizes > 1)
+    large = np.flatnonzero((sizes > 1) | (not inspection.merges))  # a window may hold a single token
     of_group = np.zeros((len(kept), 3))
     of_group[large] = colours[np.arange(len(large)) % len(colours)]
-    merged = sizes[groups] > 1
+    merged = np.isin(groups, large)
     overlay = np.zeros((grid.tokens, 4))
     overlay[merged, :3], overlay[merged, 3] = of_group[groups[merged]], 0.85
     axis.imshow(overlay.reshape(grid.height, grid.width, 4), interpolation="nearest")
@@ -217,8 +219,8 @@ def _draw_groups(axis: Axes, inspection: Inspection, extent: tuple[float, float,
     size = 1200 / max(grid.height, grid.width) ** 1.5
     dots = kept[large]
     axis.scatter(columns[dots], rows[dots], s=size, color="white", edgecolor="black", linewidth=0.8, zorder=3)
-    what = "tokens" if inspection.merges else "keys and values"
-    axis.set_title(f"{grid.tokens} → {len(kept)} {what}; dots: {'destinations' if inspection.merges else 'nearest'}")
+    what, dot = ("tokens", "destination") if inspection.merges else ("keys", "nearest")
+    axis.set_title(f"{grid.tokens} → {len(kept)} {what} (dot: {dot})")
 
 
 def _pixels(image: Tensor) -> npt.NDArray[np.uint8]:

@@ -104,6 +104,10 @@ def caption(results: Results, times: Timings | None = None) -> str:
             f"FID and KID: to {real['images']} real images of {real['data']} ({_split(real['split'])}), features of "
             f"{real['network']}; values of other networks, references or counts do not compare."
         )
+        if min(row.generated for row in results.rows) <= real["dimensions"]:
+            parts.append(
+                f"FID of no more images than its {real['dimensions']} dimensions is biased: a rough guide only."
+            )
     parts.append("FLOPs: one forward of one image, matrix products and convolutions.")
     if times is not None and times.methods:
         where = times.environment
