@@ -48,8 +48,8 @@ class Panel:
 def draw_front(results: Results, times: Timings | None, path: Path) -> None:
     """Draws accuracy against FID, accuracy against time and FID against time, as far as they were measured.
 
-    Where no time was measured, FLOPs stand in. A line joins one method's settings; larger markers compress more. The
-    better corner is named on each panel.
+    Where no time was measured, FLOPs stand in. A line joins one method's settings; larger markers compress more. Each
+    axis says which way is better.
 
     Raises:
         ValueError: nothing was measured that has two axes.

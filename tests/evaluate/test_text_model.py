@@ -1,0 +1,84 @@
+"""The joint run on a text-conditional pipeline: prompts are the classes, guidance doubles the forwards."""
+
+from __future__ import annotations
+
+import string
+from pathlib import Path
+from typing import Any
+
+import pytest
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from bigain.data.glyphs import CLASSES
+from bigain.evaluate import Settings, Store, run, summarise
+
+
+@pytest.fixture
+def pipeline_folder(families: Any, tmp_path: Path) -> Path:
+    """A Stable Diffusion of the real classes, 32x32 pixels, random weights."""
+    letters = string.ascii_lowercase + "."
+    tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    text = CLIPTextConfig(
+        vocab_size=len(tokens),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=24,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+    )
+    pipe = StableDiffusionPipeline(
+        vae=AutoencoderKL(
+            block_out_channels=(8, 8),
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            norm_num_groups=4,
+        ),
+        text_encoder=CLIPTextModel(text),
+        tokenizer=CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=24),
+        unet=families["unet"].build(),
+        scheduler=DDIMScheduler(clip_sample=False, steps_offset=1),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipe.save_pretrained(tmp_path / "pipe", safe_serialization=True)
+    return tmp_path / "pipe"
+
+
+def test_prompts_of_a_csv_are_classified_and_generated(pipeline_folder: Path, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.csv"
+    lines = [f"a letter {name},{name},{index}" for index, name in enumerate(CLASSES)]
+    prompts.write_text("\n".join(["prompt,classname,classidx", *lines, f"an {CLASSES[3]},{CLASSES[3]},3"]))
+    settings = Settings(
+        model=str(pipeline_folder),
+        prompts_csv=str(prompts),
+        methods=("lgtm-0.5", "todo-2"),
+        classify=2,
+        generate=3,
+        to_keep=(2, 1),
+        n_samples=(1, 2),
+        steps=2,
+        guidance=3.0,
+        features="none",
+        batch_size=4,
+        timing_rounds=1,
+        timing_batch=2,
+    )
+    run(settings, tmp_path / "r.sqlite")
+    with Store(tmp_path / "r.sqlite") as store:
+        found = summarise(store)
+        first = store.classified("none")[0]
+        asked = [row.condition for row in store.generated("todo:factor=2")]
+        assert set(store.timing()[1]) == set(store.methods())
+    assert asked == [f"a letter {name}" for name in CLASSES[:3]]
+    assert first.errors.shape == (11, 2)
+    assert sorted(first.ranking) == list(range(10))
+    assert found.facts["forwards_per_classified_image"] == 11 + 2
+    assert found.facts["forwards_per_generated_image"] == 4
+    assert [(row.classified, row.generated) for row in found.rows] == [(2, 3)] * 3
+    assert all(row.psnr is not None for row in found.rows[1:])
