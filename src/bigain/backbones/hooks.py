@@ -54,7 +54,7 @@ class RootHook(ModelHook):
         if timestep is not None:
             timestep = torch.as_tensor(timestep, device=sample.device).reshape(-1).expand(batch)
         self.session.forward = Forward(
-            batch, timestep, _per_row(self.session.image_keys, sample), _per_row(self.session.draw_keys, sample)
+            timestep, _per_row(self.session.image_keys, sample), _per_row(self.session.draw_keys, sample)
         )
         return args, kwargs
 

@@ -34,7 +34,6 @@ class Plan:
 class Forward:
     """What is known within one forward."""
 
-    batch: int
     timestep: Tensor | None  # (B,)
     image_keys: Tensor | None  # (B,)
     draw_keys: Tensor | None  # (B,)
