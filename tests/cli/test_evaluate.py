@@ -85,6 +85,19 @@ def test_a_run_prints_its_table_and_a_report_prints_it_again(
     assert (tmp_path / "pictures" / "front.png").read_bytes() == before["front.png"]
 
 
+def test_two_processes_share_a_run(call: Callable[..., Any], arguments: list[str], tmp_path: Path) -> None:
+    shared = [sys.executable, "-m", "bigain", *arguments, "--out", tmp_path / "shared", "--shard"]
+    processes = [subprocess.Popen([*shared, share], stdout=subprocess.PIPE, text=True) for share in ("1/2", "2/2")]
+    for process in processes:
+        assert "run again without --shard" in process.communicate()[0]
+        assert process.returncode == 0
+    assert rows(tmp_path / "shared" / "results.sqlite") == [COUNTS[0] * COUNTS[2], COUNTS[1] * COUNTS[2]]
+    call(*arguments, "--out", tmp_path / "shared")
+    call(*arguments, "--out", tmp_path / "whole")
+    for name in ("results.json", "results.csv", "samples.png", "table.md"):
+        assert (tmp_path / "shared" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [
@@ -96,6 +109,8 @@ def test_a_run_prints_its_table_and_a_report_prints_it_again(
         (["--model", "/nowhere/model"], "/nowhere/model"),
         (["--guidance", "inf"], "guidance must be finite"),
         (["--bad-images", "ignore"], "on_bad_image"),
+        (["--shard", "3/2"], "--shard must be I/N with I from 1 to N"),
+        (["--shard", "half"], "such as 2/4, not 'half'"),
     ],
 )
 def test_bad_input_is_named(

@@ -62,6 +62,20 @@ def test_predictions_are_those_of_the_classifier_alone(tiny_settings: Make, tmp_
             np.testing.assert_allclose(kept.errors, wanted.errors, rtol=1e-5)
 
 
+def test_shares_of_several_processes_make_the_run_of_one(tiny_settings: Make, tmp_path: Path) -> None:
+    settings = {"batch_size": 2}
+    run(tiny_settings(**settings), tmp_path / "whole.sqlite")
+    path = tmp_path / "shared.sqlite"
+    for share in ((1, 2), (0, 2)):
+        run(tiny_settings(**settings, shard=share, timing_rounds=1), path)
+        with Store(path) as store:
+            assert store.timing()[1] == {}
+            if share == (1, 2):
+                assert sorted(store.generated_images("none")) == [2, 3]
+                assert len(store.classified_ids("none")) == 2
+    assert contents(path) == contents(tmp_path / "whole.sqlite")
+
+
 @pytest.mark.parametrize("stop", ["add_classified", "add_generated"])
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
     tiny_settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: str

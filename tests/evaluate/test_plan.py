@@ -53,6 +53,7 @@ def test_no_compression_comes_first_and_once() -> None:
         ({"to_keep": (1,)}, "n_samples"),
         ({"batch_size": 0}, "batch_size"),
         ({"timing_batch": 0}, "timing_batch"),
+        ({"shard": (2, 2)}, "shard"),
     ],
 )
 def test_a_bad_setting_is_named(change: dict[str, Any], words: str) -> None:

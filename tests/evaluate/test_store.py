@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bigain.evaluate.store import Classified, Generated, Store
+from bigain.evaluate.store import Classified, Generated, Store, _create
 
 FACTS = {"conditions": 3, "timesteps": [1, 2]}
 ERRORS = np.array([[0.1, np.nan], [1e-30, 2.5], [np.nan, np.nan]], dtype=np.float32)
@@ -131,3 +131,12 @@ def test_sets_of_versions_are_listed_once(path: Path) -> None:
         for torch in ("1", "2", "1"):
             store.begin_session({"torch": torch}, {})
         assert store.versions() == [{"torch": "1"}, {"torch": "2"}]
+
+
+def test_a_file_that_another_process_made_meanwhile_stays(path: Path) -> None:
+    path.parent.mkdir()
+    _create(path, {"seed": 0}, FACTS)
+    _create(path, {"seed": 1}, FACTS)
+    assert [file.name for file in path.parent.iterdir()] == ["results.sqlite"]
+    with Store(path) as store:
+        assert store.identity == {"seed": 0}

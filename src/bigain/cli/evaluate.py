@@ -90,6 +90,14 @@ def evaluate(
     timing_batch: Annotated[
         int | None, typer.Option(min=1, help="Images of a timed forward.", rich_help_panel=_WHAT)
     ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            help="I/N: do the I-th of N shares of the images (1/2, 2/2 …), as one of N processes with the same --out; "
+            "then run once without, which times and writes the tables.",
+            rich_help_panel=options.MODEL,
+        ),
+    ] = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Compares methods: accuracy, FID, fidelity, FLOPs and time, on the same images and noise.
@@ -106,6 +114,8 @@ def evaluate(
       bigain evaluate -m "lgtm-0.7 tome:ratio=0.7,destinations=random iekvd-2" --classify 500 --generate 1000
 
       bigain evaluate --preset-grid full --out runs/full
+
+      bigain evaluate --preset-grid full --out runs/full --device cuda:1 --shard 2/4
 
       bigain evaluate --model stabilityai/stable-diffusion-2-base --data imagenet:/data/imagenet --classify 2000
       --generate 0 --dtype bfloat16 -m tome-0.7 -m lgtm-0.7
@@ -142,9 +152,13 @@ def evaluate(
         on_bad_image=bad_images,  # type: ignore[arg-type]
         timing_rounds=size.timing_rounds if timing_rounds is None else timing_rounds,
         timing_batch=size.timing_batch if timing_batch is None else timing_batch,
+        shard=(0, 1) if shard is None else options.share("--shard", shard),
     )
     path = out / "results.sqlite"
     run(settings, path, progress=not quiet)
+    if settings.shard != (0, 1):
+        options.console().print(f"Share {shard} of {path} is done; once all are, run again without --shard.")
+        return
     with Store(path) as store:
         results, times = write_folder(store, out)
     screen = options.console()

@@ -99,6 +99,19 @@ def whole_numbers(option: str, text: str) -> tuple[int, ...]:
     return tuple(int(word) for word in words)
 
 
+def share(option: str, text: str) -> tuple[int, int]:
+    """Reads '2/4', the second of four shares, as (1, 4).
+
+    Raises:
+        ValueError: it is no such thing.
+    """
+    found = re.fullmatch(r"([0-9]+)/([0-9]+)", text.strip())
+    number, count = (int(part) for part in found.groups()) if found else (0, 0)
+    if not 1 <= number <= count:
+        raise ValueError(f"{option} must be I/N with I from 1 to N, such as 2/4, not {text!r}")
+    return number - 1, count
+
+
 def open_denoiser(model: str, dtype: str, device: str | None, variant: str | None, threads: int | None) -> Denoiser:
     """Opens a model as the options say.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import platform
 import sys
@@ -35,7 +36,8 @@ def run(settings: Settings, path: Path, *, progress: bool = False) -> None:
     """Does what is missing in the results file ``path``; goes on where it was stopped, whenever that was.
 
     Images are done in chunks that begin at multiples of a fixed number, so an interrupted run meets the same batches
-    as an undisturbed one and ends with the same values, bit for bit, on one machine.
+    as an undisturbed one and ends with the same values, bit for bit, on one machine. So does one that several
+    processes share, each with its ``settings.shard`` of the chunks; a last run without one finds all done, and times.
 
     Args:
         settings: what to do. Methods and images may be more than the file has seen.
@@ -62,7 +64,8 @@ def run(settings: Settings, path: Path, *, progress: bool = False) -> None:
                 bar.set_description(f"[{number}/{len(settings.methods)}] {spec}")
                 work.classify(store, spec, bar)
                 work.generate(store, spec, bar)
-        work.time(store, progress)
+        if settings.shard == (0, 1):
+            work.time(store, progress)
 
 
 def versions() -> dict[str, str]:
@@ -166,10 +169,23 @@ class _Work:
         for spec in s.methods:
             done, made = store.classified_ids(spec), store.generated_images(spec)
             if self.classifier is not None:
-                todo = sum(self.data.entries[position].id not in done for position in self.positions)
+                mine = itertools.chain(*self._mine(self.positions, self._classified_at_once()))
+                todo = sum(self.data.entries[position].id not in done for position in mine)
                 total += todo * self.classifier.forwards
-            total += len(set(range(s.generate)) - made) * s.generation_forwards()
+            mine = itertools.chain(*self._mine(range(s.generate), s.batch_size))
+            total += len(set(mine) - made) * s.generation_forwards()
         return total
+
+    def _classified_at_once(self) -> int:
+        """Images of a chunk: a few full batches of the first stage."""
+        assert self.classifier is not None
+        first_stage = len(self.classifier.conditions) * self.classifier.stages.n_samples[0]
+        return max(1, min(64, _CHUNK_FORWARDS * self.settings.batch_size // first_stage))
+
+    def _mine(self, values: Sequence[int], size: int) -> list[Sequence[int]]:
+        """The chunks that are this process's to do."""
+        number, count = self.settings.shard
+        return _chunks(values, size)[number::count]
 
     def classify(self, store: Store, spec: str, bar: Any) -> None:
         """Classifies what is missing under a method, chunk by chunk."""
@@ -177,10 +193,8 @@ class _Work:
         if classifier is None:
             return
         done = store.classified_ids(spec)
-        first_stage = len(classifier.conditions) * classifier.stages.n_samples[0]
-        size = max(1, min(64, _CHUNK_FORWARDS * self.settings.batch_size // first_stage))
         with applied(self.denoiser, spec):
-            for chunk in _chunks(self.positions, size):
+            for chunk in self._mine(self.positions, self._classified_at_once()):
                 todo = {self.data.entries[p].id: p for p in chunk if self.data.entries[p].id not in done}
                 items = list(self.data.items(todo.values()))  # fewer, where bad images are skipped
                 if items:
@@ -208,7 +222,7 @@ class _Work:
         s = self.settings
         done = store.generated_images(spec)
         with applied(self.denoiser, spec):
-            for chunk in _chunks(range(s.generate), s.batch_size):
+            for chunk in self._mine(range(s.generate), s.batch_size):
                 todo = [image for image in chunk if image not in done]
                 if not todo:
                     continue

@@ -120,6 +120,8 @@ class Settings:
         on_bad_image: "raise" or "skip" an image that cannot be read.
         timing_rounds: timed forwards per method; 0 leaves the timing out.
         timing_batch: rows of a timed forward.
+        shard: (i, n): of the chunks of images, do the i-th of every n, counted from 0, and leave the rest, and the
+            timing, to other processes on the same results file. Changes no result.
 
     Raises:
         ValueError: names the field, its value and what is allowed.
@@ -148,6 +150,7 @@ class Settings:
     on_bad_image: Literal["raise", "skip"] = "raise"
     timing_rounds: int = 7
     timing_batch: int = 16
+    shard: tuple[int, int] = (0, 1)
 
     def __post_init__(self) -> None:
         canonical = dict.fromkeys(["none", *(spec(parse(text)) for text in self.methods)])
@@ -157,6 +160,8 @@ class Settings:
                 raise ValueError(f"{field} must be at least {low}, not {getattr(self, field)}")
         if self.timing_batch < 1:
             raise ValueError(f"timing_batch must be at least 1, not {self.timing_batch}")
+        if not 0 <= self.shard[0] < self.shard[1]:
+            raise ValueError(f"shard must be (i, n) with 0 <= i < n, not {self.shard}")
         if self.classify == 0 and self.generate == 0:
             raise ValueError("classify and generate are both 0: there is nothing to evaluate")
         if not (math.isfinite(self.guidance) and self.guidance >= 1):
@@ -192,7 +197,7 @@ class Settings:
     def identity(self) -> dict[str, Any]:
         """What the results depend on and what therefore cannot change when a run goes on.
 
-        Methods and counts may grow; batch size and device change results by rounding alone.
+        Methods and counts may grow; batch size, device and shard change results by rounding alone.
         """
         return {
             "model": self.model,

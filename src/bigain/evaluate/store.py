@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -319,8 +321,8 @@ class Store:
 
 
 def _create(path: Path, identity: dict[str, Any], facts: dict[str, Any]) -> None:
-    """Writes an empty results file; the file has its name only once it is complete."""
-    partial = path.with_name(path.name + ".partial")
+    """Writes an empty results file; it has its name only once it is complete, and one made meanwhile stays."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.unlink(missing_ok=True)
     connection = sqlite3.connect(partial, isolation_level=None)
     connection.executescript(
@@ -330,7 +332,9 @@ def _create(path: Path, identity: dict[str, Any], facts: dict[str, Any]) -> None
     row = (identity_hash(identity), _text(identity), _text(facts), created)
     connection.execute("INSERT INTO run VALUES (1, ?, ?, ?, ?)", row)
     connection.close()
-    partial.replace(path)
+    with contextlib.suppress(FileExistsError):
+        os.link(partial, path)  # unlike a rename it never replaces what another process of the run has made
+    partial.unlink()
 
 
 def _text(value: object) -> str:

@@ -179,8 +179,6 @@ def _tokens(ratio: float, tokens: int) -> int:
     return math.floor(ratio * tokens + 1e-6)
 
 
-
-
 def check_choice(field: str, value: str, allowed: tuple[str, ...]) -> None:
     """Raises ValueError naming ``field`` and the ``allowed`` values if ``value`` is none of them."""
     if value not in allowed:
