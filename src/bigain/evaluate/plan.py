@@ -70,7 +70,7 @@ class Sizes:
 # The demo is cut to about 18,000 forwards of the embedded model: some 3 minutes on 2 CPU cores.
 SIZES: dict[str, Sizes] = {
     "demo": Sizes(50, 30, (3, 1), (2, 6), 12, 5, 16),
-    "full": Sizes(500, 1000, (5, 1), (5, 20), 20, 9, 64),
+    "full": Sizes(500, 1000, (3, 1), (2, 8), 20, 9, 64),
     "default": Sizes(100, 100, (5, 1), (5, 20), 20, 7, 16),
 }
 
