@@ -37,6 +37,7 @@ def tiny_settings(tiny_model: Path) -> Callable[..., Settings]:
             "to_keep": (2, 1),
             "n_samples": (1, 2),
             "steps": 2,
+            "guidance": 1.0,
             "features": "none",
             "batch_size": 8,
             "timing_rounds": 0,

@@ -28,6 +28,13 @@ def test_lists_of_methods_come_apart_between_methods_only(texts: list[str], foun
     assert split_specs(texts) == found
 
 
+@pytest.mark.parametrize(("kind", "usual"), [("class", 4.0), ("text", 7.5)])
+def test_guidance_that_is_left_out_is_the_papers(kind: str, usual: float) -> None:
+    assert Settings().resolved(kind).guidance == usual
+    assert Settings(guidance=2.0).resolved(kind).guidance == 2.0
+    assert Settings(steps=3).resolved(kind).generation_forwards() == 6
+
+
 def test_no_compression_comes_first_and_once() -> None:
     settings = Settings(methods=("lgtm-0.7", "none", "lgtm:ratio=0.7"))
     assert settings.methods == ("none", "lgtm:ratio=0.7")

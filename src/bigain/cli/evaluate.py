@@ -68,7 +68,7 @@ def evaluate(
     ] = None,
     loss: options.Loss = "l2",
     steps: Annotated[int | None, typer.Option(min=1, help="Of the sampler.", rich_help_panel=SAMPLING)] = None,
-    guidance: options.Guidance = 4.0,
+    guidance: options.Guidance = None,
     sampler: options.Sampler = None,
     features: Annotated[
         str,

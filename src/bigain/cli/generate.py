@@ -26,7 +26,7 @@ def generate(
         "runs/generate"
     ),
     steps: options.Steps = 20,
-    guidance: options.Guidance = 4.0,
+    guidance: options.Guidance = None,
     sampler: options.Sampler = None,
     seed: options.Seed = 0,
     dtype: options.Dtype = "float32",
@@ -45,13 +45,13 @@ def generate(
       bigain generate A B X --count 3 -m "lgtm-0.7 todo-2 iekvd:factor=2,alpha=0.8>1.2"
 
       bigain generate "an astronaut riding a horse" --model stabilityai/stable-diffusion-2-base --steps 50
-      --guidance 7.5 --dtype bfloat16 -m lgtm-0.5
+      --dtype bfloat16 -m lgtm-0.5
     """
     from bigain.evaluate import split_specs
     from bigain.evaluate.engine import encode_png
     from bigain.evaluate.export import write_whole
     from bigain.evaluate.timing import applied
-    from bigain.generate import sample
+    from bigain.generate import USUAL_GUIDANCE, sample
     from bigain.methods import parse, spec
     from bigain.report import draw_samples, label
 
@@ -73,7 +73,7 @@ def generate(
                     index,
                     range(len(index)),
                     steps=steps,
-                    guidance=guidance,
+                    guidance=USUAL_GUIDANCE[denoiser.kind] if guidance is None else guidance,
                     seed=seed,
                     batch_size=batch_size,
                     sampler=sampler,

@@ -52,10 +52,11 @@ NSamples = Annotated[
 Loss = Annotated[str, typer.Option(help="l2, l1 or huber.", rich_help_panel=CLASSIFIER)]
 Steps = Annotated[int, typer.Option(min=1, help="Of the sampler.", rich_help_panel=SAMPLING)]
 Guidance = Annotated[
-    float,
+    float | None,
     typer.Option(
         min=1.0,
-        help="Scale of classifier-free guidance; 1 is none. The papers take 4 for DiT and 7.5 for Stable Diffusion.",
+        help="Scale of classifier-free guidance; 1 is none. If left out 4 for class labels (DiT) and 7.5 for prompts "
+        "(Stable Diffusion), as in the papers.",
         rich_help_panel=SAMPLING,
     ),
 ]

@@ -60,9 +60,7 @@ def open_model(
         return _wrapped(model)
     dtype = torch.float32 if dtype is None else dtype
     device = "cpu" if device is None else device
-    if model in EMBEDDED:
-        return _open_parts(zoo.path(str(model)), dtype, device, None)
-    folder = Path(model)
+    folder = zoo.path(str(model)) if model in EMBEDDED else Path(model)
     if folder.is_dir():
         if (folder / "model_index.json").is_file():
             return _open_pipeline(str(folder), dtype, device, variant)

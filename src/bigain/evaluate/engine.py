@@ -51,6 +51,7 @@ def run(settings: Settings, path: Path, *, progress: bool = False) -> None:
     denoiser = open_model(
         settings.model, dtype=getattr(torch, settings.dtype), device=settings.device, variant=settings.variant
     )
+    settings = settings.resolved(denoiser.kind)
     data = _load(settings, denoiser, settings.split)
     network = feature_network(settings.feature_network, denoiser.image_size, denoiser.device)
     work = _Work(settings, denoiser, data, network, _conditions(denoiser, data))
@@ -220,6 +221,7 @@ class _Work:
     def generate(self, store: Store, spec: str, bar: Any) -> None:
         """Generates what is missing under a method, chunk by chunk."""
         s = self.settings
+        assert s.guidance is not None  # resolved when the run began
         done = store.generated_images(spec)
         with applied(self.denoiser, spec):
             for chunk in self._mine(range(s.generate), s.batch_size):

@@ -7,11 +7,11 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from bigain.classify import LOSSES, Stages
-from bigain.generate import SAMPLERS
+from bigain.generate import SAMPLERS, USUAL_GUIDANCE
 from bigain.methods import parse, spec
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -110,7 +110,8 @@ class Settings:
         generate: images to generate per method; 0 leaves generation out.
         to_keep, n_samples, loss: of the diffusion classifier.
         sampler: "ddim" or "euler"; None is the model's own scheduler.
-        steps, guidance: of the sampler.
+        steps: of the sampler.
+        guidance: scale of classifier-free guidance, 1 for none; None is what the papers take for such a model.
         seed: of all noise.
         dtype: of the model's weights and activations; errors are always float32.
         features: network behind FID and KID: "recogniser" (embedded, glyphs only), "inception" (needs torch-fidelity),
@@ -141,7 +142,7 @@ class Settings:
     loss: str = "l2"
     sampler: str | None = None
     steps: int = 20
-    guidance: float = 1.0
+    guidance: float | None = None
     seed: int = 0
     dtype: str = "float32"
     features: str = "auto"
@@ -164,7 +165,7 @@ class Settings:
             raise ValueError(f"shard must be (i, n) with 0 <= i < n, not {self.shard}")
         if self.classify == 0 and self.generate == 0:
             raise ValueError("classify and generate are both 0: there is nothing to evaluate")
-        if not (math.isfinite(self.guidance) and self.guidance >= 1):
+        if self.guidance is not None and not (math.isfinite(self.guidance) and self.guidance >= 1):
             raise ValueError(f"guidance must be finite and at least 1 (1 is none), not {self.guidance}")
         for field, allowed in (
             ("loss", tuple(LOSSES)),
@@ -193,6 +194,10 @@ class Settings:
         if self.features != "auto":
             return self.features
         return "recogniser" if self.is_glyphs else "none"
+
+    def resolved(self, kind: str) -> Settings:
+        """With what depends on the model's kind of conditions, "class" or "text", filled in."""
+        return self if self.guidance is not None else replace(self, guidance=USUAL_GUIDANCE[kind])
 
     def identity(self) -> dict[str, Any]:
         """What the results depend on and what therefore cannot change when a run goes on.

@@ -23,6 +23,8 @@ Image = npt.NDArray[np.uint8]
 
 SAMPLERS: dict[str, str] = {"ddim": "DDIMScheduler", "euler": "EulerDiscreteScheduler"}
 """Samplers by name, and their class in diffusers: what the paper uses for DiT and for Stable Diffusion."""
+USUAL_GUIDANCE: dict[str, float] = {"class": 4.0, "text": 7.5}
+"""Guidance at which the papers generate, by what the model's conditions are: DiT, Stable Diffusion."""
 
 
 @dataclass(frozen=True)

@@ -31,30 +31,40 @@ class FeatureNetwork(Protocol):
 
 
 class GlyphFeatures:
-    """The embedded recogniser.
+    """The embedded recogniser; larger images are averaged down to its size first.
 
     Raises:
         FileNotFoundError: its weights are missing.
-        ValueError: the images are of another size than it knows.
+        ValueError: the images' size is no multiple of the one that it knows.
     """
 
     def __init__(self, image_size: int, device: torch.device) -> None:
         self.network: Recogniser = load_recogniser().to(device)
-        if self.network.config.size != image_size:
+        size = self.network.config.size
+        if image_size % size:
             raise ValueError(
-                f"the recogniser takes images of {self.network.config.size} pixels, the model makes {image_size}: "
+                f"the recogniser takes images of {size} pixels or a multiple of it, the model makes {image_size}: "
                 "give features='none' (--features none), which leaves FID, KID and recognition out"
             )
+        self.times = image_size // size
 
     @property
     def name(self) -> str:
-        return self.network.network
+        """Also says how images are resized."""
+        return self.network.network + (f", {self.times}x{self.times} pixels averaged" if self.times > 1 else "")
 
     def features(self, images: Images) -> npt.NDArray[np.float32]:
-        return self.network.features(images).astype(np.float32)
+        return self.network.features(self._resized(images)).astype(np.float32)
 
     def recognise(self, images: Images) -> Sequence[int | None]:
-        return [int(label) for label in self.network.predict(images)]
+        return [int(label) for label in self.network.predict(self._resized(images))]
+
+    def _resized(self, images: Images) -> Images:
+        if self.times == 1:
+            return images
+        count, height, width, channels = images.shape
+        blocks = images.reshape(count, height // self.times, self.times, width // self.times, self.times, channels)
+        return np.rint(blocks.mean(axis=(2, 4))).astype(np.uint8)
 
 
 class InceptionFeatures:

@@ -1,0 +1,30 @@
+"""The networks behind FID and KID."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from bigain.metrics.features import GlyphFeatures, feature_network
+
+CPU = torch.device("cpu")
+
+
+def test_larger_images_are_averaged_down_first() -> None:
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    large = small.repeat(2, axis=1).repeat(2, axis=2)
+    large[0, :2, :2] = [[[0, 0, 0], [1, 1, 1]], [[2, 2, 2], [4, 4, 4]]]
+    small[0, 0, 0] = 2  # the mean, 1.75, rounded
+    at_32, at_64 = GlyphFeatures(32, CPU), GlyphFeatures(64, CPU)
+    np.testing.assert_array_equal(at_64.features(large), at_32.features(small))
+    assert at_64.recognise(large) == at_32.recognise(small)
+    assert at_32.name == "glyphs-recogniser"
+    assert at_64.name == "glyphs-recogniser, 2x2 pixels averaged"
+
+
+@pytest.mark.parametrize("size", [16, 48, 33])
+def test_a_size_that_averaging_does_not_reach_is_named(size: int) -> None:
+    with pytest.raises(ValueError, match=f"the model makes {size}"):
+        feature_network("recogniser", size, CPU)
