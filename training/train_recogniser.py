@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from bigain.data.glyphs import CLASSES
 from bigain.metrics.recognise import Recogniser, RecogniserConfig, config_to_json, load_recogniser
-from train_dit import cached_images
+from images import letters
 
 BLUR = torch.outer(torch.tensor([0.25, 0.5, 0.25]), torch.tensor([0.25, 0.5, 0.25])).expand(3, 1, 3, 3)
 
@@ -153,7 +153,7 @@ def main() -> None:
 
     torch.set_num_threads(args.threads)
     cache = args.folder.parent / "cache"
-    images = cached_images("train", 32, args.train_length, cache)
+    images = letters("train", 32, args.train_length, cache)
     args.folder.mkdir(parents=True, exist_ok=True)
     checkpoint = args.folder / "checkpoint.safetensors"
     trainer = Trainer(args.learning_rate, args.weight_decay, args.seed)
@@ -196,7 +196,7 @@ def main() -> None:
     export = args.folder / "export"
     trainer.export(export, about)
     about["accuracy"] = {
-        split: accuracy(export, cached_images(split, 32, length, cache))
+        split: accuracy(export, letters(split, 32, length, cache))
         for split, length in (("validation", 2_000), ("test", 5_000))
     }
     trainer.export(export, about)

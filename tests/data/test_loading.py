@@ -17,13 +17,19 @@ def root(save_image, tmp_path):
 @pytest.mark.parametrize("name", ["cifar", "mnist:/tmp", "Glyphs", "/no/such/folder", "imagenet1k:x"])
 def test_an_unknown_data_set_lists_the_known_ones(name: str, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=f"unknown data set '{name}'.* one of glyphs, imagenet:PATH,.* hub:ID"):
+    with pytest.raises(ValueError, match=f"unknown data set '{name}'.* one of glyphs, glyphs-scenes, imag.* hub:ID"):
         load(name, image_size=16)
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("imagenet", "imagenet:PATH"), ("pets:", "pets:PATH"), ("hub", "hub:ID"), ("glyphs:/tmp", "glyphs")],
+    [
+        ("imagenet", "imagenet:PATH"),
+        ("pets:", "pets:PATH"),
+        ("hub", "hub:ID"),
+        ("glyphs:/tmp", "glyphs"),
+        ("glyphs-scenes:/tmp", "glyphs-scenes"),
+    ],
 )
 def test_a_name_written_wrongly(name: str, expected: str) -> None:
     with pytest.raises(ValueError, match=f"is written '{expected}', not '{name}'"):

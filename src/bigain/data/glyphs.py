@@ -34,10 +34,10 @@ FONTS: tuple[str, ...] = (
 )
 SPLITS: dict[str, int] = {"train": 100_000, "validation": 2_000, "test": 5_000}
 
-_SUPERSAMPLE = 4
-_MAX_ROTATION_DEGREES = 20.0
-_MIN_CONTRAST = 0.35  # of Rec. 601 luma between letter and background, in [0, 1]
-_LUMA = np.array([0.299, 0.587, 0.114])
+SUPERSAMPLE = 4
+MAX_ROTATION_DEGREES = 20.0
+LUMA = np.array([0.299, 0.587, 0.114])  # of red, green and blue, by Rec. 601
+_MIN_CONTRAST = 0.35  # of luma between letter and background, in [0, 1]
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,9 @@ class Glyphs:
     length: int | None = None
 
     def __post_init__(self) -> None:
-        if self.split not in SPLITS:
-            raise ValueError(f"split must be one of {sorted(SPLITS)}, not {self.split!r}")
+        check_split(self.split, self.length)
         if self.size < 16:
             raise ValueError(f"size must be at least 16 pixels for a letter to be legible, not {self.size}")
-        if self.length is not None and not 1 <= self.length <= SPLITS[self.split]:
-            raise ValueError(
-                f"length must lie in [1, {SPLITS[self.split]}] for the split {self.split!r}, not {self.length}"
-            )
 
     def __len__(self) -> int:
         return SPLITS[self.split] if self.length is None else self.length
@@ -75,26 +70,44 @@ class Glyphs:
         """Image as uint8 (size, size, 3) and its class index."""
         if not 0 <= index < len(self):
             raise IndexError(f"index must lie in [0, {len(self)}), not {index}")
-        rng = np.random.default_rng([self.seed, sorted(SPLITS).index(self.split), index])
         label = index % len(CLASSES)
-        return draw(CLASSES[label], self.size, rng), label
+        return draw(CLASSES[label], self.size, stream(self.seed, self.split, index)), label
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, int]]:
         return (self[index] for index in range(len(self)))
 
 
+def check_split(split: str, length: int | None) -> None:
+    """Raises a ValueError unless ``split`` is known and ``length``, where it is given, fits into it."""
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {sorted(SPLITS)}, not {split!r}")
+    if length is not None and not 1 <= length <= SPLITS[split]:
+        raise ValueError(f"length must lie in [1, {SPLITS[split]}] for the split {split!r}, not {length}")
+
+
+def stream(seed: int, split: str, index: int, *use: int) -> np.random.Generator:
+    """The random stream of one image; ``use`` is at least 1 (NumPy takes a missing part for 0)."""
+    return np.random.default_rng([seed, sorted(SPLITS).index(split), index, *use])
+
+
 def draw(letter: str, size: int, rng: np.random.Generator) -> np.ndarray:
     """Draws ``letter`` on a textured background; returns uint8 (size, size, 3)."""
-    background = _background(size, rng)  # (size, size, 3) in [0, 1]
+    first = rng.uniform(0.0, 1.0, size=3)
+    background = textured(first, near(first, rng), size, rng)  # (size, size, 3) in [0, 1]
     colour = _contrasting_colour(background.mean(axis=(0, 1)), rng)
     coverage = _coverage(letter, size, rng)[..., None]  # (size, size, 1) in [0, 1]
-    shade = 1.0 + 0.15 * (_texture(size, rng)[..., None] - 0.5)
-    pixels = background * (1 - coverage) + colour * shade * coverage
+    shade = 1.0 + 0.15 * (texture(size, rng)[..., None] - 0.5)
+    return quantised(background * (1 - coverage) + colour * shade * coverage)
+
+
+def quantised(pixels: np.ndarray) -> np.ndarray:
+    """Pixels in [0, 1] as uint8; what is beyond is clipped."""
     return np.clip(np.rint(pixels * 255), 0, 255).astype(np.uint8)
 
 
 @lru_cache(maxsize=256)
-def _font(name: str, height: int) -> ImageFont.FreeTypeFont:
+def typeface(name: str, height: int) -> ImageFont.FreeTypeFont:
+    """One of ``FONTS``, ``height`` pixels to the em."""
     import matplotlib
 
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), height)
@@ -102,30 +115,44 @@ def _font(name: str, height: int) -> ImageFont.FreeTypeFont:
 
 def _coverage(letter: str, size: int, rng: np.random.Generator) -> np.ndarray:
     """How much of each pixel the letter covers: float (size, size) in [0, 1]."""
-    canvas = size * _SUPERSAMPLE
+    canvas = size * SUPERSAMPLE
     height = round(canvas * rng.uniform(0.75, 1.1))
-    font = _font(FONTS[rng.integers(len(FONTS))], height)
-    image = Image.new("L", (canvas, canvas), 0)
+    font = typeface(FONTS[rng.integers(len(FONTS))], height)
     shift = rng.uniform(-0.06, 0.06, size=2) * canvas
-    centre = (canvas / 2 + shift[0], canvas / 2 + shift[1])
+    angle = rng.uniform(-MAX_ROTATION_DEGREES, MAX_ROTATION_DEGREES)
+    return rasterised(letter, font, (canvas / 2 + shift[0], canvas / 2 + shift[1]), angle, size)
+
+
+def rasterised(
+    letter: str, font: ImageFont.FreeTypeFont, centre: tuple[float, float], angle: float, size: int
+) -> np.ndarray:
+    """The letter, its box centred on ``centre`` (x, y) and turned about it: float (size, size) in [0, 1].
+
+    The font's height and the centre are in pixels of a canvas of ``SUPERSAMPLE`` times the size, the angle is in
+    degrees, anticlockwise.
+    """
+    canvas = size * SUPERSAMPLE
+    image = Image.new("L", (canvas, canvas), 0)
     left, top, right, bottom = font.getbbox(letter)
     origin = (centre[0] - (left + right) / 2, centre[1] - (top + bottom) / 2)
     ImageDraw.Draw(image).text(origin, letter, fill=255, font=font)
-    angle = rng.uniform(-_MAX_ROTATION_DEGREES, _MAX_ROTATION_DEGREES)
     image = image.rotate(angle, resample=Image.Resampling.BILINEAR, center=centre)
     image = image.resize((size, size), Image.Resampling.BOX)
     return np.asarray(image, dtype=np.float64) / 255
 
 
-def _background(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Two colours of close lightness, mixed by a texture: float (size, size, 3) in [0, 1]."""
-    first = rng.uniform(0.0, 1.0, size=3)
-    second = np.clip(first + rng.uniform(-0.25, 0.25, size=3), 0, 1)
-    mix = _texture(size, rng)[..., None]
+def near(colour: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Another colour, close to this one in each channel."""
+    return np.clip(colour + rng.uniform(-0.25, 0.25, size=3), 0, 1)
+
+
+def textured(first: np.ndarray, second: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Two colours, mixed by a texture: float (size, size, 3) in [0, 1]."""
+    mix = texture(size, rng)[..., None]
     return first * (1 - mix) + second * mix
 
 
-def _texture(size: int, rng: np.random.Generator) -> np.ndarray:
+def texture(size: int, rng: np.random.Generator) -> np.ndarray:
     """A stripe, checker, gradient, blob or grain pattern: float (size, size) in [0, 1]."""
     y, x = np.mgrid[0:size, 0:size] / size
     kind = rng.integers(5)
@@ -148,11 +175,14 @@ def _texture(size: int, rng: np.random.Generator) -> np.ndarray:
 
 def _contrasting_colour(background: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A colour whose luma is at least ``_MIN_CONTRAST`` away from the background's."""
-    luma = float(background @ _LUMA)
+    luma = float(background @ LUMA)
     room_below, room_above = max(0.0, luma - _MIN_CONTRAST), max(0.0, 1 - luma - _MIN_CONTRAST)
     draw_ = rng.uniform(0, room_below + room_above)
     target = draw_ if draw_ < room_below else luma + _MIN_CONTRAST + draw_ - room_below
-    colour = rng.uniform(0, 1, size=3)
-    own = float(colour @ _LUMA)
-    # Towards black or white until the luma is met: linear in the colour, and never out of [0, 1].
-    return colour * (target / own) if own > target else 1 - (1 - colour) * ((1 - target) / (1 - own))
+    return with_luma(rng.uniform(0, 1, size=3), target)
+
+
+def with_luma(colour: np.ndarray, luma: float) -> np.ndarray:
+    """The colour, moved towards black or white until it has this luma; both in [0, 1], the colour not pure white."""
+    own = float(colour @ LUMA)
+    return colour * (luma / own) if own > luma else 1 - (1 - colour) * ((1 - luma) / (1 - own))

@@ -8,7 +8,7 @@ from pathlib import Path
 from bigain.data.catalogue import Catalogue
 from bigain.data.coco import coco
 from bigain.data.collection import ImageCollection, OnBadImage
-from bigain.data.embedded import glyphs
+from bigain.data.embedded import glyphs, scenes
 from bigain.data.folder import folder
 from bigain.data.hub import hub, saved
 from bigain.data.imagenet import imagenet
@@ -18,6 +18,7 @@ from bigain.data.table import table
 
 NAMES: tuple[str, ...] = (
     "glyphs",
+    "glyphs-scenes",
     "imagenet:PATH",
     "imagenet100:PATH",
     "pets:PATH",
@@ -27,6 +28,7 @@ NAMES: tuple[str, ...] = (
     "hub:ID",
 )
 _KINDS = tuple(name.partition(":")[0] for name in NAMES)
+_EMBEDDED = {"glyphs": glyphs, "glyphs-scenes": scenes}
 _NO_SPLITS = ("csv",)
 _WITH_CLASS_LIST = ("imagenet", "imagenet100", "folder")
 
@@ -44,17 +46,17 @@ def load(
     """Opens a data set; no image is decoded yet.
 
     The order is fixed: in class data the classes take turns, each with its images sorted by id, and multi-label
-    data (COCO) is sorted by id. ``limit`` takes a prefix of that order, so it is as balanced over the classes as
-    the data allow, and a smaller limit gives a part of what a larger one gives.
+    data (scenes, COCO) is sorted by id. ``limit`` takes a prefix of that order, so it is as balanced over the
+    classes as the data allow, and a smaller limit gives a part of what a larger one gives.
 
     Args:
-        name_or_path: ``"glyphs"``, ``"imagenet:PATH"``, ``"imagenet100:PATH"``, ``"pets:PATH"``, ``"coco:PATH"``,
-            ``"folder:PATH"``, ``"csv:PATH"``, ``"hub:ID"`` (or ``"hub:PATH"``), or a plain path: a csv file, a
-            folder that Hugging Face ``datasets`` saved, or a folder of class folders. The layouts are in the
-            modules of these names.
-        image_size: the model's image size in pixels. Glyphs are drawn at it; files keep their own size, which
-            ``preprocess`` brings to the model's.
-        split: default: test (glyphs, pets), val (ImageNet), val2017 (COCO), the folder itself, see ``hub``.
+        name_or_path: ``"glyphs"``, ``"glyphs-scenes"``, ``"imagenet:PATH"``, ``"imagenet100:PATH"``,
+            ``"pets:PATH"``, ``"coco:PATH"``, ``"folder:PATH"``, ``"csv:PATH"``, ``"hub:ID"`` (or ``"hub:PATH"``),
+            or a plain path: a csv file, a folder that Hugging Face ``datasets`` saved, or a folder of class folders.
+            The layouts are in the modules of these names.
+        image_size: the model's image size in pixels. Glyphs and scenes are drawn at it; files keep their own size,
+            which ``preprocess`` brings to the model's.
+        split: default: test (glyphs, scenes, pets), val (ImageNet), val2017 (COCO), the folder itself, see ``hub``.
         limit: at most this many images, from 1 to the number there are; default: all.
         classes: a text file that restricts ImageNet to its wnids, or a folder to its class folders. ImageNet-100
             needs one.
@@ -104,8 +106,8 @@ def load(
 def _kind(text: str) -> tuple[str, str]:
     """The kind of data set and its path or id."""
     kind, colon, location = text.partition(":")
-    if kind in _KINDS and (colon or kind == "glyphs" or not Path(text).exists()):
-        if (kind == "glyphs") == bool(location):
+    if kind in _KINDS and (colon or kind in _EMBEDDED or not Path(text).exists()):
+        if (kind in _EMBEDDED) == bool(location):
             expected = next(name for name in NAMES if name.partition(":")[0] == kind)
             raise ValueError(f"the data set {kind!r} is written {expected!r}, not {text!r}")
         return kind, location
@@ -122,8 +124,8 @@ def _catalogue(
 ) -> Catalogue:
     path = Path(location).expanduser()
     class_count = None if prompts is None else len(prompts.classes)
-    if kind == "glyphs":
-        return glyphs(split or "test", image_size)
+    if kind in _EMBEDDED:
+        return _EMBEDDED[kind](split or "test", image_size)
     if kind in ("imagenet", "imagenet100"):
         if kind == "imagenet100" and classes is None:
             raise ValueError("imagenet100 needs classes, a text file with one wnid per line")
