@@ -29,7 +29,7 @@ def config(size: int) -> dict[str, Any]:
     return dict(
         num_attention_heads=2,
         attention_head_dim=64,
-        activation_fn="gelu",  # exact: PyTorch's CPU kernel of the tanh approximation is several times slower in bfloat16
+        activation_fn="gelu",  # exact: PyTorch's CPU kernel of the approximate one is several times slower in bfloat16
         in_channels=3,
         out_channels=3,
         num_layers=6,

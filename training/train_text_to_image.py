@@ -48,7 +48,7 @@ UNET: dict[str, Any] = dict(
 def scheduler() -> EulerDiscreteScheduler:
     """The scheduler that ships with the model: Stable Diffusion's betas, noise prediction."""
     return EulerDiscreteScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", timestep_spacing="trailing"
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, timestep_spacing="trailing"
     )
 
 

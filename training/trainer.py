@@ -126,6 +126,7 @@ def options(parser: argparse.ArgumentParser, images: int, decay: int, folder: st
     """Adds the options that all programs have."""
     parser.add_argument("--images", type=int, default=images, help="images to train on in all")
     parser.add_argument("--decay-images", type=int, default=decay, help="over the last of which the rate falls to 0")
+    parser.add_argument("--stop-after", type=int, help="steps of this run; the schedule stays that of --images")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="AdamW's")
     parser.add_argument("--muon-rate", type=float, default=0.02, help="Muon's; 0 trains everything with AdamW")
@@ -155,7 +156,7 @@ def train(
         print(f"going on at step {trainer.step}", flush=True)
     losses: list[float] = []
     started, since = time.time(), trainer.step
-    while trainer.step * args.batch < args.images:
+    while trainer.step * args.batch < args.images and trainer.step - since != args.stop_after:
         loss = loss_of(torch.Generator().manual_seed(args.seed * 1_000_003 + trainer.step))
         if not math.isfinite(loss.item()):
             raise RuntimeError(

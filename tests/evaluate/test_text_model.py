@@ -10,6 +10,7 @@ import pytest
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from bigain.data import load
 from bigain.data.glyphs import CLASSES
 from bigain.evaluate import Settings, Store, run, summarise
 
@@ -82,3 +83,33 @@ def test_prompts_of_a_csv_are_classified_and_generated(pipeline_folder: Path, tm
     assert found.facts["forwards_per_generated_image"] == 4
     assert [(row.classified, row.generated) for row in found.rows] == [(2, 3)] * 3
     assert all(row.psnr is not None for row in found.rows[1:])
+
+
+def test_scenes_are_classified_with_several_labels_and_generated_from_captions(
+    pipeline_folder: Path, tmp_path: Path
+) -> None:
+    settings = Settings(
+        model=str(pipeline_folder),
+        data="glyphs-scenes",
+        methods=("todo-2",),
+        classify=3,
+        generate=2,
+        to_keep=(2, 1),
+        n_samples=(1, 2),
+        steps=1,
+        features="none",
+        timing_rounds=0,
+    )
+    run(settings, tmp_path / "r.sqlite")
+    with Store(tmp_path / "r.sqlite") as store:
+        row = summarise(store).rows[1]
+        labels = [image.labels for image in store.classified("none")]
+        asked = [image.condition for image in store.generated("none")]
+        assert store.identity["guidance"] == 7.5
+        assert store.identity["split"] == "test"
+    entries = load("glyphs-scenes", image_size=32, limit=3).entries
+    assert labels == [entry.labels for entry in entries]
+    assert all(len(own) >= 2 for own in labels)
+    assert asked == [entry.caption for entry in entries[:2]]
+    assert row.class_map is not None
+    assert row.image_ap is not None

@@ -28,3 +28,15 @@ def test_larger_images_are_averaged_down_first() -> None:
 def test_a_size_that_averaging_does_not_reach_is_named(size: int) -> None:
     with pytest.raises(ValueError, match=f"the model makes {size}"):
         feature_network("recogniser", size, CPU)
+
+
+def test_scenes_are_seen_quadrant_by_quadrant() -> None:
+    scene = np.random.default_rng(1).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    alone, network = GlyphFeatures(32, CPU), GlyphFeatures(64, CPU, quadrants=True)
+    corners = [scene[:, :32, :32], scene[:, :32, 32:], scene[:, 32:, :32], scene[:, 32:, 32:]]
+    expected = sum(alone.features(corner) for corner in corners) / 4
+    np.testing.assert_allclose(network.features(scene), expected, rtol=1e-5)
+    assert network.recognise(scene) == [None, None]
+    assert network.name.endswith("mean of the four quadrants")
+    with pytest.raises(ValueError, match="scenes of 64 pixels or a multiple"):
+        GlyphFeatures(32, CPU, quadrants=True)

@@ -19,8 +19,8 @@ def evaluate(
     data: Annotated[
         str,
         typer.Option(
-            help="glyphs (embedded), imagenet:PATH, imagenet100:PATH, pets:PATH, coco:PATH, folder:PATH, csv:PATH, "
-            "hub:ID, or a path.",
+            help="glyphs or glyphs-scenes (embedded), imagenet:PATH, imagenet100:PATH, pets:PATH, coco:PATH, "
+            "folder:PATH, csv:PATH, hub:ID, or a path.",
             rich_help_panel=DATA,
         ),
     ] = "glyphs",
@@ -73,8 +73,8 @@ def evaluate(
     features: Annotated[
         str,
         typer.Option(
-            help="Network behind FID and KID: recogniser (embedded, glyphs only), inception (needs torch-fidelity), "
-            "none, or auto: recogniser for glyphs, else none.",
+            help="Network behind FID and KID: recogniser (embedded data only), inception (needs torch-fidelity), "
+            "none, or auto: recogniser for embedded data, else none.",
             rich_help_panel=SAMPLING,
         ),
     ] = "auto",

@@ -67,8 +67,8 @@ def _detail(name: str) -> None:
     typer.echo("\nFields and defaults:")
     for field in fields(method):
         typer.echo(f"  {field.name} = {field.default!r}")
-    base = inspect.getdoc(method.__mro__[1]) or ""
-    typer.echo(f"\nCommon fields: {base}")
+    for base in method.__mro__[1:-1]:
+        typer.echo(f"\nCommon fields: {inspect.getdoc(base) or ''}")
 
 
 def _first_line(method: type) -> str:

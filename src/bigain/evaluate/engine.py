@@ -53,7 +53,9 @@ def run(settings: Settings, path: Path, *, progress: bool = False) -> None:
     )
     settings = settings.resolved(denoiser.kind)
     data = _load(settings, denoiser, settings.split)
-    network = feature_network(settings.feature_network, denoiser.image_size, denoiser.device)
+    network = feature_network(
+        settings.feature_network, denoiser.image_size, denoiser.device, quadrants=settings.data == "glyphs-scenes"
+    )
     work = _Work(settings, denoiser, data, network, _conditions(denoiser, data))
     with Store.open(path, work.identity(), work.facts()) as store:
         store.begin_session(versions(), environment(denoiser, {"batch_size": settings.batch_size}))
@@ -277,10 +279,10 @@ class _Work:
                 store.set_flops(spec, flops(self.denoiser, spec, self._any_condition()))
 
     def keep_reference(self, store: Store) -> None:
-        """Features of the real images that FID compares with: for glyphs of the validation split, else of the data."""
+        """Features of the real images that FID compares with: the validation split of embedded data, else the data."""
         if self.network is None or not self.settings.generate or store.reference() is not None:
             return
-        split = "validation" if self.settings.is_glyphs else self.settings.split
+        split = "validation" if self.settings.is_embedded else self.settings.split
         data = _load(self.settings, self.denoiser, split) if split != self.settings.split else self.data
         size = self.denoiser.image_size
         features = []

@@ -114,8 +114,8 @@ class Settings:
         guidance: scale of classifier-free guidance, 1 for none; None is what the papers take for such a model.
         seed: of all noise.
         dtype: of the model's weights and activations; errors are always float32.
-        features: network behind FID and KID: "recogniser" (embedded, glyphs only), "inception" (needs torch-fidelity),
-            "none", or "auto", which is "recogniser" for glyphs and "none" for anything else.
+        features: network behind FID and KID: "recogniser" (embedded data only), "inception" (needs torch-fidelity),
+            "none", or "auto", which is "recogniser" for embedded data and "none" for anything else.
         batch_size: rows of a forward. Changes the results by rounding alone.
         device: as PyTorch names it.
         on_bad_image: "raise" or "skip" an image that cannot be read.
@@ -178,22 +178,22 @@ class Settings:
         if self.sampler is not None and self.sampler not in SAMPLERS:
             raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)} or left out, not {self.sampler!r}")
         Stages(self.to_keep, self.n_samples)  # raises for stages that cannot be
-        if self.features == "recogniser" and not self.is_glyphs:
+        if self.features == "recogniser" and not self.is_embedded:
             raise ValueError(
                 f"features='recogniser' knows the embedded glyphs alone, not {self.data!r}: give 'inception' or 'none'"
             )
 
     @property
-    def is_glyphs(self) -> bool:
-        """Whether the data are the embedded ones."""
-        return self.data == "glyphs"
+    def is_embedded(self) -> bool:
+        """Whether the data come with the package."""
+        return self.data in ("glyphs", "glyphs-scenes")
 
     @property
     def feature_network(self) -> str:
         """``features`` with "auto" resolved."""
         if self.features != "auto":
             return self.features
-        return "recogniser" if self.is_glyphs else "none"
+        return "recogniser" if self.is_embedded else "none"
 
     def resolved(self, kind: str) -> Settings:
         """With what depends on the model's kind of conditions, "class" or "text", filled in."""
@@ -208,7 +208,7 @@ class Settings:
             "model": self.model,
             "variant": self.variant,
             "data": self.data,
-            "split": "test" if self.is_glyphs and self.split is None else self.split,
+            "split": "test" if self.is_embedded and self.split is None else self.split,
             "classes": self.classes,
             "prompts_csv": self.prompts_csv,
             "to_keep": list(self.to_keep),

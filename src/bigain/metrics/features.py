@@ -33,30 +33,45 @@ class FeatureNetwork(Protocol):
 class GlyphFeatures:
     """The embedded recogniser; larger images are averaged down to its size first.
 
+    Args:
+        image_size: height and width of the images.
+        quadrants: for scenes of several letters: the recogniser sees each quadrant alone and its features are averaged
+            over the four. It then recognises nothing, as there is no one letter to see.
+
     Raises:
         FileNotFoundError: its weights are missing.
-        ValueError: the images' size is no multiple of the one that it knows.
+        ValueError: the images' size is no multiple of the one that it knows (of twice that, for quadrants).
     """
 
-    def __init__(self, image_size: int, device: torch.device) -> None:
+    def __init__(self, image_size: int, device: torch.device, quadrants: bool = False) -> None:
         self.network: Recogniser = load_recogniser().to(device)
-        size = self.network.config.size
+        self.quadrants = quadrants
+        size = self.network.config.size * (2 if quadrants else 1)
         if image_size % size:
             raise ValueError(
-                f"the recogniser takes images of {size} pixels or a multiple of it, the model makes {image_size}: "
-                "give features='none' (--features none), which leaves FID, KID and recognition out"
+                f"the recogniser takes {'scenes' if quadrants else 'images'} of {size} pixels or a multiple of it, the "
+                f"model makes {image_size}: give features='none' (--features none), which leaves FID, KID and "
+                "recognition out"
             )
         self.times = image_size // size
 
     @property
     def name(self) -> str:
         """Also says how images are resized."""
-        return self.network.network + (f", {self.times}x{self.times} pixels averaged" if self.times > 1 else "")
+        resized = f", {self.times}x{self.times} pixels averaged" if self.times > 1 else ""
+        return self.network.network + resized + (", mean of the four quadrants" if self.quadrants else "")
 
     def features(self, images: Images) -> npt.NDArray[np.float32]:
-        return self.network.features(self._resized(images)).astype(np.float32)
+        images = self._resized(images)
+        if not self.quadrants:
+            return self.network.features(images).astype(np.float32)
+        half = self.network.config.size
+        parts = [images[:, top:, left:][:, :half, :half] for top in (0, half) for left in (0, half)]
+        return np.mean([self.network.features(part) for part in parts], axis=0).astype(np.float32)
 
     def recognise(self, images: Images) -> Sequence[int | None]:
+        if self.quadrants:
+            return [None] * len(images)
         return [int(label) for label in self.network.predict(self._resized(images))]
 
     def _resized(self, images: Images) -> Images:
@@ -93,8 +108,8 @@ class InceptionFeatures:
         return [None] * len(images)
 
 
-def feature_network(name: str, image_size: int, device: torch.device) -> FeatureNetwork | None:
-    """The network called "recogniser" or "inception"; None for "none"."""
+def feature_network(name: str, image_size: int, device: torch.device, quadrants: bool = False) -> FeatureNetwork | None:
+    """The network called "recogniser" (see `GlyphFeatures` for ``quadrants``) or "inception"; None for "none"."""
     if name == "none":
         return None
-    return GlyphFeatures(image_size, device) if name == "recogniser" else InceptionFeatures(device)
+    return GlyphFeatures(image_size, device, quadrants) if name == "recogniser" else InceptionFeatures(device)

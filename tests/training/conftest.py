@@ -1,0 +1,28 @@
+"""Runs the programs of training/ in this process, as `python training/NAME.py ...` would."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+TRAINING = Path(__file__).parents[2] / "training"
+
+
+@pytest.fixture
+def train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
+    """Runs a program with arguments, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(TRAINING))
+
+    def run(name: str, *arguments: object) -> None:
+        program = str(TRAINING / f"{name}.py")
+        monkeypatch.setattr(sys, "argv", [program, *map(str, arguments)])
+        with torch.random.fork_rng(devices=[]):
+            runpy.run_path(program, run_name="__main__")
+
+    return run
