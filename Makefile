@@ -14,11 +14,15 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
+# glibc gives large blocks back to the system at once, and page faults then cost a quarter of a forward on a CPU
+export MALLOC_MMAP_THRESHOLD_ ?= 4000000000
+export MALLOC_TRIM_THRESHOLD_ ?= 40000000000
+
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test slow lint types imports results readme train clean
+.PHONY: help venv demo test slow lint types imports results readme benchmarks train clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: $(STAMP) ## the virtual environment, with the package and its tools installed
 
@@ -48,7 +52,7 @@ imports: $(STAMP) ## the direction of imports
 	$(BIN)/lint-imports --no-logo
 
 results: $(STAMP) ## hours, resumes: the full comparison on the embedded model, exported to results/
-	$(BIN)/bigain evaluate --preset-grid full --out runs/full
+	$(BIN)/bigain evaluate --preset-grid full --dtype bfloat16 --out runs/full
 	$(BIN)/bigain report runs/full/results.sqlite --export results/glyphs-dit.json
 	mkdir -p docs/pictures
 	cp runs/full/samples.png docs/pictures/samples.png
@@ -57,6 +61,10 @@ readme: $(STAMP) ## the table and the picture of README.md, drawn from results/
 	$(BIN)/bigain report results/glyphs-dit.json --readme README.md --out runs/report
 	mkdir -p docs/pictures
 	cp runs/report/front.png docs/pictures/front.png
+
+benchmarks: $(STAMP) ## minutes: the table of docs/speed.md, and our ToMe beside tomesd's
+	$(BIN)/python benchmarks/break_even.py --docs docs/speed.md
+	$(BIN)/python benchmarks/peer.py
 
 train: $(STAMP) ## hours, resumes: trains the embedded models; see docs/training.md
 	$(BIN)/python training/train_dit.py

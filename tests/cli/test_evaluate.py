@@ -79,7 +79,7 @@ def test_a_run_prints_its_table_and_a_report_prints_it_again(
     exported, readme = tmp_path / "results" / "tiny.json", tmp_path / "README.md"
     call("report", tmp_path / "run" / "results.sqlite", "--export", exported)
     assert exported.read_bytes() == before["results.json"]
-    readme.write_text("# Title\n<!-- bigain report: begin -->\n<!-- bigain report: end -->\n")
+    readme.write_text("# Title\n<!-- tiny: begin -->\n<!-- tiny: end -->\n")
     call("report", exported, "--readme", readme, "--out", tmp_path / "pictures")
     assert before["table.md"].decode().strip() in readme.read_text()
     assert (tmp_path / "pictures" / "front.png").read_bytes() == before["front.png"]

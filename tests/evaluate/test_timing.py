@@ -60,5 +60,5 @@ def test_methods_are_timed_in_turns_after_warming_up(
 
 
 def test_an_environment_says_where_it_is(denoiser: ClassConditional) -> None:
-    found = timing.environment(denoiser, {"dtype": "float32"})
+    found = timing.environment(denoiser.device, {"dtype": "float32"})
     assert (found["device"], found["threads"], found["dtype"]) == ("cpu", torch.get_num_threads(), "float32")

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from bigain.evaluate import Results, Store, Timings, summarise, timings
-from bigain.report import markdown, terminal, update_readme
-from bigain.report.table import README_BEGIN, README_END
+from bigain.report import markdown, terminal
 
 
 @pytest.fixture
@@ -79,22 +77,3 @@ def test_a_terminal_shows_every_value_whatever_its_width(found: tuple[Results, T
     text = "".join(lines)
     for value in ("75.0 (30.1–95.4)", "-25.0 (p = 1.00)", "28.1", "1.5 (2.00×)", "ToDo 2×"):
         assert value in text
-
-
-def test_a_readme_keeps_what_is_outside_the_markers(tmp_path: Path) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{README_BEGIN}\nold\n{README_END}\nafter\n")
-    update_readme(readme, "| new |\n")
-    update_readme(readme, "| newer |\n")
-    assert readme.read_text() == f"before\n{README_BEGIN}\n\n| newer |\n\n{README_END}\nafter\n"
-
-
-@pytest.mark.parametrize(
-    "text", ["none", README_BEGIN, f"{README_END}{README_BEGIN}", f"{README_BEGIN}{README_END}{README_END}"]
-)
-def test_a_readme_without_both_markers_once_is_refused_and_stays(text: str, tmp_path: Path) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text(text)
-    with pytest.raises(ValueError, match=r"README\.md must have the line"):
-        update_readme(readme, "new")
-    assert readme.read_text() == text

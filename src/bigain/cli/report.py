@@ -23,7 +23,7 @@ def report(
     ] = None,
     readme: Annotated[
         Path | None,
-        typer.Option(help="Put the table between the markers '<!-- bigain report: begin -->' and '… end -->'."),
+        typer.Option(help="Put the table between '<!-- NAME: begin -->' and '<!-- NAME: end -->', named as SOURCE is."),
     ] = None,
 ) -> None:
     """Draws the tables and pictures of a run from its results: no model, no data, no forward.
@@ -38,7 +38,7 @@ def report(
     """
     from bigain.evaluate import Store, read_results, summarise, timings, write_results
     from bigain.evaluate.export import write_whole
-    from bigain.report import draw_front, markdown, terminal, update_readme, write_folder
+    from bigain.report import draw_front, markdown, put_between, terminal, write_folder
 
     if source.suffix == ".json":
         if export is not None:
@@ -60,6 +60,6 @@ def report(
             export.parent.mkdir(parents=True, exist_ok=True)
             write_results(export, results, times)
     if readme is not None:
-        update_readme(readme, markdown(results, times))
+        put_between(readme, source.stem, markdown(results, times))
     screen = options.console()
     screen.print(terminal(results, times, screen.width))

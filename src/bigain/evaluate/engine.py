@@ -58,7 +58,7 @@ def run(settings: Settings, path: Path, *, progress: bool = False) -> None:
     )
     work = _Work(settings, denoiser, data, network, _conditions(denoiser, data))
     with Store.open(path, work.identity(), work.facts()) as store:
-        store.begin_session(versions(), environment(denoiser, {"batch_size": settings.batch_size}))
+        store.begin_session(versions(), environment(denoiser.device, {"batch_size": settings.batch_size}))
         store.add_methods(settings.methods)
         work.count_flops(store)
         work.keep_reference(store)

@@ -78,9 +78,8 @@ def measure(
     return times
 
 
-def environment(denoiser: Denoiser, extra: Mapping[str, Any]) -> dict[str, Any]:
+def environment(device: torch.device, extra: Mapping[str, Any]) -> dict[str, Any]:
     """Where a timing was measured; timings from different environments do not compare."""
-    device = denoiser.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
         "device": device.type,

@@ -3,8 +3,9 @@
 from bigain.report.folder import write_folder
 from bigain.report.inspection import Inspection, draw_inspection, inspect_method
 from bigain.report.labels import Label, label
+from bigain.report.markers import put_between
 from bigain.report.pictures import draw_front, draw_samples
-from bigain.report.table import markdown, terminal, update_readme
+from bigain.report.table import markdown, terminal
 
 __all__ = [
     "Inspection",
@@ -15,7 +16,7 @@ __all__ = [
     "inspect_method",
     "label",
     "markdown",
+    "put_between",
     "terminal",
-    "update_readme",
     "write_folder",
 ]

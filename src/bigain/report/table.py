@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich import box
 from rich.console import Group
@@ -12,11 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from bigain.evaluate import Results, Row, Timing, Timings
-from bigain.evaluate.export import write_whole
 from bigain.report.labels import label
 
-README_BEGIN = "<!-- bigain report: begin -->"
-README_END = "<!-- bigain report: end -->"
 _NOTHING = "–"
 _WIDE = 140  # characters that all columns take in a terminal
 _ABOUT = ("classification", "generation", "cost")
@@ -122,20 +118,6 @@ def caption(results: Results, times: Timings | None = None) -> str:
 
 def _split(name: str | None) -> str:
     return f"split {name}" if name else "default split"
-
-
-def update_readme(path: Path, content: str) -> None:
-    """Puts ``content`` between the markers of a README, in place of what is there.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it does not have each marker once, in order.
-    """
-    head, begin, rest = path.read_text(encoding="utf-8").partition(README_BEGIN)
-    _, end, tail = rest.partition(README_END)
-    if not begin or not end or any(marker in head + tail for marker in (README_BEGIN, README_END)):
-        raise ValueError(f"{path} must have the line {README_BEGIN} and, below it, the line {README_END}, each once")
-    write_whole(path, f"{head}{README_BEGIN}\n\n{content.strip()}\n\n{README_END}{tail}")
 
 
 def _lines(results: Results, times: Timings | None) -> list[Line]:
