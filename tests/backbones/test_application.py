@@ -15,9 +15,12 @@ from bigain.backbones.families import find_model, layout
 
 METHODS = {
     "lgtm": bigain.LaplacianMerging(ratio=0.5),
+    "lgtm-windows": bigain.LaplacianMerging(ratio=0.5, gate=0.3, protect=0.2, window=4),
     "abm": bigain.AdaptiveBlockMerging(ratio=0.5),
+    "quadtree": bigain.QuadtreeMerging(ratio=0.5),
     "tome": bigain.ToMe(ratio=0.5),
     "tome-random": bigain.ToMe(ratio=0.5, destinations="random"),
+    "tome-offset": bigain.ToMe(ratio=0.5, destinations="offset", window=2),
     "sito": bigain.SiTo(ratio=0.5),
     "todo": bigain.ToDo(factor=2),
     "avgpool": bigain.AveragePooling(factor=2),
@@ -48,6 +51,7 @@ def test_every_family_is_compressed_by_default_and_restored_bit_for_bit(family, 
     [
         bigain.LaplacianMerging(ratio=0.0),
         bigain.AdaptiveBlockMerging(ratio=0.0),
+        bigain.QuadtreeMerging(ratio=0.0),
         bigain.ToMe(ratio=0.0),
         bigain.SiTo(ratio=0.0),
         bigain.ToDo(factor=1),

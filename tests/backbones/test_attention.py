@@ -111,15 +111,18 @@ def test_merging_is_attention_over_group_means(families, forward, size_aware, qu
         torch.testing.assert_close(seen.outputs[0][row : row + 1], expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("size_bias", ["mask", "channel"])
 @pytest.mark.parametrize("queries", ["merged", "full"])
-def test_size_aware_attention_is_exact_where_a_groups_tokens_are_identical(families, forward, queries):
+def test_size_aware_attention_is_exact_where_a_groups_tokens_are_identical(families, forward, queries, size_bias):
     model = families["dit"].build(num_layers=1)
     attention, grid = model.transformer_blocks[0].attn1, Grid(8, 8)
     cells = torch.randn(2, 4, 4, 16, generator=torch.Generator().manual_seed(0))
     x = cells.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2).reshape(2, 64, 16)  # 2x2 cells of equal tokens
     seen = Recorder(attention)
     model.transformer_blocks[0].norm1.register_forward_hook(lambda module, args, output: (x, *output[1:]))
-    method = bigain.AdaptiveBlockMerging(ratio=0.75, size_aware=True, queries=queries, features="attention")
+    method = bigain.AdaptiveBlockMerging(
+        ratio=0.75, size_aware=True, size_bias=size_bias, queries=queries, features="attention"
+    )
     bigain.apply(model, method)
     forward(model, families["dit"].inputs())
     with torch.no_grad():

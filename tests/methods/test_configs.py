@@ -7,7 +7,7 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bigain
@@ -31,6 +31,20 @@ from bigain.operators.grid import Grid
         (lambda: bigain.ToMe(operator="median"), "operator must be one of"),
         (lambda: bigain.ToMe(queries="half"), "queries must be one of"),
         (lambda: bigain.ToMe(features="none"), "features must be one of"),
+        (lambda: bigain.ToMe(size_aware=True, size_bias="both"), "size_bias must be one of"),
+        (lambda: bigain.ToMe(size_bias="channel"), "size_bias='channel' is a form of size_aware"),
+        (lambda: bigain.ToMe(gate=-0.1), "gate must be finite and at least 0, not -0.1"),
+        (lambda: bigain.LaplacianMerging(gate=math.nan), "gate must be finite and at least 0, not nan"),
+        (lambda: bigain.LaplacianMerging(gate=math.inf), "gate must be finite and at least 0, not inf"),
+        (lambda: bigain.LaplacianMerging(protect=1.0), r"protect must lie in \[0, 1\), not 1.0"),
+        (lambda: bigain.ToMe(protect=math.nan), r"protect must lie in \[0, 1\), not nan"),
+        (lambda: bigain.ToMe(window=3), r"window must be a positive multiple of the cell's sides \(2, 2\), or None"),
+        (lambda: bigain.ToMe(cell=(2, 4), window=6), "window must be a positive multiple.*not 6"),
+        (lambda: bigain.ToMe(window=0), "window must be a positive multiple.*not 0"),
+        (lambda: bigain.ToMe(window=4.0), "window must be a positive multiple.*not 4.0"),
+        (lambda: bigain.QuadtreeMerging(depth=0), "depth must be a whole number from 1, not 0"),
+        (lambda: bigain.QuadtreeMerging(depth=1.5), "depth must be a whole number from 1, not 1.5"),
+        (lambda: bigain.QuadtreeMerging(cell=(4, 4)), r"cell must be \(2, 2\) in a quadtree.*not \(4, 4\)"),
         (lambda: bigain.ToMe(destinations="last"), "destinations must be one of"),
         (lambda: bigain.ToMe(redraw="never"), "redraw must be one of"),
         (lambda: bigain.ToMe(queries="full", locations=("self_attention", "mlp")), "keys and values of self-attention"),
@@ -88,6 +102,20 @@ def test_every_preset_reads_and_writes(name):
                 ),
             ),
         ),
+        ("quadtree-0.7", (bigain.QuadtreeMerging(ratio=0.7),)),
+        ("quadtree:ratio=0.9,depth=4", (bigain.QuadtreeMerging(ratio=0.9, depth=4),)),
+        (
+            "tome:ratio=0.5,size_aware=true,size_bias=channel,score=l2_norm,gate=0.3,window=none,destinations=offset",
+            (
+                bigain.ToMe(
+                    ratio=0.5, size_aware=True, size_bias="channel", score="l2_norm", gate=0.3, destinations="offset"
+                ),
+            ),
+        ),
+        (
+            "lgtm:ratio=0.4,protect=0.25,window=8,destinations=highest",
+            (bigain.LaplacianMerging(ratio=0.4, protect=0.25, window=8, destinations="highest"),),
+        ),
         (
             "sito:ratio=0.3,locations=self_attention/mlp + avgpool-4",
             (bigain.SiTo(ratio=0.3, locations=("self_attention", "mlp")), bigain.AveragePooling(factor=4)),
@@ -99,6 +127,7 @@ def test_parse_reads_what_spec_writes(text, methods):
     assert parse(spec(methods)) == methods
 
 
+@settings(deadline=None)
 @given(ratio=st.floats(0, 0.99), low=st.floats(-2, 2), high=st.floats(-2, 2))
 def test_numbers_survive_the_round_trip(ratio, low, high):
     methods = (bigain.ToMe(ratio=ratio), bigain.InterpolateExtrapolateKV(alpha=bigain.Linear(low, high)))
@@ -117,6 +146,8 @@ def test_numbers_survive_the_round_trip(ratio, low, high):
         ("tome:cell=2", "cell must be two whole numbers"),
         ("tome:cached=maybe", "tome:cached cannot be 'maybe'"),
         ("tome:ratio=0.5,ratio=0.6", "given twice"),
+        ("tome:window=big", "tome:window cannot be 'big': give a multiple of the cell's sides, or none"),
+        ("lgtm:gate=much", "lgtm:gate cannot be 'much': give a number from 0"),
         ("iekvd:alpha=0.8>", "iekvd:alpha cannot be '0.8>': give a number or a schedule"),
         ("lgtm-1.5", r"ratio must lie in \[0, 1\)"),
         ("", "unknown method"),
@@ -133,7 +164,7 @@ def test_a_linear_schedule_meets_its_ends_and_holds_beyond():
     torch.testing.assert_close(values, torch.tensor([0.8, 1.2, 0.8, 1.2]))
 
 
-@pytest.mark.parametrize("name", ["lgtm", "tome", "abm", "sito"])
+@pytest.mark.parametrize("name", ["lgtm", "tome", "abm", "quadtree", "sito"])
 @pytest.mark.parametrize("ratio", [0.29, 0.3, 0.5, 0.7])
 @pytest.mark.parametrize("grid", [Grid(10, 10), Grid(16, 16), Grid(13, 18)])
 def test_merging_takes_the_tokens_that_the_ratio_asks_for(name, ratio, grid):
@@ -146,6 +177,73 @@ def test_merging_takes_the_tokens_that_the_ratio_asks_for(name, ratio, grid):
         return
     merged = grid.tokens - method.assign(x, Context(grid)).groups
     assert merged == (wanted // 3 * 3 if name == "abm" else wanted)
+
+
+def test_the_limit_of_a_quadtree_is_one_token_per_largest_block():
+    grid = Grid(13, 18)
+    x = torch.randn(1, grid.tokens, 8, generator=torch.Generator().manual_seed(0))
+    assert bigain.QuadtreeMerging(ratio=0.97).assign(x, Context(grid)).groups == 234 - math.floor(0.97 * 234)
+    limit = (
+        r"merge 229 of the 234 tokens of a 13x18 grid, but a quadtree of depth 3 allows at most 228, a ratio of 0\.9"
+    )
+    with pytest.raises(ValueError, match=limit):
+        bigain.QuadtreeMerging(ratio=0.98).assign(x, Context(grid))
+
+
+@pytest.mark.parametrize("method", [bigain.LaplacianMerging, bigain.ToMe])
+def test_the_gate_lets_smooth_sources_merge_first_and_protection_keeps_detail(method):
+    grid = Grid(8, 8)
+    x = torch.randn(2, 64, 8, generator=torch.Generator().manual_seed(0))
+    scores = method().scores(x, Context(grid))
+
+    def merged(**settings):
+        assignment = method(**{"ratio": 0.25} | settings).assign(x, Context(grid))
+        going = torch.ones_like(scores, dtype=torch.bool)
+        for row in range(2):
+            going[row, assignment.kept[row]] = False
+        return going
+
+    plain, gated, hard = merged(), merged(gate=0.3), merged(gate=100.0)
+    assert torch.equal(plain, merged(gate=0.0, protect=0.0))
+    assert scores[plain].mean() > scores[gated].mean() > scores[hard].mean()
+    every = merged(ratio=0.75)  # the sources
+    for row in range(2):
+        lowest = scores[row][every[row]].sort().values
+        assert scores[row][hard[row]].max() == lowest[15]  # the gate outweighs every similarity
+        protected = merged(ratio=0.375, protect=0.5)[row]
+        assert scores[row][protected].max() <= lowest[23]  # all 24 of the 48 that may
+
+
+def test_protection_lowers_the_limit_that_the_error_names():
+    x, grid = torch.randn(1, 64, 8, generator=torch.Generator().manual_seed(0)), Grid(8, 8)
+    method = bigain.LaplacianMerging(ratio=0.5, protect=0.5)
+    assert method.limit(grid) == 24
+    words = r"but cells of 2x2 allow, with protect=0\.5, at most 24, a ratio of 0\.375"
+    with pytest.raises(ValueError, match=words):
+        method.assign(x, Context(grid))
+
+
+def test_offset_destinations_visit_all_places_over_the_layers():
+    grid = Grid(5, 6)  # the last row of cells is partial
+    x = torch.randn(1, 30, 8, generator=torch.Generator().manual_seed(0))
+    method = bigain.ToMe(ratio=0.7, destinations="offset")
+    kept = [sorted(method.assign(x, Context(grid, layer=layer)).kept[0].tolist()) for layer in range(8)]
+    assert kept[:4] == kept[4:]
+    assert kept[0] == [0, 2, 4, 12, 14, 16, 24, 26, 28]
+    assert kept[1] == [7, 9, 11, 19, 21, 23, 25, 27, 29]
+    assert kept[2] == [1, 3, 5, 13, 15, 17, 25, 27, 29]
+    assert kept[3] == [6, 8, 10, 18, 20, 22, 24, 26, 28]
+
+
+def test_windows_cost_less_to_match():
+    grid = Grid(32, 32)
+    assert bigain.ToMe().matching_flops(grid, 64) == 2 * 768 * 256 * 64
+    assert bigain.ToMe(window=8).matching_flops(grid, 64) == 2 * 16 * 48 * 16 * 64
+    x = torch.randn(1, 1024, 8, generator=torch.Generator().manual_seed(0))
+    assignment = bigain.LaplacianMerging(ratio=0.75, window=4).assign(x, Context(grid))
+    token, end = torch.arange(1024), assignment.kept[0][assignment.index[0]]
+    assert torch.equal(token // 32 // 4, end // 32 // 4)
+    assert torch.equal(token % 32 // 4, end % 32 // 4)
 
 
 def test_sito_drops_the_most_replaceable_tokens():

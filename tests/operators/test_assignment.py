@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bigain.operators.assignment import MODES, Assignment, group_sizes, key_bias, merge, merged_bounds, unmerge
+from bigain.operators.assignment import (
+    MODES,
+    Assignment,
+    by_representative,
+    group_sizes,
+    key_bias,
+    merge,
+    merged_bounds,
+    unmerge,
+)
 
 seeds = st.integers(0, 2**31)
 batches = st.integers(1, 3)
@@ -173,3 +182,10 @@ def test_bad_inputs_are_named() -> None:
 def test_merged_outside_of_its_limit_is_named(merged: int | Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         merged_bounds(merged, 2, 7)
+
+
+def test_tokens_that_one_token_stands_for_are_a_group() -> None:
+    assignment = by_representative(torch.tensor([[0, 0, 2, 2, 0], [0, 3, 2, 3, 4]]), 4, padded=True)
+    assert assignment.index.tolist() == [[0, 0, 1, 1, 0], [0, 2, 1, 2, 3]]
+    assert assignment.kept.tolist() == [[0, 2, 0, 0], [0, 2, 3, 4]]
+    assert group_sizes(assignment).tolist() == [[3, 2, 0, 0], [1, 1, 2, 1]]

@@ -10,6 +10,8 @@ from bigain.operators.assignment import MODES, key_bias, merge, unmerge
 from bigain.operators.frequency import SCORES, score
 from bigain.operators.grid import Grid
 from bigain.operators.pooling import average, band_select, interpolate_extrapolate, nearest
+from bigain.operators.quadtree import merge_quadtree
+from bigain.operators.windows import Windows
 
 GRID, CELL = Grid(7, 9), (2, 2)
 
@@ -47,6 +49,24 @@ def test_matching_merging_and_unmerging_compile() -> None:
         return results
 
     assert_compiles(merged, tokens(), torch.tensor([4, 9]))
+
+
+def test_gated_matching_within_windows_compiles() -> None:
+    def merged(x: Tensor) -> list[Tensor]:
+        destinations = matching.destinations_at(GRID, CELL, (1, 1), x.shape[0], x.device)
+        detail, windows = score(x, GRID, "laplacian_l1"), Windows(GRID, CELL, 4)
+        gated = matching.match(x, destinations, 20, score=detail, gate=0.3, protected=9, windows=windows)
+        return [unmerge(merge(x, gated), gated)]
+
+    assert_compiles(merged, tokens())
+
+
+def test_quadtree_merging_compiles() -> None:
+    def merged(x: Tensor) -> list[Tensor]:
+        assignments = [merge_quadtree(x, GRID, depth, 31) for depth in (1, 3)]
+        return [unmerge(merge(x, assignment), assignment) for assignment in assignments]
+
+    assert_compiles(merged, tokens())
 
 
 def test_block_merging_compiles() -> None:

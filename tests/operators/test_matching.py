@@ -13,11 +13,13 @@ from torch import Tensor
 from bigain.operators.assignment import Assignment, group_sizes, merge, unmerge
 from bigain.operators.grid import Grid, cell_count, cell_index
 from bigain.operators.matching import (
+    destinations_at,
     destinations_by_score,
     destinations_first,
     limit,
     match,
     mix_keys,
+    places_farthest_first,
     random_scores,
     recover_most_similar,
 )
@@ -167,6 +169,87 @@ def test_merging_the_limit_leaves_one_token_per_cell() -> None:
     assignment = match(x, destinations, limit(grid, cell))
     assert torch.equal(assignment.kept, destinations)
     assert group_sizes(assignment).sum(1).tolist() == [35.0, 35.0]
+
+
+@settings(max_examples=15, deadline=None)
+@given(seeds, batches, grids, cells, st.sampled_from([0.0, 0.3, 2.0]), st.data())
+def test_gated_matching_agrees_with_a_loop(
+    seed: int, batch: int, grid: Grid, cell: Cell, gate: float, data: st.DataObject
+) -> None:
+    x = tokens(seed, batch, grid.tokens)
+    score = (4 * x[..., 1]).round()  # with ties
+    destinations = destinations_by_score(x[..., 0], grid, cell)
+    protected = data.draw(st.integers(0, limit(grid, cell)))
+    most = limit(grid, cell) - protected
+    counts = data.draw(st.lists(st.integers(0, most), min_size=batch, max_size=batch))
+    assignment = match(x, destinations, torch.tensor(counts), score=score, gate=gate, protected=protected)
+    for row in range(batch):
+        places = destinations[row].tolist()
+        sources = [token for token in range(grid.tokens) if token not in places]
+        by_score = sorted(sources, key=lambda token: float(score[row, token]))
+        similarity = cosines(x[row])
+        best = {source: max(places, key=lambda other: similarity[source][other]) for source in sources}
+        value = {
+            source: similarity[source][best[source]] - gate * rank / max(len(sources) - 1, 1)
+            for rank, source in enumerate(by_score)
+        }
+        free = [source for source in sources if source in by_score[: len(sources) - protected]]
+        going = sorted(free, key=lambda source: -value[source])[: counts[row]]
+        stands_for = {token: best[token] if token in going else token for token in range(grid.tokens)}
+        assert {t: int(assignment.kept[row, assignment.index[row, t]]) for t in range(grid.tokens)} == stands_for
+
+
+def test_no_gate_changes_no_bit() -> None:
+    x = tokens(13, 2, 63).float()
+    destinations = destinations_first(Grid(7, 9), (2, 2), 2)
+    plain, idle = match(x, destinations, 30), match(x, destinations, 30, score=x[..., 0], gate=0.0, protected=0)
+    assert torch.equal(plain.index, idle.index)
+    assert torch.equal(plain.kept, idle.kept)
+
+
+def test_a_gate_needs_a_score_and_protection_lowers_the_limit() -> None:
+    x, destinations = torch.ones(2, 12, 3), destinations_first(Grid(3, 4), (2, 2), 2)
+    with pytest.raises(ValueError, match=r"gate and protected need a score of shape \(2, 12\), got none"):
+        match(x, destinations, 1, gate=0.1)
+    with pytest.raises(ValueError, match=r"gate and protected need a score of shape \(2, 12\), got shape \(2, 8\)"):
+        match(x, destinations, 1, protected=1, score=x[:, :8, 0])
+    with pytest.raises(ValueError, match=r"merged must lie in \[0, 5\], the most that can merge here, got 6"):
+        match(x, destinations, 6, protected=3, score=x[..., 0])
+    with pytest.raises(ValueError, match=r"protected must lie in \[0, 8\], the number of sources, got 9"):
+        match(x, destinations, 0, protected=9, score=x[..., 0])
+
+
+@settings(max_examples=25, deadline=None)
+@given(grids, cells)
+def test_a_place_is_taken_in_every_cell_that_has_it_and_else_the_nearest(grid: Grid, cell: Cell) -> None:
+    cell_of = cell_index(grid, cell).tolist()
+    seen = set()
+    for place in places_farthest_first(cell):
+        found = destinations_at(grid, cell, place, 2)
+        assert found.shape == (2, cell_count(grid, cell))
+        for number, token in enumerate(found[1].tolist()):
+            members = [t for t in range(grid.tokens) if cell_of[t] == number]
+            first = members[0]
+
+            def distance(t: int, first: int = first, place: tuple[int, int] = place) -> int:
+                row, column = t // grid.width - first // grid.width, t % grid.width - first % grid.width
+                return (row - place[0]) ** 2 + (column - place[1]) ** 2
+
+            assert token in members
+            assert distance(token) == min(map(distance, members))
+            seen.add(token)
+    assert seen == set(range(grid.tokens))
+
+
+def test_places_go_to_the_farthest_first() -> None:
+    assert places_farthest_first((2, 2)) == ((0, 0), (1, 1), (0, 1), (1, 0))
+    assert places_farthest_first((1, 4)) == ((0, 0), (0, 3), (0, 1), (0, 2))
+    for cell in ((1, 1), (2, 3), (4, 4)):
+        assert sorted(places_farthest_first(cell)) == [
+            (row, column) for row in range(cell[0]) for column in range(cell[1])
+        ]
+    with pytest.raises(ValueError, match=r"place must lie in a cell of 2 x 2, got \(0, 2\)"):
+        destinations_at(Grid(4, 4), (2, 2), (0, 2), 1)
 
 
 def test_equal_similarities_merge_in_raster_order() -> None:

@@ -26,7 +26,7 @@ def look(denoiser: ClassConditional, method: str, image: torch.Tensor, **changes
     return inspect_method(denoiser, method, image, "glyphs-test-000000", **options)
 
 
-@pytest.mark.parametrize("method", ["lgtm-0.5", "tome:ratio=0.5,destinations=random", "sito-0.5"])
+@pytest.mark.parametrize("method", ["lgtm-0.5", "quadtree-0.5", "tome:ratio=0.5,destinations=random", "sito-0.5"])
 def test_half_of_the_tokens_merge_into_one_destination_per_cell(
     denoiser: ClassConditional, image: torch.Tensor, method: str
 ) -> None:

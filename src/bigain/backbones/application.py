@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from diffusers.hooks import HookRegistry
+from diffusers.hooks import HookRegistry, ModelHook
 from diffusers.models.attention import BasicTransformerBlock
 from torch import Tensor, nn
 
@@ -20,6 +20,7 @@ from bigain.backbones.hooks import (
     check_attention,
     check_not_fused,
 )
+from bigain.backbones.size_channel import SizeChannel, check_channel
 from bigain.backbones.state import Plan, Session
 from bigain.backbones.summary import Summary, summarise
 from bigain.methods import Method, TokenDownsampling, TokenMerging, parse, spec
@@ -164,11 +165,14 @@ def _plan(methods: tuple[Method, ...]) -> Plan:
 
 def _check_layers(where: Layout, plan: Plan) -> None:
     takes_sources = plan.downsampling is not None or (plan.merging is not None and plan.merging.queries == "full")
+    by_channel = plan.merging if plan.merging is not None and plan.merging.size_bias == "channel" else None
     for layer in where.layers:
         if layer.level in plan.levels():
             check_attention(layer.block.attn1, f"{layer.name}.attn1")
             if takes_sources:
                 check_not_fused(layer.block.attn1, f"{layer.name}.attn1")
+            if by_channel and layer.level in by_channel.levels:
+                check_channel(layer.block.attn1, f"{layer.name}.attn1")
 
 
 def _register(where: Layout, session: Session) -> list[tuple[str, BlockHook, BasicTransformerBlock]]:
@@ -179,7 +183,12 @@ def _register(where: Layout, session: Session) -> list[tuple[str, BlockHook, Bas
             continue
         hook = BlockHook(session, block, number, layer.level)
         _attach(block, hook, NAME)
-        _attach(block.attn1, AttentionHook(hook, f"{name}.attn1"), NAME)
+        channel = None
+        if hook.merging is not None and hook.merging.size_bias == "channel":
+            channel = SizeChannel(session, block.attn1, f"{name}.attn1")
+            for module, widening in channel.hooks():
+                _attach(module, widening, NAME)
+        _attach(block.attn1, AttentionHook(hook, f"{name}.attn1", channel), NAME)
         if block.attn2 is not None:
             _attach(block.attn2, AttentionHook(hook, f"{name}.attn2"), NAME)
         _attach(block.ff, MLPHook(hook, f"{name}.ff"), NAME)
@@ -192,5 +201,5 @@ def _register(where: Layout, session: Session) -> list[tuple[str, BlockHook, Bas
     return blocks
 
 
-def _attach(module: nn.Module, hook: BlockHook | AttentionHook | MLPHook | GridHook | RootHook, name: str) -> None:
+def _attach(module: nn.Module, hook: ModelHook, name: str) -> None:
     HookRegistry.check_if_exists_or_initialize(module).register_hook(hook, name)

@@ -14,6 +14,7 @@ from diffusers.hooks import ModelHook
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
+from bigain.backbones.size_channel import SizeChannel
 from bigain.backbones.state import Forward, Session
 from bigain.methods.base import Location
 from bigain.operators.assignment import Assignment, key_bias, merge, unmerge
@@ -111,6 +112,7 @@ class BlockHook(ModelHook):
         # Token counts of the latest forward, for the summary; written, never read, by the hooks.
         self.grid: Grid | None = None
         self.queries = self.keys = self.cross_queries = self.cross_keys = self.mlp_tokens = 0
+        self.extra_channels = 0  # of all heads of the self-attention together
         self.assigned = False
 
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -160,10 +162,11 @@ def _acts(method: Any, level: int) -> bool:
 class AttentionHook(ModelHook):
     """Merges tokens around an attention, or gives it pooled or merged keys and values."""
 
-    def __init__(self, block: BlockHook, name: str) -> None:
+    def __init__(self, block: BlockHook, name: str, channel: SizeChannel | None = None) -> None:
         super().__init__()
         self.block = block
         self.name = name
+        self.channel = channel
 
     def new_forward(
         self,
@@ -177,31 +180,53 @@ class AttentionHook(ModelHook):
         if encoder_hidden_states is not None:
             return self._cross(attend, hidden_states, encoder_hidden_states, attention_mask, kwargs)
         block = self.block
+        block.extra_channels = 0
         assignment = block.assignment(hidden_states, "self_attention")
         if assignment is None and block.downsampling is None:
             block.queries = block.keys = hidden_states.shape[1]
             return attend(hidden_states, attention_mask=attention_mask, **kwargs)
         if attention_mask is not None:
             raise ValueError(f"{self.name} was given an attention_mask over tokens, which compression cannot keep to")
-        queries, sources = hidden_states, None
+        queries, sources, bias = hidden_states, None, None
         if assignment is not None and block.merging is not None:
             merged = merge(hidden_states, assignment, block.merging.operator)
             bias = key_bias(assignment, block.merging.size_aware)
-            attention_mask = None if bias is None else bias.to(hidden_states.dtype)
             if block.merging.queries == "full":
                 sources = merged
             else:
                 queries = merged
         if block.downsampling is not None:
             sources = block.downsampling.pool(hidden_states, block.session.context(block.layer))
-            attention_mask = None
+            bias = None
             block.session.current().compressed = True
         if sources is not None:
             check_not_fused(module, self.name)
         block.queries = queries.shape[1]
         block.keys = queries.shape[1] if sources is None else sources.shape[1]
-        output = attend(queries, encoder_hidden_states=sources, attention_mask=attention_mask, **kwargs)
+        output = self._attend(attend, module, queries, sources, bias, kwargs)
         return output if assignment is None or queries is hidden_states else unmerge(output, assignment)
+
+    def _attend(
+        self,
+        attend: Any,
+        module: Attention,
+        queries: Tensor,
+        sources: Tensor | None,
+        bias: Tensor | None,
+        kwargs: dict[str, Any],
+    ) -> Tensor:
+        """Attention with a bias (B, 1, M) on its keys, by a mask or by the channel."""
+        if bias is None or self.channel is None:
+            mask = None if bias is None else bias.to(queries.dtype)
+            return attend(queries, encoder_hidden_states=sources, attention_mask=mask, **kwargs)
+        self.channel.check(module)
+        self.block.extra_channels = self.channel.extra
+        forward = self.block.session.current()
+        forward.key_bias = bias
+        try:
+            return attend(queries, encoder_hidden_states=sources, **kwargs)
+        finally:
+            forward.key_bias = None
 
     def _cross(
         self,

@@ -40,6 +40,7 @@ class Forward:
     grid: Grid | None = None
     features: Tensor | None = None  # tokens that the current block's assignment is made from
     assignment: Assignment | None = None  # of the current block
+    key_bias: Tensor | None = None  # (B, 1, M), what the attention in progress adds to its logits by a channel
     cached: dict[int, Assignment] = field(default_factory=dict)  # by level
     compressed: bool = False
 

@@ -54,6 +54,8 @@ class TokenMerging:
         locations: where tokens are merged; self-attention always is (BiGain, table 6).
         operator: how a group becomes one token: "mean", "mlerp" (mean direction, largest norm) or "prune".
         size_aware: proportional attention (ToMe, arXiv 2210.09461): log group size is added to the keys' logits.
+        size_bias: how it is added: by a "mask", which works everywhere but keeps PyTorch from its flash kernel; or by
+            one more "channel" of queries and keys, where the model's attention is plain.
         queries: "merged", or "full" to merge K and V only, so that there is nothing to un-merge.
         cached: compute the assignment in a level's first block and reuse it for the rest of the forward.
         features: which tokens are scored and matched: the "block"'s input, or what the "attention" sees after the norm.
@@ -70,6 +72,7 @@ class TokenMerging:
     locations: tuple[Location, ...] = ("self_attention",)
     operator: Literal["mean", "mlerp", "prune"] = "mean"
     size_aware: bool = False
+    size_bias: Literal["mask", "channel"] = "mask"
     queries: Literal["merged", "full"] = "merged"
     cached: bool = False
     features: Literal["block", "attention"] = "block"
@@ -90,6 +93,9 @@ class TokenMerging:
         check_choice("operator", self.operator, OPERATORS)
         check_choice("queries", self.queries, ("merged", "full"))
         check_choice("features", self.features, ("block", "attention"))
+        check_choice("size_bias", self.size_bias, ("mask", "channel"))
+        if self.size_bias == "channel" and not self.size_aware:
+            raise ValueError("size_bias='channel' is a form of size_aware, which must then be True, not False")
         if self.queries == "full" and self.locations != ("self_attention",):
             raise ValueError(
                 f"queries='full' merges the keys and values of self-attention alone, so locations must be "
@@ -105,6 +111,11 @@ class TokenMerging:
     def is_scheduled(self) -> bool:
         """Whether the number of tokens depends on the timestep."""
         return isinstance(self.ratio, Linear)
+
+    @property
+    def _limited_by(self) -> str:
+        """What allows at most the limit, and the verb, for the error."""
+        return f"cells of {self.cell[0]}x{self.cell[1]} allow"
 
     def limit(self, grid: Grid) -> int:
         """Most tokens that can be merged away on ``grid``."""
@@ -126,15 +137,15 @@ class TokenMerging:
         """How many tokens to merge away: one number, or int64 (B,) where the ratio is scheduled.
 
         Raises:
-            ValueError: if the ratio asks for more than the cells allow; names the limit.
+            ValueError: if the ratio asks for more than the method allows; names the limit.
         """
         tokens, limit = context.grid.tokens, self.limit(context.grid)
         highest = self.most_merged(context.grid)
         if highest > limit:
             raise ValueError(
                 f"ratio {self.ratio} asks to merge {highest} of the {tokens} tokens of a "
-                f"{context.grid.height}x{context.grid.width} grid, but cells of {self.cell[0]}x{self.cell[1]} allow "
-                f"at most {limit}, a ratio of {math.floor(limit / tokens * 1e4) / 1e4:g}"
+                f"{context.grid.height}x{context.grid.width} grid, but {self._limited_by} at most {limit}, "
+                f"a ratio of {math.floor(limit / tokens * 1e4) / 1e4:g}"
             )
         ratio = resolve(self.ratio, context.timestep, "ratio")
         if isinstance(ratio, Tensor):

@@ -11,6 +11,7 @@ from bigain.methods.adaptive_block_merging import AdaptiveBlockMerging
 from bigain.methods.base import TokenDownsampling, TokenMerging
 from bigain.methods.kv_downsampling import AveragePooling, InterpolateExtrapolateKV, ToDo
 from bigain.methods.laplacian_merging import LaplacianMerging
+from bigain.methods.quadtree_merging import QuadtreeMerging
 from bigain.methods.schedules import Linear
 from bigain.methods.sito import SiTo
 from bigain.methods.tome import ToMe
@@ -19,7 +20,16 @@ Method = TokenMerging | TokenDownsampling
 
 METHODS: dict[str, type[TokenMerging] | type[TokenDownsampling]] = {
     method.name: method
-    for method in (LaplacianMerging, AdaptiveBlockMerging, ToMe, SiTo, InterpolateExtrapolateKV, ToDo, AveragePooling)
+    for method in (
+        LaplacianMerging,
+        AdaptiveBlockMerging,
+        QuadtreeMerging,
+        ToMe,
+        SiTo,
+        InterpolateExtrapolateKV,
+        ToDo,
+        AveragePooling,
+    )
 }
 _STRENGTHS = {TokenMerging: ("ratio", ("0.3", "0.5", "0.7")), TokenDownsampling: ("factor", ("2", "3", "4"))}
 
@@ -115,6 +125,10 @@ _EXPECTED = {
     "factor": "give a whole number from 1",
     "cell": "give height x width, such as 2x2",
     "levels": "give whole numbers from 1, such as 1 or 1/2",
+    "gate": "give a number from 0",
+    "protect": "give a number in [0, 1)",
+    "window": "give a multiple of the cell's sides, or none",
+    "depth": "give a whole number from 1",
 }
 
 

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from bigain.operators.grid import flat_rows, gather_tokens
+from bigain.operators.grid import flat_rows, gather_tokens, pack
 
 Mode = Literal["mean", "mlerp", "prune"]
 MODES: tuple[str, ...] = get_args(Mode)
@@ -57,6 +57,23 @@ class Assignment:
     def groups(self) -> int:
         """Number of groups, M: tokens after merging."""
         return self.kept.shape[1]
+
+
+def by_representative(stands_for: Tensor, groups: int, padded: bool) -> Assignment:
+    """The assignment in which tokens that are stood for by the same token are one group.
+
+    Args:
+        stands_for: (B, N) int64 token indices, of which each that occurs stands for itself too.
+        groups: how many tokens stand for themselves in the row that has the most, M.
+        padded: whether there are rows that have fewer.
+
+    Returns:
+        An assignment whose groups are in raster order of the tokens that stand for them.
+    """
+    every = torch.arange(stands_for.shape[1], device=stands_for.device).expand_as(stands_for)
+    keep = stands_for == every
+    index = (keep.cumsum(1) - 1).gather(1, stands_for)
+    return Assignment(index, pack(every, keep, groups, every[:, :1]), padded)
 
 
 def group_sizes(assignment: Assignment) -> Tensor:

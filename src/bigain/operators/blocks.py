@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from bigain.operators.assignment import Assignment, merged_bounds
+from bigain.operators.assignment import Assignment, by_representative, merged_bounds
 from bigain.operators.grid import (
     Cell,
     Grid,
@@ -22,7 +22,6 @@ from bigain.operators.grid import (
     cells_shape,
     check_cell,
     full_cell_count,
-    pack,
     to_cells,
 )
 
@@ -134,13 +133,9 @@ def _full_cells(grid: Grid, cell: Cell, device: torch.device) -> Tensor:
 
 def _assemble(merges: Tensor, grid: Grid, cell: Cell, least: int, most: int) -> Assignment:
     """Merge the cells where ``merges`` (B, cells) is true: between ``least`` and ``most`` of them in a row."""
-    batch = merges.shape[0]
     groups = grid.tokens - least * (cell[0] * cell[1] - 1)
     cells = cell_index(grid, cell, merges.device)
     every = torch.arange(grid.tokens, device=merges.device)
     top_left = to_cells(every[None], grid, cell, 0)[0, :, 0]
     stands_for = torch.where(merges.index_select(1, cells), top_left.index_select(0, cells), every)  # (B, N)
-    keep = stands_for == every
-    index = (keep.cumsum(1) - 1).gather(1, stands_for)
-    every = every.expand(batch, -1)
-    return Assignment(index, pack(every, keep, groups, every[:, :1]), least < most)
+    return by_representative(stands_for, groups, least < most)

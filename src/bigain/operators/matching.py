@@ -26,6 +26,7 @@ from bigain.operators.grid import (
     pack,
     to_cells,
 )
+from bigain.operators.windows import Windows, best_in_windows
 
 _MASK = 0xFFFFFFFF
 
@@ -41,10 +42,44 @@ def destinations_first(grid: Grid, cell: Cell, batch: int, device: torch.device 
     Returns:
         (B, D) int64 token indices in cell order, D = cell_count; the rows share memory.
     """
+    return destinations_at(grid, cell, (0, 0), batch, device)
+
+
+def destinations_at(
+    grid: Grid, cell: Cell, place: tuple[int, int], batch: int, device: torch.device | str | None = None
+) -> Tensor:
+    """The token at one place of every cell as its destination; of a partial cell the nearest token that it has.
+
+    Args:
+        place: row and column within the cell, such as one of :func:`places_farthest_first`.
+
+    Returns:
+        (B, D) int64 token indices in cell order, D = cell_count; the rows share memory.
+
+    Raises:
+        ValueError: if the place lies outside of the cell.
+    """
     sy, sx = check_cell(cell)
-    row = torch.arange(0, grid.height, sy, device=device)
-    column = torch.arange(0, grid.width, sx, device=device)
+    if not (0 <= place[0] < sy and 0 <= place[1] < sx):
+        raise ValueError(f"place must lie in a cell of {sy} x {sx}, got {place!r}")
+    row = (torch.arange(0, grid.height, sy, device=device) + place[0]).clamp(max=grid.height - 1)
+    column = (torch.arange(0, grid.width, sx, device=device) + place[1]).clamp(max=grid.width - 1)
     return (row[:, None] * grid.width + column[None, :]).reshape(1, -1).expand(batch, -1)
+
+
+def places_farthest_first(cell: Cell) -> tuple[tuple[int, int], ...]:
+    """All places of a cell, each as far as can be from those before it; on ties the first in raster order.
+
+    Returns:
+        sy * sx pairs (row, column), the first of them (0, 0). Of 2 x 2: top-left, bottom-right, top-right, bottom-left.
+    """
+    sy, sx = check_cell(cell)
+    left = [(row, column) for row in range(sy) for column in range(sx)]
+    order = [left.pop(0)]
+    while left:
+        distances = [min((row - y) ** 2 + (column - x) ** 2 for y, x in order) for row, column in left]
+        order.append(left.pop(distances.index(max(distances))))
+    return tuple(order)
 
 
 def destinations_by_score(score: Tensor, grid: Grid, cell: Cell, lowest: bool = True) -> Tensor:
@@ -111,14 +146,29 @@ def random_scores(keys: Tensor, tokens: int) -> Tensor:
     return (hashed >> 8).to(torch.float32) * 2.0**-24
 
 
-def match(features: Tensor, destinations: Tensor, merged: int | Tensor) -> Assignment:
+def match(
+    features: Tensor,
+    destinations: Tensor,
+    merged: int | Tensor,
+    *,
+    score: Tensor | None = None,
+    gate: float = 0.0,
+    protected: int = 0,
+    windows: Windows | None = None,
+) -> Assignment:
     """Merge into the destinations the sources that are most similar to one.
 
     Args:
         features: (B, N, C), compared by cosine similarity in at least float32.
         destinations: (B, D) int64, distinct token indices per row.
-        merged: how many sources merge, r in [0, N - D]: an int for all rows, or a (B,) integer tensor with one r per
-            row, which synchronises with the device and does not compile.
+        merged: how many sources merge, r in [0, N - D - protected]: an int for all rows, or a (B,) integer tensor with
+            one r per row, which synchronises with the device and does not compile.
+        score: (B, N), high where there is detail; what ``gate`` and ``protected`` go by.
+        gate: which sources merge is decided by their best similarity - gate * the rank of their score among the row's
+            sources, from 0 (lowest) to 1 (highest), equal scores ranked in raster order. Where they merge is not.
+        protected: how many sources of each row, those of highest score, never merge.
+        windows: compare sources with the destinations of their own window alone. The destinations must then be one per
+            cell, in cell order. Which sources merge is decided over the whole grid nonetheless.
 
     Returns:
         An assignment to M = N - r groups (r the least of the rows): first the sources that did not merge, in raster
@@ -126,14 +176,19 @@ def match(features: Tensor, destinations: Tensor, merged: int | Tensor) -> Assig
         empty groups between the two.
 
     Raises:
-        ValueError: if the shapes disagree, or ``merged`` lies outside of [0, N - D].
+        ValueError: if the shapes disagree, ``merged`` lies outside of its range, or the score is missing.
     """
-    least, most = _bounds(features, destinations, merged)
+    least, most = _bounds(features, destinations, merged, protected)
     sources = _sources(destinations, features.shape[1])
     if most == 0:
         return _assemble(sources, destinations, torch.zeros_like(sources, dtype=torch.bool), sources, 0, False)
     unit = _normalised(features)
-    similarity, place = _best(gather_tokens(unit, sources), gather_tokens(unit, destinations))
+    if windows is None:
+        similarity, place = _best(gather_tokens(unit, sources), gather_tokens(unit, destinations))
+    else:
+        similarity, place = best_in_windows(unit, sources, destinations, windows)
+    if gate or protected:
+        similarity = _gated(similarity, _ranks(score, sources, features), gate, protected)
     merges = _select(_order(similarity, most), merged, sources.shape[1])
     unmerged = sources.shape[1] - least
     return _assemble(sources, destinations, merges, place + unmerged, least, least < most)
@@ -167,7 +222,7 @@ def recover_most_similar(features: Tensor, destinations: Tensor, merged: int | T
     return _assemble(sources, destinations, merges, group, least, least < most)
 
 
-def _bounds(features: Tensor, destinations: Tensor, merged: int | Tensor) -> tuple[int, int]:
+def _bounds(features: Tensor, destinations: Tensor, merged: int | Tensor, protected: int = 0) -> tuple[int, int]:
     """The least and the most that any row merges, once everything about the arguments is checked."""
     if features.dim() != 3:
         raise ValueError(f"features must be (B, N, C), got shape {tuple(features.shape)}")
@@ -177,7 +232,10 @@ def _bounds(features: Tensor, destinations: Tensor, merged: int | Tensor) -> tup
             f"destinations must be (B, D) with B = {batch} and D in [1, {tokens}], "
             f"got shape {tuple(destinations.shape)}"
         )
-    return merged_bounds(merged, batch, tokens - destinations.shape[1])
+    sources = tokens - destinations.shape[1]
+    if not 0 <= protected <= sources:
+        raise ValueError(f"protected must lie in [0, {sources}], the number of sources, got {protected}")
+    return merged_bounds(merged, batch, sources - protected)
 
 
 def _sources(destinations: Tensor, tokens: int) -> Tensor:
@@ -200,6 +258,23 @@ def _best(tokens: Tensor, candidates: Tensor, excluded: Tensor | None = None) ->
         similarity = similarity.masked_fill(excluded[:, None], -torch.inf)
     best = similarity.max(dim=2)
     return best.values, best.indices
+
+
+def _ranks(score: Tensor | None, sources: Tensor, features: Tensor) -> Tensor:
+    """The rank of each source by its score, 0 the lowest, on ties in raster order: (B, S) int64."""
+    if score is None or score.shape != features.shape[:2]:
+        found = "none" if score is None else f"shape {tuple(score.shape)}"
+        raise ValueError(f"gate and protected need a score of shape {tuple(features.shape[:2])}, got {found}")
+    order = score.gather(1, sources).argsort(dim=1, stable=True)
+    ranks = torch.arange(order.shape[1], device=order.device).expand_as(order)
+    return torch.zeros_like(order).scatter(1, order, ranks)
+
+
+def _gated(similarity: Tensor, ranks: Tensor, gate: float, protected: int) -> Tensor:
+    """Similarities (B, S) by which sources merge, lowered by their rank; -inf for the ``protected`` highest ranks."""
+    sources = ranks.shape[1]
+    gated = similarity - gate / max(sources - 1, 1) * ranks.to(similarity.dtype)
+    return gated.masked_fill(ranks >= sources - protected, -torch.inf)
 
 
 def _order(similarity: Tensor, count: int) -> Tensor:

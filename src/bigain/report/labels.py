@@ -9,6 +9,7 @@ from bigain.methods import InterpolateExtrapolateKV, Linear, Method, TokenMergin
 _NAMES = {
     "lgtm": "L-GTM",
     "abm": "ABM",
+    "quadtree": "Quadtree",
     "tome": "ToMe",
     "sito": "SiTo",
     "iekvd": "IE-KVD",
@@ -71,7 +72,8 @@ def _label(method: Method) -> Label:
     if isinstance(method, ToMe):
         settings.pop("destinations", None)
         settings.pop("redraw", None)
-        words.append("first of the cell" if method.destinations == "first" else f"random per {method.redraw}")
+        kinds = {"first": "first of the cell", "random": f"random per {method.redraw}", "offset": "offset by layer"}
+        words.append(kinds[method.destinations])
     if isinstance(method, InterpolateExtrapolateKV):
         settings.pop("alpha", None)
         words.append(f"α {_number(method.alpha)}")

@@ -28,8 +28,9 @@ _COLOURS = {
     "SiTo": "#CC79A7",
     "ToDo": "#56B4E9",
     "Average": "#7F7F7F",
+    "Quadtree": "#882255",
 }
-_MORE_COLOURS = ("#882255", "#332288", "#117733", "#999933")  # of Paul Tol's "muted": for methods together
+_MORE_COLOURS = ("#332288", "#117733", "#999933")  # of Paul Tol's "muted": for methods together
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
 _DPI = 150
 
