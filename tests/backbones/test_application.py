@@ -161,6 +161,58 @@ def test_coarser_levels_alone_can_be_compressed(families, forward):
     assert {row.grid for row in handle.summary()} == {(4, 4)}
 
 
+def test_layers_that_are_not_named_stay_as_they_are(families, forward):
+    model = families["dit"].build(num_layers=3)
+    handle = bigain.apply(model, bigain.ToMe(ratio=0.5, layers=(0, 2)))
+    forward(model, families["dit"].inputs())
+    assert [row.layer for row in handle.summary()] == ["transformer_blocks.0", "transformer_blocks.2"]
+    assert {row.keys for row in handle.summary()} == {(64, 32)}
+
+
+def test_each_layer_may_have_its_own_ratio_and_its_own_method(families, forward):
+    model, inputs = families["dit"].build(num_layers=4), families["dit"].inputs()
+    each = ["tome:ratio=0.7,layers=0", "tome:ratio=0.25,layers=1", "todo:factor=2,layers=1/2"]
+    handle = bigain.apply(model, "+".join(each))
+    together = forward(model, inputs)
+    # queries and keys: merged, merged and pooled, pooled; the last block has no hook
+    assert [(row.queries[1], row.keys[1]) for row in handle.summary()] == [(20, 20), (48, 16), (64, 16)]
+    handle.remove()
+    with bigain.compressed(model, each[1]):
+        assert not torch.equal(forward(model, inputs), together)
+
+
+def test_cached_assignments_of_two_methods_do_not_mix(families, forward):
+    model, inputs = families["dit"].build(num_layers=4), families["dit"].inputs()
+    alike = "tome:ratio=0.5,cached=true,layers=0/2+tome:ratio=0.25,cached=true,layers=1/3"
+    with bigain.compressed(model, alike) as handle:
+        forward(model, inputs)
+        assert [row.queries[1] for row in handle.summary()] == [32, 48, 32, 48]
+        assert [row.matching > 0 for row in handle.summary()] == [True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("todo:factor=2,layers=0/9", r"layers \[9\] do not exist: this DiTTransformer2DModel has 2 transformer blocks"),
+        ("tome:ratio=0.5,layers=0/1+lgtm:ratio=0.5,layers=1", "at most one merging.*transformer_blocks.1"),
+        ("tome:ratio=0.5,queries=full,layers=1+todo:factor=2,layers=1", "queries='full'"),
+    ],
+)
+def test_layers_that_cannot_be_are_named(families, text, words):
+    model = families["dit"].build(num_layers=2)
+    with pytest.raises(ValueError, match=words):
+        bigain.apply(model, text)
+
+
+def test_layers_off_their_levels_are_refused(families):
+    model = families["unet"].build(
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+    )
+    with pytest.raises(ValueError, match="no layer of todo:factor=2,layers=1 lies on its levels"):
+        bigain.apply(model, "todo:factor=2,layers=1")
+
+
 def test_unsupported_models_get_the_list(families):
     with pytest.raises(TypeError, match=r"Linear is not supported.*UNet2DConditionModel.*DiT.*PixArt"):
         bigain.apply(nn.Linear(1, 1), "lgtm-0.5")

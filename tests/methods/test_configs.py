@@ -26,6 +26,9 @@ from bigain.operators.grid import Grid
         (lambda: bigain.ToMe(cell=(1, 1)), r"cell \(1, 1\) makes every token a destination"),
         (lambda: bigain.ToMe(levels=()), "levels must be distinct whole numbers from 1"),
         (lambda: bigain.ToMe(levels=(0,)), "levels must be distinct whole numbers from 1"),
+        (lambda: bigain.ToMe(layers=()), "layers must be distinct whole numbers from 0"),
+        (lambda: bigain.ToDo(layers=(1, 1)), "layers must be distinct whole numbers from 0"),
+        (lambda: bigain.ToDo(layers=(-1,)), "layers must be distinct whole numbers from 0"),
         (lambda: bigain.ToMe(locations=("mlp",)), "locations must hold 'self_attention'"),
         (lambda: bigain.ToMe(locations=("self_attention", "moon")), "locations must hold 'self_attention'"),
         (lambda: bigain.ToMe(operator="median"), "operator must be one of"),
@@ -93,6 +96,10 @@ def test_every_preset_reads_and_writes(name):
         (
             "iekvd:factor=3,alpha=0.8>1.2@4000",
             (bigain.InterpolateExtrapolateKV(factor=3, alpha=bigain.Linear(0.8, 1.2, 4000)),),
+        ),
+        (
+            "tome:ratio=0.7,layers=0/1+todo:factor=3,layers=5",
+            (bigain.ToMe(ratio=0.7, layers=(0, 1)), bigain.ToDo(factor=3, layers=(5,))),
         ),
         (
             "abm:ratio=0,threshold=2.5,cell=4x2,levels=1/2,cached=true,size_aware=true",

@@ -9,7 +9,7 @@ from diffusers.hooks import HookRegistry, ModelHook
 from diffusers.models.attention import BasicTransformerBlock
 from torch import Tensor, nn
 
-from bigain.backbones.families import Layout, find_model, layout
+from bigain.backbones.families import Layer, Layout, find_model, layout
 from bigain.backbones.hooks import (
     NAME,
     AttentionHook,
@@ -57,11 +57,13 @@ def apply(pipe_or_model: object, method: Method | Iterable[Method] | str) -> Han
 
     Args:
         pipe_or_model: a pipeline with a `unet` or `transformer`, or such a model; see `bigain.backbones.SUPPORTED`.
-        method: a config, a preset or spec such as "lgtm-0.7", or one merging and one downsampling method together.
+        method: a config, a preset or spec such as "lgtm-0.7", or several that go together: in each layer at most one
+            merging and one downsampling method.
 
     Raises:
         TypeError: if the model is not supported; lists what is.
-        ValueError: if something is applied already, the methods do not fit together, or a level does not exist.
+        ValueError: if something is applied already, the methods do not go together, or a level or layer does not
+            exist.
 
     Example:
         >>> handle = bigain.apply(pipe, bigain.LaplacianMerging(ratio=0.7))
@@ -73,15 +75,8 @@ def apply(pipe_or_model: object, method: Method | Iterable[Method] | str) -> Han
     if session_of(model) is not None:
         raise ValueError(f"this {type(model).__name__} is compressed already: call bigain.remove() first")
     methods = _as_methods(method)
-    plan = _plan(methods)
     where = layout(model)
-    missing = {level for level in plan.levels() if level > where.levels}
-    if missing:
-        raise ValueError(
-            f"levels {sorted(missing)} do not exist: this {type(model).__name__} has attention on "
-            f"{where.levels} level(s), counted from the finest"
-        )
-    _check_layers(where, plan)
+    plan = _plan(methods, where)
     if not methods:
         return Handle(model, methods, [])
     return Handle(model, methods, _register(where, Session(plan)))
@@ -150,36 +145,59 @@ def _as_methods(method: Method | Iterable[Method] | str) -> tuple[Method, ...]:
     return (method,) if isinstance(method, TokenMerging | TokenDownsampling) else tuple(method)
 
 
-def _plan(methods: tuple[Method, ...]) -> Plan:
+def _plan(methods: tuple[Method, ...], where: Layout) -> Plan:
+    """The methods, once it is clear that they fit the model and each other."""
+    plan = Plan(methods)
+    kind = type(where.model).__name__
+    for method in methods:
+        if not isinstance(method, TokenMerging | TokenDownsampling):
+            raise TypeError(
+                f"{method!r} is no compression method: give a config such as bigain.LaplacianMerging(ratio=0.7)"
+            )
+        levels = sorted(level for level in method.levels if level > where.levels)
+        if levels:
+            raise ValueError(
+                f"levels {levels} do not exist: this {kind} has attention on {where.levels} level(s), counted from "
+                f"the finest"
+            )
+        layers = sorted(layer for layer in method.layers or () if layer >= len(where.layers))
+        if layers:
+            raise ValueError(
+                f"layers {layers} do not exist: this {kind} has {len(where.layers)} transformer blocks, counted from 0"
+            )
+        if not any(method.includes(layer.level, number) for number, layer in enumerate(where.layers)):
+            raise ValueError(f"no layer of {spec(method)} lies on its levels: nothing would be compressed")
+    for number, layer in enumerate(where.layers):
+        _check_layer(layer, [method for method in methods if method.includes(layer.level, number)])
+    return plan
+
+
+def _check_layer(layer: Layer, methods: list[Method]) -> None:
+    """Refuses methods that do not go together in a layer, or not with its attention."""
     merging = [method for method in methods if isinstance(method, TokenMerging)]
     downsampling = [method for method in methods if isinstance(method, TokenDownsampling)]
-    if len(merging) + len(downsampling) < len(methods):
-        wrong = next(method for method in methods if not isinstance(method, TokenMerging | TokenDownsampling))
-        raise TypeError(f"{wrong!r} is no compression method: give a config such as bigain.LaplacianMerging(ratio=0.7)")
     if len(merging) > 1 or len(downsampling) > 1:
-        raise ValueError(f"at most one merging and one downsampling method go together, not {spec(methods)}")
-    if merging and downsampling and merging[0].queries == "full":
+        raise ValueError(
+            f"at most one merging and one downsampling method go together in a layer, not {spec(methods)} in "
+            f"{layer.name}"
+        )
+    full = any(method.queries == "full" for method in merging)
+    if full and downsampling:
         raise ValueError("queries='full' takes K and V from merged tokens, so it cannot go with a downsampling method")
-    return Plan(merging[0] if merging else None, downsampling[0] if downsampling else None)
-
-
-def _check_layers(where: Layout, plan: Plan) -> None:
-    takes_sources = plan.downsampling is not None or (plan.merging is not None and plan.merging.queries == "full")
-    by_channel = plan.merging if plan.merging is not None and plan.merging.size_bias == "channel" else None
-    for layer in where.layers:
-        if layer.level in plan.levels():
-            check_attention(layer.block.attn1, f"{layer.name}.attn1")
-            if takes_sources:
-                check_not_fused(layer.block.attn1, f"{layer.name}.attn1")
-            if by_channel and layer.level in by_channel.levels:
-                check_channel(layer.block.attn1, f"{layer.name}.attn1")
+    attention, name = layer.block.attn1, f"{layer.name}.attn1"
+    if methods:
+        check_attention(attention, name)
+    if full or downsampling:
+        check_not_fused(attention, name)
+    if any(method.size_bias == "channel" for method in merging):
+        check_channel(attention, name)
 
 
 def _register(where: Layout, session: Session) -> list[tuple[str, BlockHook, BasicTransformerBlock]]:
     blocks = []
     for number, layer in enumerate(where.layers):
         block, name = layer.block, layer.name
-        if layer.level not in session.plan.levels():
+        if not session.plan.includes(layer.level, number):
             continue
         hook = BlockHook(session, block, number, layer.level)
         _attach(block, hook, NAME)

@@ -65,7 +65,7 @@ class RootHook(ModelHook):
         if not compressed and self.session.plan.must_compress:
             raise RuntimeError(
                 f"a forward of {type(module).__name__} ran and nothing was compressed: the method's settings take no "
-                f"token away on this grid; use a larger ratio, another cell or other levels"
+                f"token away on this grid; use a larger ratio, another cell, other levels or layers"
             )
         return output
 
@@ -105,9 +105,10 @@ class BlockHook(ModelHook):
         self.session = session
         self.layer = layer
         self.level = level
-        plan = session.plan
-        self.merging = plan.merging if _acts(plan.merging, level) else None
-        self.downsampling = plan.downsampling if _acts(plan.downsampling, level) else None
+        self.merging = session.plan.merging(level, layer)
+        # Under which a cached assignment is kept: one for each method in each level.
+        self.cache_key = (level, session.plan.methods.index(self.merging)) if self.merging is not None else None
+        self.downsampling = session.plan.downsampling(level, layer)
         self.arguments = Arguments(module, ("hidden_states",))
         # Token counts of the latest forward, for the summary; written, never read, by the hooks.
         self.grid: Grid | None = None
@@ -142,21 +143,17 @@ class BlockHook(ModelHook):
             return None
         forward = self.session.current()
         if forward.assignment is None and merging.cached:
-            forward.assignment = forward.cached.get(self.level)
+            forward.assignment = forward.cached.get(self.cache_key)
         if forward.assignment is None:
             context = self.session.context(self.layer)
             features = tokens if forward.features is None else forward.features
             forward.assignment = merging.assign(features.detach(), context)
             self.assigned = True
             if merging.cached:
-                forward.cached[self.level] = forward.assignment
+                forward.cached[self.cache_key] = forward.assignment
         if forward.assignment.groups < tokens.shape[1]:
             forward.compressed = True
         return forward.assignment
-
-
-def _acts(method: Any, level: int) -> bool:
-    return method is not None and not method.is_identity and level in method.levels
 
 
 class AttentionHook(ModelHook):

@@ -6,28 +6,42 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from bigain.methods import Context, TokenDownsampling, TokenMerging
+from bigain.methods import Context, Method, TokenDownsampling, TokenMerging
 from bigain.operators.assignment import Assignment
 from bigain.operators.grid import Grid
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is applied: at most one merging and one downsampling method."""
+    """What is applied: in each layer at most one merging and one downsampling method."""
 
-    merging: TokenMerging | None
-    downsampling: TokenDownsampling | None
+    methods: tuple[Method, ...]
 
-    def levels(self) -> set[int]:
-        """Levels named by any method."""
-        return {level for method in (self.merging, self.downsampling) if method for level in method.levels}
+    def includes(self, level: int, layer: int) -> bool:
+        """Whether any method names the layer."""
+        return any(method.includes(level, layer) for method in self.methods)
+
+    def merging(self, level: int, layer: int) -> TokenMerging | None:
+        """What merges tokens in a layer."""
+        found = [method for method in self.methods if isinstance(method, TokenMerging)]
+        return next((method for method in found if _acts(method, level, layer)), None)
+
+    def downsampling(self, level: int, layer: int) -> TokenDownsampling | None:
+        """What downsamples keys and values in a layer."""
+        found = [method for method in self.methods if isinstance(method, TokenDownsampling)]
+        return next((method for method in found if _acts(method, level, layer)), None)
 
     @property
     def must_compress(self) -> bool:
         """Whether a forward without compression means that something is wrong."""
-        merging = self.merging is not None and not self.merging.is_identity and not self.merging.is_scheduled
-        downsampling = self.downsampling is not None and not self.downsampling.is_identity
-        return merging or downsampling
+        return any(
+            not method.is_identity and not (isinstance(method, TokenMerging) and method.is_scheduled)
+            for method in self.methods
+        )
+
+
+def _acts(method: Method, level: int, layer: int) -> bool:
+    return not method.is_identity and method.includes(level, layer)
 
 
 @dataclass
@@ -41,7 +55,7 @@ class Forward:
     features: Tensor | None = None  # tokens that the current block's assignment is made from
     assignment: Assignment | None = None  # of the current block
     key_bias: Tensor | None = None  # (B, 1, M), what the attention in progress adds to its logits by a channel
-    cached: dict[int, Assignment] = field(default_factory=dict)  # by level
+    cached: dict[tuple[int, int] | None, Assignment] = field(default_factory=dict)  # by level and method
     compressed: bool = False
 
 

@@ -38,9 +38,17 @@ class Context:
     draw_keys: Tensor | None = None
 
 
-def _check_levels(levels: tuple[int, ...]) -> None:
-    if not levels or any(not isinstance(level, int) or level < 1 for level in levels) or len({*levels}) != len(levels):
+def _check_places(levels: tuple[int, ...], layers: tuple[int, ...] | None) -> None:
+    if not _distinct(levels, 1):
         raise ValueError(f"levels must be distinct whole numbers from 1 (the finest grid with attention), not {levels}")
+    if layers is not None and not _distinct(layers, 0):
+        raise ValueError(f"layers must be distinct whole numbers from 0 (the first transformer block), not {layers}")
+
+
+def _distinct(numbers: tuple[int, ...], low: int) -> bool:
+    """Whether there is at least one number, and they are whole, not below ``low``, and all different."""
+    whole = all(isinstance(number, int) and not isinstance(number, bool) and number >= low for number in numbers)
+    return bool(numbers) and whole and len({*numbers}) == len(numbers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +59,8 @@ class TokenMerging:
         ratio: share of the tokens that is merged away, in [0, 1): ⌊ratio·N⌋ tokens, or a schedule over t.
         cell: height and width of the cells that destinations or blocks are taken from.
         levels: resolution levels that take part, 1 = the finest grid at which the model has attention.
+        layers: of these levels' transformer blocks, those that take part: their numbers among all of the model's, from
+            0 in the order of the forward. None is all.
         locations: where tokens are merged; self-attention always is (BiGain, table 6).
         operator: how a group becomes one token: "mean", "mlerp" (mean direction, largest norm) or "prune".
         size_aware: proportional attention (ToMe, arXiv 2210.09461): log group size is added to the keys' logits.
@@ -69,6 +79,7 @@ class TokenMerging:
     ratio: float | Linear = 0.5
     cell: tuple[int, int] = (2, 2)
     levels: tuple[int, ...] = (1,)
+    layers: tuple[int, ...] | None = None
     locations: tuple[Location, ...] = ("self_attention",)
     operator: Literal["mean", "mlerp", "prune"] = "mean"
     size_aware: bool = False
@@ -85,7 +96,7 @@ class TokenMerging:
             raise ValueError(f"cell must be two whole numbers from 1, not {self.cell}")
         if low > 0 and self.cell == (1, 1):
             raise ValueError("cell (1, 1) makes every token a destination, so nothing can merge: use (2, 2) or larger")
-        _check_levels(self.levels)
+        _check_places(self.levels, self.layers)
         if "self_attention" not in self.locations or {*self.locations} - {*LOCATIONS}:
             raise ValueError(
                 f"locations must hold 'self_attention' and otherwise only {LOCATIONS}, not {self.locations}"
@@ -101,6 +112,10 @@ class TokenMerging:
                 f"queries='full' merges the keys and values of self-attention alone, so locations must be "
                 f"('self_attention',), not {self.locations}"
             )
+
+    def includes(self, level: int, layer: int) -> bool:
+        """Whether the transformer block of this level and number takes part."""
+        return level in self.levels and (self.layers is None or layer in self.layers)
 
     @property
     def is_identity(self) -> bool:
@@ -160,6 +175,8 @@ class TokenDownsampling:
     Args:
         factor: side s of the s×s windows; N tokens become about N / s².
         levels: resolution levels that take part, 1 = the finest grid at which the model has attention.
+        layers: of these levels' transformer blocks, those that take part: their numbers among all of the model's, from
+            0 in the order of the forward. None is all.
 
     Raises:
         ValueError: names the field, its value and the allowed range.
@@ -169,11 +186,16 @@ class TokenDownsampling:
 
     factor: int = 2
     levels: tuple[int, ...] = (1,)
+    layers: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.factor, int) or isinstance(self.factor, bool) or self.factor < 1:
             raise ValueError(f"factor must be a whole number from 1, not {self.factor!r}")
-        _check_levels(self.levels)
+        _check_places(self.levels, self.layers)
+
+    def includes(self, level: int, layer: int) -> bool:
+        """Whether the transformer block of this level and number takes part."""
+        return level in self.levels and (self.layers is None or layer in self.layers)
 
     @property
     def is_identity(self) -> bool:

@@ -42,7 +42,7 @@ def preset_names() -> tuple[str, ...]:
 def parse(text: str) -> tuple[Method, ...]:
     """Reads methods from text: "none", "NAME-STRENGTH", "NAME:field=value,…", joined by "+" outside of fields.
 
-    Values: numbers, words, "2x2" for a cell, "1/2" for several levels or locations, "0.8>1.2" for
+    Values: numbers, words, "2x2" for a cell, "1/2" for several levels, layers or locations, "0.8>1.2" for
     `Linear(0.8, 1.2)` ("0.8>1.2@4000" where the model was trained on 4000 timesteps).
 
     Raises:
@@ -103,8 +103,9 @@ def _parse_value(what: str, text: str, hint: object) -> object:
             noisy, clean = text.split(">")
             clean, _, length = clean.partition("@")
             return Linear(float(noisy), float(clean), int(length or 1000))
-        if typing.get_origin(hint) is tuple:
-            item = typing.get_args(hint)[0]
+        several = next((option for option in options if typing.get_origin(option) is tuple), None)
+        if several is not None:
+            item = typing.get_args(several)[0]
             parts = text.split("x" if what.endswith(":cell") else "/")
             return tuple(int(part) for part in parts) if item is int else tuple(parts)
         if bool in options:
@@ -125,6 +126,7 @@ _EXPECTED = {
     "factor": "give a whole number from 1",
     "cell": "give height x width, such as 2x2",
     "levels": "give whole numbers from 1, such as 1 or 1/2",
+    "layers": "give whole numbers from 0, such as 0/1/5, or none",
     "gate": "give a number from 0",
     "protect": "give a number in [0, 1)",
     "window": "give a multiple of the cell's sides, or none",
