@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import FrozenInstanceError
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bigain
-from bigain.methods import METHODS, Context, parse, preset_names, spec
+from bigain.methods import METHODS, Context, parse, preset_file, preset_names, spec
 from bigain.operators.grid import Grid
 
 
@@ -278,3 +279,24 @@ def test_random_destinations_differ_by_seed_layer_and_image():
 
     assert kept() == kept()
     assert all(kept() != other for other in (kept(seed=1), kept(layer=1), kept(image=1)))
+
+
+def test_a_preset_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text(preset_file("lgtm-0.7+todo-3", {"why": "fast"}))
+    assert parse(path) == parse(str(path)) == (bigain.LaplacianMerging(ratio=0.7), bigain.ToDo(factor=3))
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", '{"methods": "lgtm-0.7"}', '{"format": "bigain preset 2", "methods": "lgtm-0.7"}',
+     '{"format": "bigain preset 1"}', '{"format": "bigain preset 1", "methods": ["lgtm-0.7"]}',
+     '{"format": "bigain preset 1", "methods": "other.json"}'],
+)  # fmt: skip
+def test_a_file_that_is_no_preset_is_named(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "broken.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"broken\.json"):
+        parse(path)
+    with pytest.raises(FileNotFoundError):
+        parse(tmp_path / "missing.json")

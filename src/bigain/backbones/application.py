@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from diffusers.hooks import HookRegistry, ModelHook
 from diffusers.models.attention import BasicTransformerBlock
@@ -52,13 +53,13 @@ class Handle:
         return f"Handle({type(self.model).__name__}, {spec(self.methods)!r})"
 
 
-def apply(pipe_or_model: object, method: Method | Iterable[Method] | str) -> Handle:
+def apply(pipe_or_model: object, method: Method | Iterable[Method] | str | Path) -> Handle:
     """Compresses the tokens of a diffusers pipeline or model from its next forward on.
 
     Args:
         pipe_or_model: a pipeline with a `unet` or `transformer`, or such a model; see `bigain.backbones.SUPPORTED`.
-        method: a config, a preset or spec such as "lgtm-0.7", or several that go together: in each layer at most one
-            merging and one downsampling method.
+        method: a config, a preset or spec such as "lgtm-0.7", the path of a preset file (.json), or several configs
+            that go together: in each layer at most one merging and one downsampling method.
 
     Raises:
         TypeError: if the model is not supported; lists what is.
@@ -90,7 +91,7 @@ def remove(pipe_or_model: object) -> None:
 
 
 @contextmanager
-def compressed(pipe_or_model: object, method: Method | Iterable[Method] | str) -> Iterator[Handle]:
+def compressed(pipe_or_model: object, method: Method | Iterable[Method] | str | Path) -> Iterator[Handle]:
     """``apply`` for the length of a with-block.
 
     Example:
@@ -139,8 +140,8 @@ def session_of(model: nn.Module) -> Session | None:
     return hook.session if isinstance(hook, RootHook) else None
 
 
-def _as_methods(method: Method | Iterable[Method] | str) -> tuple[Method, ...]:
-    if isinstance(method, str):
+def _as_methods(method: Method | Iterable[Method] | str | Path) -> tuple[Method, ...]:
+    if isinstance(method, str | Path):
         return parse(method)
     return (method,) if isinstance(method, TokenMerging | TokenDownsampling) else tuple(method)
 

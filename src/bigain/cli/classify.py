@@ -21,7 +21,10 @@ _CHUNK = 8  # images that are classified together
 def classify(
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders whose images are taken in order.")],
     model: options.Model = "glyphs-dit",
-    method: Annotated[str, typer.Option("--method", "-m", help="Preset or spec of the compression.")] = "none",
+    method: Annotated[
+        str | None, typer.Option("--method", "-m", help="Preset or spec of the compression; none if left out.")
+    ] = None,
+    preset: options.Preset = None,
     prompt: Annotated[
         list[str] | None,
         typer.Option("--prompt", "-p", help="Prompt of a class, once per class (text-conditional models)."),
@@ -57,6 +60,7 @@ def classify(
     from bigain.classify import DiffusionClassifier
     from bigain.evaluate.timing import applied
 
+    method = options.method_or_preset(method, preset, "none")
     files = _files(images)
     denoiser = options.open_denoiser(model, dtype, device, variant, threads)
     names, conditions = _classes(denoiser, model, prompt, prompts_csv)

@@ -33,11 +33,12 @@ def evaluate(
             rich_help_panel=_WHAT,
         ),
     ] = None,
+    preset: options.Preset = None,
     preset_grid: Annotated[
         str | None,
         typer.Option(
             help="demo: every method once, minutes on 2 CPU cores. full: every method at three strengths, hours. "
-            "demo is taken where neither this nor --methods is given.",
+            "demo is taken where none of this, --methods and --preset is given.",
             rich_help_panel=_WHAT,
         ),
     ] = None,
@@ -125,7 +126,7 @@ def evaluate(
 
     if preset_grid is not None and preset_grid not in GRIDS:
         raise ValueError(f"--preset-grid must be one of {', '.join(GRIDS)}, not {preset_grid!r}")
-    grid = preset_grid or (None if methods else "demo")
+    grid = preset_grid or (None if methods or preset else "demo")
     size = SIZES[grid or "default"]
     options.use_threads(threads)
     settings = Settings(
@@ -135,7 +136,11 @@ def evaluate(
         split=split,
         classes=None if classes is None else str(classes),
         prompts_csv=None if prompts_csv is None else str(prompts_csv),
-        methods=(*(GRIDS[grid] if grid else ()), *split_specs(methods or [])),
+        methods=(
+            *(GRIDS[grid] if grid else ()),
+            *split_specs(methods or []),
+            *([] if preset is None else [options.spec_of(preset)]),
+        ),
         classify=size.classify if classify is None else classify,
         generate=size.generate if generate is None else generate,
         to_keep=size.to_keep if to_keep is None else options.whole_numbers("--to-keep", to_keep),

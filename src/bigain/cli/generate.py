@@ -21,6 +21,7 @@ def generate(
         list[str] | None,
         typer.Option("--methods", "-m", help="Presets or specs; none, no compression, is always there for comparison."),
     ] = None,
+    preset: options.Preset = None,
     count: Annotated[int, typer.Option(min=1, help="Images per condition.")] = 4,
     out: Annotated[Path, typer.Option(help="Folder: METHOD/NUMBER-CONDITION.png, and page.png.")] = Path(
         "runs/generate"
@@ -55,7 +56,8 @@ def generate(
     from bigain.methods import parse, spec
     from bigain.report import draw_samples, label
 
-    specs = list(dict.fromkeys(["none", *(spec(parse(text)) for text in split_specs(methods or []))]))
+    texts = [*split_specs(methods or []), *([] if preset is None else [options.spec_of(preset)])]
+    specs = list(dict.fromkeys(["none", *(spec(parse(text)) for text in texts)]))
     denoiser = options.open_denoiser(model, dtype, device, variant, threads)
     wanted: list[str] | list[int] = conditions
     if denoiser.kind == "class":

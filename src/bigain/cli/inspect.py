@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 @options.reported
 def inspect(
-    method: Annotated[str, typer.Option("--method", "-m", help="Preset or spec of one method.")] = "lgtm-0.5",
+    method: Annotated[
+        str | None, typer.Option("--method", "-m", help="Preset or spec of one method; lgtm-0.5 if left out.")
+    ] = None,
+    preset: options.Preset = None,
     image: Annotated[
         str, typer.Option("--image", "-i", help="An image file, or the number of an image in --data.")
     ] = "0",
@@ -54,6 +57,7 @@ def inspect(
     """
     from bigain.report import draw_inspection, inspect_method
 
+    method = options.method_or_preset(method, preset, "lgtm-0.5")
     denoiser = options.open_denoiser(model, dtype, device, variant, threads)
     pixels, name, own = _image(denoiser, image, data, split)
     asked: str | int

@@ -69,6 +69,9 @@ PromptsCsv = Annotated[
 BadImages = Annotated[
     str, typer.Option(help="What to do with an image that cannot be read: raise or skip.", rich_help_panel=DATA)
 ]
+Preset = Annotated[
+    Path | None, typer.Option(help="A preset file, such as bigain tune writes.", exists=True, dir_okay=False)
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 
 
@@ -98,6 +101,26 @@ def whole_numbers(option: str, text: str) -> tuple[int, ...]:
     if not all(word.isascii() and word.isdigit() for word in words):
         raise ValueError(f"{option} must be whole numbers with spaces between, such as '5 20', not {text!r}")
     return tuple(int(word) for word in words)
+
+
+def method_or_preset(method: str | None, preset: Path | None, default: str) -> str:
+    """The spec that --method gives, or a preset file instead.
+
+    Raises:
+        ValueError: both are given.
+    """
+    if preset is None:
+        return default if method is None else method
+    if method is not None:
+        raise ValueError(f"give either --method {method} or --preset {preset}, not both")
+    return spec_of(preset)
+
+
+def spec_of(preset: Path) -> str:
+    """The spec in a preset file."""
+    from bigain.methods import parse, spec
+
+    return spec(parse(preset))
 
 
 def share(option: str, text: str) -> tuple[int, int]:

@@ -5,20 +5,29 @@ from bigain.evaluate.export import read_results, write_results
 from bigain.evaluate.plan import GRIDS, SIZES, Settings, split_specs
 from bigain.evaluate.store import Store
 from bigain.evaluate.summary import Results, Row, Timing, Timings, summarise, timings
+from bigain.evaluate.trials import TARGETS, Target, Trial, choose, front, parse_target
+from bigain.evaluate.tuning import tune
 
 __all__ = [
     "GRIDS",
     "SIZES",
+    "TARGETS",
     "Results",
     "Row",
     "Settings",
     "Store",
+    "Target",
     "Timing",
     "Timings",
+    "Trial",
+    "choose",
+    "front",
+    "parse_target",
     "read_results",
     "run",
     "split_specs",
     "summarise",
     "timings",
+    "tune",
     "write_results",
 ]

@@ -32,7 +32,7 @@ _PACKAGES = ("bigain", "torch", "diffusers", "transformers", "torchmetrics", "nu
 _CHUNK_FORWARDS = 8  # batches of the classifier's first stage that one transaction holds, so that few are half empty
 
 
-def run(settings: Settings, path: Path, *, progress: bool = False) -> None:
+def run(settings: Settings, path: Path, *, progress: bool = False, denoiser: Denoiser | None = None) -> None:
     """Does what is missing in the results file ``path``; goes on where it was stopped, whenever that was.
 
     Images are done in chunks that begin at multiples of a fixed number, so an interrupted run meets the same batches
@@ -43,14 +43,16 @@ def run(settings: Settings, path: Path, *, progress: bool = False) -> None:
         settings: what to do. Methods and images may be more than the file has seen.
         path: of the results file, which is made if it is not there.
         progress: whether to show a bar that counts forwards.
+        denoiser: the model that the settings name, where it is open already.
 
     Raises:
         ValueError: the settings do not fit the model, the data, each other, or the run that the file holds.
         FileNotFoundError: the model's weights or the data are missing.
     """
-    denoiser = open_model(
-        settings.model, dtype=getattr(torch, settings.dtype), device=settings.device, variant=settings.variant
-    )
+    if denoiser is None:
+        denoiser = open_model(
+            settings.model, dtype=getattr(torch, settings.dtype), device=settings.device, variant=settings.variant
+        )
     settings = settings.resolved(denoiser.kind)
     data = _load(settings, denoiser, settings.split)
     network = feature_network(
@@ -300,7 +302,7 @@ class _Work:
         if s.timing_rounds == 0:
             return
         shape = [s.timing_batch, *self.denoiser.sample_shape]
-        here = environment(self.denoiser, {"dtype": s.dtype, "sample": shape})
+        here = environment(self.denoiser.device, {"dtype": s.dtype, "sample": shape})
         specs = store.methods()
         where, known = store.timing()
         if where == here and set(specs) <= set(known) and all(len(known[spec]) >= s.timing_rounds for spec in specs):

@@ -199,6 +199,10 @@ class Settings:
         """With what depends on the model's kind of conditions, "class" or "text", filled in."""
         return self if self.guidance is not None else replace(self, guidance=USUAL_GUIDANCE[kind])
 
+    def with_split(self, split: str) -> Settings:
+        """The same on another split of the data."""
+        return replace(self, split=split)
+
     def identity(self) -> dict[str, Any]:
         """What the results depend on and what therefore cannot change when a run goes on.
 

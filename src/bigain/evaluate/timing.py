@@ -39,7 +39,7 @@ def flops(denoiser: Denoiser, spec: str, condition: str | int) -> int:
     # Fused attention on a CPU is unknown to FlopCounterMode and counts as 0; its plain form counts the same products.
     with sdpa_kernel(SDPBackend.MATH), applied(denoiser, spec):
         for timestep in timesteps:
-            forward = _forward(denoiser, condition, timestep.reshape(1))
+            forward = forward_of(denoiser, condition, timestep.reshape(1))
             with FlopCounterMode(display=False) as counter:
                 forward()
             total += counter.get_total_flops()
@@ -63,7 +63,7 @@ def measure(
     Args:
         done: called after every visit.
     """
-    forward = _forward(denoiser, condition, denoiser.process.timesteps(batch_size))
+    forward = forward_of(denoiser, condition, denoiser.process.timesteps(batch_size))
     times: dict[str, list[float]] = {spec: [] for spec in specs}
     for _ in range(rounds):
         for spec in specs:
@@ -110,7 +110,8 @@ def synchronise(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-def _forward(denoiser: Denoiser, condition: str | int, timesteps: Tensor) -> Callable[[], Tensor]:
+def forward_of(denoiser: Denoiser, condition: str | int, timesteps: Tensor) -> Callable[[], Tensor]:
+    """One forward of as many rows as there are timesteps, on fixed noise."""
     rows = len(timesteps)
     noise = torch.randn(rows, *denoiser.sample_shape, generator=seeded_generator("timing")).to(denoiser.device)
     conditions = denoiser.conditions([condition])  # type: ignore[arg-type]

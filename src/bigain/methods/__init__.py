@@ -4,7 +4,7 @@ from bigain.methods.adaptive_block_merging import AdaptiveBlockMerging
 from bigain.methods.base import Context, TokenDownsampling, TokenMerging
 from bigain.methods.kv_downsampling import AveragePooling, InterpolateExtrapolateKV, ToDo
 from bigain.methods.laplacian_merging import LaplacianMerging
-from bigain.methods.presets import METHODS, Method, parse, preset_names, spec
+from bigain.methods.presets import METHODS, Method, parse, preset_file, preset_names, spec
 from bigain.methods.quadtree_merging import QuadtreeMerging
 from bigain.methods.schedules import Linear
 from bigain.methods.sito import SiTo
@@ -26,6 +26,7 @@ __all__ = [
     "TokenDownsampling",
     "TokenMerging",
     "parse",
+    "preset_file",
     "preset_names",
     "spec",
 ]

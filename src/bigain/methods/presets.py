@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields
+from pathlib import Path
 
 from bigain.methods.adaptive_block_merging import AdaptiveBlockMerging
 from bigain.methods.base import TokenDownsampling, TokenMerging
@@ -31,6 +33,7 @@ METHODS: dict[str, type[TokenMerging] | type[TokenDownsampling]] = {
         AveragePooling,
     )
 }
+_FORMAT = "bigain preset 1"
 _STRENGTHS = {TokenMerging: ("ratio", ("0.3", "0.5", "0.7")), TokenDownsampling: ("factor", ("2", "3", "4"))}
 
 
@@ -39,19 +42,24 @@ def preset_names() -> tuple[str, ...]:
     return tuple(f"{name}-{value}" for name, method in METHODS.items() for value in _strength(method)[1])
 
 
-def parse(text: str) -> tuple[Method, ...]:
+def parse(text: str | Path) -> tuple[Method, ...]:
     """Reads methods from text: "none", "NAME-STRENGTH", "NAME:field=value,…", joined by "+" outside of fields.
+
+    A path that ends in ".json" is that of a preset file, such as `bigain tune` writes.
 
     Values: numbers, words, "2x2" for a cell, "1/2" for several levels, layers or locations, "0.8>1.2" for
     `Linear(0.8, 1.2)` ("0.8>1.2@4000" where the model was trained on 4000 timesteps).
 
     Raises:
-        ValueError: for an unknown method, field or value; names what would be right.
+        ValueError: for an unknown method, field or value, or a file that is no preset; names what would be right.
+        FileNotFoundError: there is no such file.
 
     Example:
         >>> parse("lgtm-0.7")
         (LaplacianMerging(ratio=0.7, ...),)
     """
+    if isinstance(text, Path) or text.endswith(".json"):
+        text = _read_preset(Path(text))
     if text.strip() == "none":
         return ()
     return tuple(_parse_one(part.strip()) for part in text.split("+"))
@@ -61,6 +69,24 @@ def spec(methods: Method | Iterable[Method]) -> str:
     """The canonical text of one or several methods; ``parse`` reads it back."""
     several = (methods,) if isinstance(methods, TokenMerging | TokenDownsampling) else tuple(methods)
     return "+".join(_spec_one(method) for method in several) or "none"
+
+
+def preset_file(methods: str, about: Mapping[str, object]) -> str:
+    """The content of a preset file: methods as text, and whatever is to be known about them."""
+    return json.dumps({"format": _FORMAT, "methods": spec(parse(methods)), **about}, indent=1) + "\n"
+
+
+def _read_preset(path: Path) -> str:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no preset file of bigain: {error}") from error
+    if not isinstance(content, dict) or content.get("format") != _FORMAT or not isinstance(content.get("methods"), str):
+        raise ValueError(f"{path} is no preset file of bigain, which has format {_FORMAT!r} and methods as text")
+    methods: str = content["methods"]
+    if methods.endswith(".json"):
+        raise ValueError(f"{path} names another file, {methods!r}, where its methods should be")
+    return methods
 
 
 def _strength(method: type[TokenMerging] | type[TokenDownsampling]) -> tuple[str, tuple[str, ...]]:

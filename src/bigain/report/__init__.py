@@ -5,6 +5,7 @@ from bigain.report.inspection import Inspection, draw_inspection, inspect_method
 from bigain.report.labels import Label, label
 from bigain.report.markers import put_between
 from bigain.report.pictures import draw_front, draw_samples
+from bigain.report.search import draw_search
 from bigain.report.table import markdown, terminal
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "draw_front",
     "draw_inspection",
     "draw_samples",
+    "draw_search",
     "inspect_method",
     "label",
     "markdown",

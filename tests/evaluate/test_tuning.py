@@ -1,0 +1,98 @@
+"""The search for a method: trials of the joint run that Optuna proposes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from bigain.diffusion import open_model
+from bigain.evaluate import Settings, Store, Target, tune, tuning
+from bigain.evaluate.space import Space
+from bigain.methods import InterpolateExtrapolateKV, TokenMerging, parse, spec
+
+Make = Callable[..., Settings]
+FASTER = [Target("speed-up", 1.01)]
+QUICK: dict[str, Any] = {"classify": 2, "generate": 1, "steps": 1, "seed": 3}
+
+
+def test_a_search_that_was_stopped_goes_on_as_it_would_have(tiny_settings: Make, tmp_path: Path) -> None:
+    settings = tiny_settings(**QUICK)
+    whole = tune(settings, FASTER, tmp_path / "whole", trials=5, cost="flops")
+    measured: list[str] = []
+    first = tune(settings, FASTER, tmp_path / "two", trials=2, cost="flops")
+    second = tune(
+        settings, FASTER, tmp_path / "two", trials=5, cost="flops", done=lambda trial: measured.append(trial.method)
+    )
+    assert first == whole[: len(first)]
+    assert second == whole
+    assert measured == [trial.method for trial in whole[len(first) :]]
+    with Store(tmp_path / "two" / "results.sqlite") as store:
+        assert set(store.methods()) == {"none", *(trial.method for trial in whole)}
+
+
+def test_a_trial_has_the_values_of_the_joint_run(tiny_settings: Make, tmp_path: Path) -> None:
+    [trial] = tune(tiny_settings(**QUICK), FASTER, tmp_path, trials=1, cost="flops")
+    with Store(tmp_path / "results.sqlite") as store:
+        rows = {row.method: row for row in tuning.summarise(store).rows}
+    row = rows[trial.method]
+    assert (trial.accuracy, trial.change, trial.psnr) == (row.accuracy, row.change, row.psnr)
+    assert row.flops is not None
+    assert trial.speed_up == round((rows["none"].flops or 0) / row.flops, 4)
+
+
+def test_time_is_measured_where_it_is_asked_for(tiny_settings: Make, tmp_path: Path) -> None:
+    [trial] = tune(tiny_settings(**QUICK | {"generate": 0}), FASTER, tmp_path, trials=1, cost="time")
+    assert trial.speed_up > 0
+    assert trial.psnr is None
+    assert trial.values() == (trial.speed_up, trial.accuracy)
+
+
+def test_all_that_is_proposed_can_be_applied_and_read_back(tiny_settings: Make) -> None:
+    space = Space.of(open_model(tiny_settings().model))
+    assert space.ratios["tome"] == 0.7  # 2x2 cells of an 8x8 grid allow 0.75
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    kinds = set()
+    for _ in range(60):
+        method = space.suggest(study.ask())
+        kinds.add(type(method))
+        assert parse(spec(method)) == (method,)
+        assert set(method.layers or ()) <= set(range(space.layers))
+        assert isinstance(method, InterpolateExtrapolateKV) or (
+            isinstance(method, TokenMerging) and method.ratio <= 0.7
+        )
+    assert len(kinds) >= 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "targets", "options", "words"),
+    [
+        ({}, [], {}, "give at least one target"),
+        ({"classify": 0}, [Target("accuracy-loss", 1)], {}, "accuracy-loss=1 needs classify"),
+        ({"generate": 0}, [Target("psnr", 20)], {}, "psnr=20 needs generate"),
+        ({}, FASTER, {"cost": "money"}, "cost must be time or flops, not 'money'"),
+        ({}, FASTER, {"trials": 0}, "trials must be at least 1, not 0"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused(
+    tiny_settings: Make, tmp_path: Path, changes: Any, targets: list[Target], options: Any, words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        tune(tiny_settings(**changes), targets, tmp_path, **options)
+
+
+def test_another_search_in_the_folder_is_refused(tiny_settings: Make, tmp_path: Path) -> None:
+    tune(tiny_settings(**QUICK), FASTER, tmp_path, trials=1, cost="flops")
+    with pytest.raises(ValueError, match='cost is "flops" there and "time" here'):
+        tune(tiny_settings(**QUICK), FASTER, tmp_path, trials=2, cost="time")
+
+
+def test_without_optuna_the_error_says_what_to_install(
+    tiny_settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=r"bigain\[tune\]"):
+        tune(tiny_settings(), FASTER, tmp_path)
