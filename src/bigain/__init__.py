@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from bigain.methods import (
         AdaptiveBlockMerging,
         AveragePooling,
+        FrequencySelection,
         InterpolateExtrapolateKV,
         LaplacianMerging,
         Linear,
@@ -32,6 +33,7 @@ _HOMES = {
     "DiffusionClassifier": "bigain.classify",
     "AdaptiveBlockMerging": "bigain.methods",
     "AveragePooling": "bigain.methods",
+    "FrequencySelection": "bigain.methods",
     "InterpolateExtrapolateKV": "bigain.methods",
     "LaplacianMerging": "bigain.methods",
     "Linear": "bigain.methods",
@@ -45,6 +47,7 @@ __all__ = [
     "AdaptiveBlockMerging",
     "AveragePooling",
     "DiffusionClassifier",
+    "FrequencySelection",
     "Handle",
     "InterpolateExtrapolateKV",
     "LaplacianMerging",

@@ -24,6 +24,7 @@ METHODS = {
     "sito": bigain.SiTo(ratio=0.5),
     "todo": bigain.ToDo(factor=2),
     "avgpool": bigain.AveragePooling(factor=2),
+    "freqsel": bigain.FrequencySelection(factor=2, keep="low"),
     "iekvd": bigain.InterpolateExtrapolateKV(factor=2, alpha=bigain.Linear(0.8, 1.2)),
 }
 

@@ -19,6 +19,7 @@ METHODS = [
     "sito-0.5",
     "todo-2",
     "avgpool-2",
+    "freqsel-2",
     "iekvd:factor=2,alpha=0.8>1.2",
     "lgtm:ratio=0.5,size_aware=true,queries=full",
     "lgtm:ratio=0.5,size_aware=true,size_bias=channel,queries=full",

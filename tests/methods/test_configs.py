@@ -60,6 +60,8 @@ from bigain.operators.grid import Grid
         (lambda: bigain.SiTo(noise_weight=math.nan), "noise_weight must be finite"),
         (lambda: bigain.ToDo(factor=0), "factor must be a whole number from 1, not 0"),
         (lambda: bigain.ToDo(factor=1.5), "factor must be a whole number from 1, not 1.5"),
+        (lambda: bigain.FrequencySelection(keep="middle"), "keep must be one of"),
+        (lambda: bigain.FrequencySelection(score="loudness"), "score must be one of"),
         (lambda: bigain.InterpolateExtrapolateKV(alpha=math.inf), "alpha must be finite, not inf"),
         (lambda: bigain.Linear(math.nan, 1.0), "noisy of a linear schedule must be finite"),
         (lambda: bigain.Linear(0.0, 1.0, train_timesteps=1), "train_timesteps must be at least 2"),

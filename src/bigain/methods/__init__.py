@@ -2,6 +2,7 @@
 
 from bigain.methods.adaptive_block_merging import AdaptiveBlockMerging
 from bigain.methods.base import Context, TokenDownsampling, TokenMerging
+from bigain.methods.frequency_selection import FrequencySelection
 from bigain.methods.kv_downsampling import AveragePooling, InterpolateExtrapolateKV, ToDo
 from bigain.methods.laplacian_merging import LaplacianMerging
 from bigain.methods.presets import METHODS, Method, parse, preset_file, preset_names, spec
@@ -15,6 +16,7 @@ __all__ = [
     "AdaptiveBlockMerging",
     "AveragePooling",
     "Context",
+    "FrequencySelection",
     "InterpolateExtrapolateKV",
     "LaplacianMerging",
     "Linear",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bigain.methods.adaptive_block_merging import AdaptiveBlockMerging
 from bigain.methods.base import TokenDownsampling, TokenMerging
+from bigain.methods.frequency_selection import FrequencySelection
 from bigain.methods.kv_downsampling import AveragePooling, InterpolateExtrapolateKV, ToDo
 from bigain.methods.laplacian_merging import LaplacianMerging
 from bigain.methods.quadtree_merging import QuadtreeMerging
@@ -31,6 +32,7 @@ METHODS: dict[str, type[TokenMerging] | type[TokenDownsampling]] = {
         InterpolateExtrapolateKV,
         ToDo,
         AveragePooling,
+        FrequencySelection,
     )
 }
 _FORMAT = "bigain preset 1"

@@ -15,6 +15,7 @@ _NAMES = {
     "iekvd": "IE-KVD",
     "todo": "ToDo",
     "avgpool": "Average",
+    "freqsel": "Frequency selection",
 }
 
 

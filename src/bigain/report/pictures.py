@@ -29,8 +29,9 @@ _COLOURS = {
     "ToDo": "#56B4E9",
     "Average": "#7F7F7F",
     "Quadtree": "#882255",
+    "Frequency selection": "#332288",
 }
-_MORE_COLOURS = ("#332288", "#117733", "#999933")  # of Paul Tol's "muted": for methods together
+_MORE_COLOURS = ("#117733", "#999933")  # of Paul Tol's "muted": for methods together
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
 _DPI = 150
 
