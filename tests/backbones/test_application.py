@@ -205,6 +205,13 @@ def test_layers_that_cannot_be_are_named(families, text, words):
         bigain.apply(model, text)
 
 
+def test_cross_attention_that_is_not_there_is_refused(families):
+    model = families["dit"].build()
+    with pytest.raises(ValueError, match="this DiTTransformer2DModel has no cross-attention"):
+        bigain.apply(model, "tome:ratio=0.5,locations=self_attention/cross_attention")
+    bigain.apply(model, "tome:ratio=0.5,locations=self_attention/mlp")
+
+
 def test_layers_off_their_levels_are_refused(families):
     model = families["unet"].build(
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),

@@ -166,8 +166,15 @@ def _plan(methods: tuple[Method, ...], where: Layout) -> Plan:
             raise ValueError(
                 f"layers {layers} do not exist: this {kind} has {len(where.layers)} transformer blocks, counted from 0"
             )
-        if not any(method.includes(layer.level, number) for number, layer in enumerate(where.layers)):
+        blocks = [layer.block for number, layer in enumerate(where.layers) if method.includes(layer.level, number)]
+        if not blocks:
             raise ValueError(f"no layer of {spec(method)} lies on its levels: nothing would be compressed")
+        crossed = isinstance(method, TokenMerging) and "cross_attention" in method.locations
+        if crossed and all(block.attn2 is None for block in blocks):
+            raise ValueError(
+                f"this {kind} has no cross-attention in the layers of {spec(method)}: leave 'cross_attention' out of "
+                f"its locations"
+            )
     for number, layer in enumerate(where.layers):
         _check_layer(layer, [method for method in methods if method.includes(layer.level, number)])
     return plan

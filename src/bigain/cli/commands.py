@@ -14,6 +14,7 @@ from bigain.cli.inspect import inspect
 from bigain.cli.methods import methods
 from bigain.cli.options import show_tracebacks
 from bigain.cli.report import report
+from bigain.cli.reproduce import reproduce
 from bigain.cli.tune import tune
 
 app = typer.Typer(
@@ -44,8 +45,8 @@ def common(
     show_tracebacks.set(traceback)
 
 
-for command in (evaluate, classify, generate, inspect, methods, tune, report):
-    app.command(no_args_is_help=command in (classify, generate, tune, report))(command)
+for command in (evaluate, classify, generate, inspect, methods, tune, reproduce, report):
+    app.command(no_args_is_help=command in (classify, generate, tune, reproduce, report))(command)
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """The joint run: classification, generation, cost and speed of every method, in one file that resumes."""
 
+from bigain.evaluate.claims import Claim, PaperTable, asks_for_text, paper_tables
 from bigain.evaluate.engine import run
 from bigain.evaluate.export import read_results, write_results
 from bigain.evaluate.plan import GRIDS, SIZES, Settings, split_specs
@@ -7,11 +8,14 @@ from bigain.evaluate.store import Store
 from bigain.evaluate.summary import Results, Row, Timing, Timings, summarise, timings
 from bigain.evaluate.trials import TARGETS, Target, Trial, choose, front, parse_target
 from bigain.evaluate.tuning import tune
+from bigain.evaluate.verdicts import Verdict, judge
 
 __all__ = [
     "GRIDS",
     "SIZES",
     "TARGETS",
+    "Claim",
+    "PaperTable",
     "Results",
     "Row",
     "Settings",
@@ -20,8 +24,12 @@ __all__ = [
     "Timing",
     "Timings",
     "Trial",
+    "Verdict",
+    "asks_for_text",
     "choose",
     "front",
+    "judge",
+    "paper_tables",
     "parse_target",
     "read_results",
     "run",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from statistics import median
 from typing import Any
 
@@ -100,6 +100,10 @@ class Results:
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
         return {"format": FORMAT, **asdict(self)}
+
+    def with_rows(self, rows: tuple[Row, ...]) -> Results:
+        """The same run with some of its rows."""
+        return replace(self, rows=rows)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Results:

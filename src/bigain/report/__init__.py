@@ -7,6 +7,7 @@ from bigain.report.markers import put_between
 from bigain.report.pictures import draw_front, draw_samples
 from bigain.report.search import draw_search
 from bigain.report.table import markdown, terminal
+from bigain.report.verdicts import reproduction, verdict_cells
 
 __all__ = [
     "Inspection",
@@ -19,6 +20,8 @@ __all__ = [
     "label",
     "markdown",
     "put_between",
+    "reproduction",
     "terminal",
+    "verdict_cells",
     "write_folder",
 ]

@@ -1,0 +1,40 @@
+"""``bigain reproduce``: a table of the paper, asked of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+SMALL = ("--classify", 2, "--generate", 2, "--steps", 1, "--to-keep", "1", "--n-samples", "1", "--features", "none",
+         "--ratio", 0.5, "--timing-rounds", 0, "--quiet")  # fmt: skip
+
+
+def test_a_table_is_run_judged_and_put_into_a_page(call: Callable[..., Any], tiny_model: str, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# Page\n<!-- table-12: begin -->\n<!-- table-12: end -->\n")
+    text = call("reproduce", "12", "--model", tiny_model, *SMALL, "--out", tmp_path / "run", "--docs", page).output
+    assert "detail alone classifies worse than both together" in text
+    assert "Frequency selection 2×, keep low" in text
+    written = (tmp_path / "run" / "table-12.md").read_text()
+    assert written.strip() in page.read_text()
+    assert "| the paper's claim | found here, 95% interval | |" in written
+
+    # another table in the same folder takes what is there
+    more = call("reproduce", "17", "--model", tiny_model, *SMALL, "--out", tmp_path / "run").output
+    assert "both together classify worse than merging alone" in more
+    assert "L-GTM 50%" in more
+    assert "Frequency selection" not in more
+
+
+def test_what_a_model_does_not_have_is_left_out_and_said(
+    call: Callable[..., Any], tiny_model: str, tmp_path: Path
+) -> None:
+    text = call("reproduce", "6", "--model", tiny_model, *SMALL, "--out", tmp_path / "run").output
+    assert "Left out, as this model has no cross-attention: lgtm:ratio=0.5" in text
+    assert "L-GTM 50%, locations self_attention/mlp" in text
+
+
+def test_a_table_that_cannot_be_asked_is_named(call: Callable[..., Any], tmp_path: Path) -> None:
+    result = call("reproduce", "9", "--out", tmp_path, fails=True)
+    assert "must be one of 6, 7, 8, 11, 12, 15, 16, 17 or all, not '9'" in result.stderr
