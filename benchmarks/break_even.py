@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,7 +21,7 @@ from diffusers import DiTTransformer2DModel
 import bigain
 from bigain.evaluate.timing import environment
 from bigain.report import label, put_between
-from interleaved import interleaved, speed_up
+from interleaved import Visit, interleaved, speed_up
 
 METHODS = ("tome:ratio=0.5,destinations=random", "lgtm-0.5", "abm-0.5", "sito-0.5", "todo-2", "avgpool-2", "iekvd-2")
 
@@ -58,14 +58,11 @@ def times_at(tokens: int, batch: int, args: argparse.Namespace) -> dict[str, lis
         "class_labels": torch.zeros_like(x[:, 0, 0, 0]).long(),
     }
 
-    def under(method: str) -> Callable[[], object]:
-        def call() -> object:
-            with nullcontext() if method == "none" else bigain.compressed(model, method):
-                return model(x, **inputs)
+    def visit(method: str) -> Visit:
+        applied = nullcontext if method == "none" else partial(bigain.compressed, model, method)
+        return applied, lambda: model(x, **inputs)
 
-        return call
-
-    return interleaved({name: under(name) for name in ("none", *args.methods)}, args.rounds, device)
+    return interleaved({name: visit(name) for name in ("none", *args.methods)}, args.rounds, device)
 
 
 def main() -> None:

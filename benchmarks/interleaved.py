@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from statistics import median
 
 import torch
 
 from bigain.evaluate.timing import synchronise
 
+Visit = tuple[Callable[[], AbstractContextManager[object]], Callable[[], object]]
+"""What is entered around a visit, and what is timed in it."""
 
-def interleaved(calls: Mapping[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, list[float]]:
+
+def interleaved(visits: Mapping[str, Visit], rounds: int, device: torch.device) -> dict[str, list[float]]:
     """Milliseconds of each call in each round; a call is warmed up by one that is not timed, in every round."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
+    times: dict[str, list[float]] = {name: [] for name in visits}
     for _ in range(rounds):
-        for name, call in calls.items():
-            call()
-            synchronise(device)
-            started = time.perf_counter()
-            call()
-            synchronise(device)
-            times[name].append((time.perf_counter() - started) * 1000)
+        for name, (prepared, call) in visits.items():
+            with prepared():
+                call()
+                synchronise(device)
+                started = time.perf_counter()
+                call()
+                synchronise(device)
+                times[name].append((time.perf_counter() - started) * 1000)
     return times
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+from contextlib import nullcontext
 from statistics import median
 
 import tomesd
@@ -49,7 +50,9 @@ def compare(size: int, args: argparse.Namespace, device: torch.device) -> None:
     outputs = [model(*inputs, return_dict=False)[0] for model in (ours, theirs)]
     torch.testing.assert_close(*outputs, atol=1e-4, rtol=0)
     models = {"no compression": plain, "tomesd": theirs, "bigain": ours}
-    times = interleaved({name: lambda m=m: m(*inputs) for name, m in models.items()}, args.rounds, device)
+    times = interleaved(
+        {name: (nullcontext, lambda m=m: m(*inputs)) for name, m in models.items()}, args.rounds, device
+    )
     print(f"{size} x {size} latents, batch {args.batch}, ratio {args.ratio}, on {device}")
     for name, own in times.items():
         middle, low, high = speed_up(times["no compression"], own)

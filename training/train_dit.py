@@ -68,7 +68,9 @@ def main() -> None:
         model = DiTTransformer2DModel(**config(args.size))
     if args.start_from is not None:
         start = DiTTransformer2DModel.from_pretrained(args.start_from, subfolder="transformer")
-        model.load_state_dict(dict(start.named_parameters()), strict=False)  # all but the positions, which are fixed
+        missing, unexpected = model.load_state_dict(dict(start.named_parameters()), strict=False)
+        if unexpected or set(missing) - {"pos_embed.pos_embed"}:  # the positions follow from the size
+            raise ValueError(f"{args.start_from} is another model: {missing} are missing, {unexpected} too many")
     model.eval()  # the labels are dropped here, not by the model
     if args.device == "cpu":  # PyTorch's fused attention is slow to differentiate on CPU
         for block in model.transformer_blocks:

@@ -18,7 +18,7 @@ def test_a_table_is_run_judged_and_put_into_a_page(call: Callable[..., Any], tin
     assert "Frequency selection 2×, keep low" in text
     written = (tmp_path / "run" / "table-12.md").read_text()
     assert written.strip() in page.read_text()
-    assert "| the paper's claim | found here, 95% interval | |" in written
+    assert "| claim | found here, 95% interval | |" in written
 
     # another table in the same folder takes what is there
     more = call("reproduce", "17", "--model", tiny_model, *SMALL, "--out", tmp_path / "run").output

@@ -40,13 +40,16 @@ def test_a_tie_in_accuracy_goes_to_the_higher_psnr() -> None:
     assert choose([rough, close], [Target("speed-up", 1.1)]) is close
 
 
-def test_images_that_did_not_change_count_as_100_db() -> None:
-    assert Trial("same", 1.0, None, None, float("inf")).values() == (1.0, 100.0)
+def test_what_is_slower_than_no_compression_is_never_chosen() -> None:
+    slow = Trial("slow", 0.7, 0.9, 0.0, 30.0)
+    with pytest.raises(ValueError, match="and is faster than no compression"):
+        choose([slow], [Target("accuracy-loss", 2)])
+    assert choose([slow, FAST], [Target("accuracy-loss", 50)]) is FAST
 
 
 def test_a_target_that_nothing_keeps_says_what_came_near() -> None:
     with pytest.raises(
-        ValueError, match=r"no trial of 4 keeps speed-up=3; .*fast \(speed-up 2.00, accuracy -40.0 points"
+        ValueError, match=r"no trial of 4 keeps speed-up=3 and .*fast \(speed-up 2.00, accuracy -40.0 points"
     ):
         choose(ALL, [Target("speed-up", 3)])
 

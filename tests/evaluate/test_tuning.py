@@ -9,10 +9,14 @@ from typing import Any
 import optuna
 import pytest
 
+import bigain
+from bigain.backbones.families import layout
 from bigain.diffusion import open_model
-from bigain.evaluate import Settings, Store, Target, tune, tuning
+from bigain.evaluate import Settings, Store, Target, summary, tune, tuning
 from bigain.evaluate.space import Space
-from bigain.methods import InterpolateExtrapolateKV, TokenMerging, parse, spec
+from bigain.evaluate.trials import SAME_IMAGES
+from bigain.methods import parse, spec
+from bigain.operators.grid import Grid
 
 Make = Callable[..., Settings]
 FASTER = [Target("speed-up", 1.01)]
@@ -51,20 +55,67 @@ def test_time_is_measured_where_it_is_asked_for(tiny_settings: Make, tmp_path: P
     assert trial.values() == (trial.speed_up, trial.accuracy)
 
 
-def test_all_that_is_proposed_can_be_applied_and_read_back(tiny_settings: Make) -> None:
-    space = Space.of(open_model(tiny_settings().model))
-    assert space.ratios["tome"] == 0.7  # 2x2 cells of an 8x8 grid allow 0.75
+@pytest.mark.parametrize("grids", [((8, 8),), ((9, 9), (5, 5)), ((16, 12), (8, 6), (4, 3))])
+def test_all_that_is_proposed_can_be_applied_and_read_back(
+    families: Any, forward: Any, grids: tuple[tuple[int, int], ...]
+) -> None:
+    depth, (height, width) = len(grids), grids[0]
+    if depth == 1:
+        model, inputs = families["dit"].build(num_layers=3), families["dit"].inputs()
+    else:
+        model = families["unet"].build(
+            block_out_channels=(16,) * depth,
+            down_block_types=("CrossAttnDownBlock2D",) * depth,
+            up_block_types=("CrossAttnUpBlock2D",) * depth,
+        )
+        inputs = families["unet"].inputs(height=height, width=width)
+    space = Space(tuple(layer.level for layer in layout(model).layers), tuple(Grid(*grid) for grid in grids))
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     kinds = set()
-    for _ in range(60):
+    for _ in range(40):
         method = space.suggest(study.ask())
         kinds.add(type(method))
         assert parse(spec(method)) == (method,)
-        assert set(method.layers or ()) <= set(range(space.layers))
-        assert isinstance(method, InterpolateExtrapolateKV) or (
-            isinstance(method, TokenMerging) and method.ratio <= 0.7
-        )
-    assert len(kinds) >= 5
+        with bigain.compressed(model, method):
+            forward(model, inputs)  # raises where nothing is compressed
+    assert len(kinds) >= 4
+
+
+def test_the_space_is_that_of_the_model(tiny_settings: Make) -> None:
+    space = Space.of(open_model(tiny_settings().model))
+    assert space == Space((1, 1), (Grid(8, 8),))
+    assert space.ratios(1)["tome"] == (0.05, 0.7)  # 2x2 cells allow 0.75
+    assert "abm" not in Space((1,), (Grid(1, 2),)).ratios(1)
+    assert Space((1, 2), (Grid(9, 9), Grid(5, 5))).ratios(2)["abm"][1] == 0.45  # 4 whole cells of 25 tokens: 12
+
+
+def test_a_killed_search_goes_on_as_it_would_have(
+    tiny_settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, "_STARTUP", 1)
+    settings = tiny_settings(**QUICK | {"generate": 0})
+    whole = tune(settings, FASTER, tmp_path / "whole", trials=6, cost="flops")
+    measured = tuning._measured
+
+    def killed(method: str, *arguments: Any) -> Any:
+        if method == whole[3].method:
+            raise KeyboardInterrupt
+        return measured(method, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tuning, "_measured", killed)
+        with pytest.raises(KeyboardInterrupt):
+            tune(settings, FASTER, tmp_path / "killed", trials=6, cost="flops")
+    assert tune(settings, FASTER, tmp_path / "killed", trials=6, cost="flops") == whole
+
+
+def test_images_that_did_not_change_have_a_psnr_all_the_same(
+    tiny_settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(summary, "mean_psnr", lambda ours, theirs: float("inf"))
+    [trial] = tune(tiny_settings(**QUICK), FASTER, tmp_path, trials=1, cost="flops")
+    assert trial.psnr == SAME_IMAGES
+    assert len(trial.values()) == 3
 
 
 @pytest.mark.parametrize(

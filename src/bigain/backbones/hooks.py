@@ -23,6 +23,10 @@ from bigain.operators.grid import Grid
 NAME = "bigain"
 
 
+class NothingCompressedError(RuntimeError, ValueError):
+    """A forward ran under a method and no token was taken away: the settings do not fit the grid."""
+
+
 class Arguments:
     """Finds an argument of a module's forward by name, however the caller passed it."""
 
@@ -63,7 +67,7 @@ class RootHook(ModelHook):
         compressed = self.session.current().compressed
         self.session.forward = None
         if not compressed and self.session.plan.must_compress:
-            raise RuntimeError(
+            raise NothingCompressedError(
                 f"a forward of {type(module).__name__} ran and nothing was compressed: the method's settings take no "
                 f"token away on this grid; use a larger ratio, another cell, other levels or layers"
             )

@@ -37,7 +37,7 @@ def evaluate(
     preset_grid: Annotated[
         str | None,
         typer.Option(
-            help="demo: every method once, minutes on 2 CPU cores. full: every method at three strengths, hours. "
+            help="demo: every published method once, minutes on 2 CPU cores. full: each at three strengths, hours. "
             "demo is taken where none of this, --methods and --preset is given.",
             rich_help_panel=_WHAT,
         ),

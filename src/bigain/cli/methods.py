@@ -68,7 +68,7 @@ def _detail(name: str) -> None:
     for field in fields(method):
         typer.echo(f"  {field.name} = {field.default!r}")
     for base in method.__mro__[1:-1]:
-        typer.echo(f"\nCommon fields: {inspect.getdoc(base) or ''}")
+        typer.echo(f"\n{inspect.getdoc(base) or ''}")
 
 
 def _first_line(method: type) -> str:

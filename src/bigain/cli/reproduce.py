@@ -126,7 +126,7 @@ def reproduce(
             screen.print(f"Table {each.number}: {each.title}", style="bold")
             screen.print(terminal(results.with_rows(rows), times, screen.width))
             if verdicts:
-                shown = Table("the paper's claim", "found here, 95% interval", "verdict")
+                shown = Table("claim", "found here, 95% interval", "verdict")
                 for verdict in verdicts:
                     shown.add_row(*verdict_cells(verdict))
                 screen.print(shown)

@@ -55,7 +55,11 @@ def tune(
     generate: Annotated[
         int, typer.Option(min=0, help="Images to generate per trial; 0 for none.", rich_help_panel=_SEARCH)
     ] = 8,
+    classes: Annotated[
+        Path | None, typer.Option(help="File of the classes that take part (ImageNet-100).", rich_help_panel=DATA)
+    ] = None,
     prompts_csv: options.PromptsCsv = None,
+    bad_images: options.BadImages = "raise",
     to_keep: Annotated[str, typer.Option(help="Classes kept after each stage.", rich_help_panel=CLASSIFIER)] = "3 1",
     n_samples: Annotated[
         str, typer.Option(help="Timesteps evaluated up to each stage.", rich_help_panel=CLASSIFIER)
@@ -69,16 +73,19 @@ def tune(
     variant: options.Variant = None,
     threads: options.Threads = None,
     batch_size: options.BatchSize = 64,
+    timing_batch: Annotated[
+        int, typer.Option(min=1, help="Images of a timed forward; speed depends on it.", rich_help_panel=_SEARCH)
+    ] = 16,
     quiet: options.Quiet = False,
 ) -> None:
     """Searches method, ratio or factor, levels and layers until a target is kept at the best that is left.
 
     With a speed-up among the targets, the choice is the truest trial that reaches it (accuracy, then PSNR); otherwise
     the fastest that loses no more than is allowed. Few images make a noisy choice: judge it afterwards with bigain
-    evaluate on images that the search has not seen.
+    evaluate on a split that the search has not seen, as the test split of embedded data is.
 
-    OUT/preset.json is what --preset, --methods and bigain.apply take; OUT/tune.png shows all trials. Needs Optuna:
-    pip install "bigain[tune]".
+    OUT/preset.json is what --preset and bigain.apply take; OUT/tune.png shows all trials. Needs Optuna:
+    pip install "bigain\\[tune]".
 
     [bold]Examples[/]
 
@@ -104,7 +111,9 @@ def tune(
         variant=variant,
         data=data,
         split=split,
+        classes=None if classes is None else str(classes),
         prompts_csv=None if prompts_csv is None else str(prompts_csv),
+        on_bad_image=bad_images,  # type: ignore[arg-type]
         classify=classify,
         generate=generate,
         to_keep=options.whole_numbers("--to-keep", to_keep),
@@ -116,6 +125,7 @@ def tune(
         dtype=dtype,
         features="none",
         batch_size=batch_size,
+        timing_batch=timing_batch,
         device=device or options.default_device(),
     )
     if split is None and settings.is_embedded:
@@ -138,6 +148,7 @@ def tune(
         "targets": [str(each) for each in targets],
         "found": {name: value for name, value in vars(chosen).items() if name != "method" and value is not None},
         "cost": cost,
+        "timing_batch": timing_batch,
         "model": model,
         "data": data,
         "images": {"classified": classify, "generated": generate},

@@ -45,7 +45,7 @@ GRIDS: dict[str, tuple[str, ...]] = {
         *(f"iekvd:factor=2,alpha={alpha}" for alpha in ("0.8", "1.0", "1.1", "1.2")),
     ),
 }
-"""Grids of methods: "demo" is one setting per method, "full" every method at three strengths, and α swept at 2×."""
+"""Grids of methods: of the published methods "demo" has one setting each, "full" three strengths, and α swept at 2×."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import optuna
 
 _HIGHEST_RATIO, _RATIO_STEP = 0.7, 0.05
+_FEWEST_TOKENS = 3  # that block merging can take away: all but one of a cell
 
 
 @dataclass(frozen=True)
@@ -24,40 +25,53 @@ class Space:
     """What may be tried on a model.
 
     Args:
-        levels: of resolution that have attention.
-        layers: transformer blocks.
-        ratios: per merging method the highest ratio, in steps of 0.05, that its finest grid allows.
+        levels: the resolution level of each transformer block, in the order of the forward.
+        grids: of tokens, of level 1, 2, …
     """
 
-    levels: int
-    layers: int
-    ratios: dict[str, float]
+    levels: tuple[int, ...]
+    grids: tuple[Grid, ...]
 
     @classmethod
     def of(cls, denoiser: Denoiser) -> Space:
-        """Of an open model, whose grid one forward shows."""
+        """Of an open model, whose grids one forward shows."""
         where = layout(denoiser.model)
+        every = ToDo(factor=2, levels=tuple(range(1, where.levels + 1)))
         condition: Any = 0 if denoiser.kind == "class" else ""
-        with compressed(denoiser.model, ToDo(factor=2)) as handle:
+        with compressed(denoiser.model, every) as handle:
             forward_of(denoiser, condition, denoiser.process.timesteps(1))()
-            grid = Grid(*handle.summary()[0].grid)
-        ratios = {}
+            shown = {row.layer: Grid(*row.grid) for row in handle.summary()}
+        grids = {layer.level: shown[layer.name] for layer in where.layers}
+        return cls(tuple(layer.level for layer in where.layers), tuple(grids[level] for level in sorted(grids)))
+
+    def ratios(self, depth: int) -> dict[str, tuple[float, float]]:
+        """Per merging method the lowest and highest ratio, in steps of 0.05, that suit every grid down to a level.
+
+        At the lowest the smallest grid still loses a block of tokens; a method for which there is none is left out.
+        """
+        grids = self.grids[:depth]
+        low = max(1, math.ceil(_FEWEST_TOKENS / min(grid.tokens for grid in grids) / _RATIO_STEP - 1e-9))
+        found = {}
         for name, method in METHODS.items():
             if issubclass(method, TokenMerging):
-                steps = math.floor(min(_HIGHEST_RATIO, method().limit(grid) / grid.tokens) / _RATIO_STEP + 1e-9)
-                if steps:
-                    ratios[name] = round(steps * _RATIO_STEP, 2)
-        return cls(where.levels, len(where.layers), ratios)
+                most = min(method().limit(grid) / grid.tokens for grid in grids)
+                high = math.floor(min(_HIGHEST_RATIO, most) / _RATIO_STEP + 1e-9)
+                if low <= high:
+                    found[name] = round(low * _RATIO_STEP, 2), round(high * _RATIO_STEP, 2)
+        return found
 
     def suggest(self, trial: optuna.Trial) -> TokenMerging | TokenDownsampling:
         """The method that a trial of Optuna proposes."""
-        kind = trial.suggest_categorical("method", ["downsampling", *self.ratios])
-        places = self._places(trial)
+        depth = trial.suggest_int("levels", 1, len(self.grids)) if len(self.grids) > 1 else 1
+        ratios = self.ratios(depth)
+        kind = trial.suggest_categorical(f"method_{depth}", ["downsampling", *ratios])
+        places: dict[str, Any] = {"levels": tuple(range(1, depth + 1)), "layers": self._layers(trial, depth)}
         if kind == "downsampling":
             factor, alpha = trial.suggest_int("factor", 2, 4), trial.suggest_float("alpha", 0.0, 1.2, step=0.1)
             return InterpolateExtrapolateKV(factor=factor, alpha=round(alpha, 1), **places)
+        ratio = trial.suggest_float(f"ratio_{kind}_{depth}", *ratios[kind], step=_RATIO_STEP)
         fields: dict[str, Any] = {
-            "ratio": round(trial.suggest_float(f"ratio_{kind}", _RATIO_STEP, self.ratios[kind], step=_RATIO_STEP), 2),
+            "ratio": round(ratio, 2),
             "size_aware": trial.suggest_categorical("size_aware", [True, False]),
             "queries": trial.suggest_categorical("queries", ["full", "merged"]),
         }
@@ -65,14 +79,10 @@ class Space:
             fields["destinations"] = trial.suggest_categorical("destinations", ["random", "offset"])
         return METHODS[kind](**fields, **places)
 
-    def _places(self, trial: optuna.Trial) -> dict[str, Any]:
-        """Levels from the finest on, and a run of layers around the middle one."""
-        levels = trial.suggest_int("levels", 1, self.levels) if self.levels > 1 else 1
-        middle = self.layers // 2
-        first = trial.suggest_int("first_layer", 0, middle)
-        last = trial.suggest_int("last_layer", middle, self.layers - 1)
-        whole = (first, last) == (0, self.layers - 1)
-        return {
-            "levels": tuple(range(1, levels + 1)),
-            "layers": None if whole else tuple(range(first, last + 1)),
-        }
+    def _layers(self, trial: optuna.Trial, depth: int) -> tuple[int, ...] | None:
+        """A run, around the middle one, of the layers on the levels down to ``depth``; None for all of them."""
+        layers = [number for number, level in enumerate(self.levels) if level <= depth]
+        middle, last = len(layers) // 2, len(layers) - 1
+        begin = trial.suggest_int(f"first_layer_{depth}", 0, middle)
+        end = trial.suggest_int(f"last_layer_{depth}", middle, last)
+        return None if (begin, end) == (0, last) else tuple(layers[begin : end + 1])

@@ -332,9 +332,13 @@ def _create(path: Path, identity: dict[str, Any], facts: dict[str, Any]) -> None
     row = (identity_hash(identity), _text(identity), _text(facts), created)
     connection.execute("INSERT INTO run VALUES (1, ?, ?, ?, ?)", row)
     connection.close()
-    with contextlib.suppress(FileExistsError):
-        os.link(partial, path)  # unlike a rename it never replaces what another process of the run has made
-    partial.unlink()
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.link(partial, path)  # unlike a rename it never replaces what another process of the run has made
+    except OSError as error:
+        raise OSError(f"{path.parent} must be on a file system that has hard links, such as a local disk") from error
+    finally:
+        partial.unlink()
 
 
 def _text(value: object) -> str:

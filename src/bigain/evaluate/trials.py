@@ -14,6 +14,10 @@ TARGETS: dict[str, str] = {
 }
 
 
+SAME_IMAGES = 100.0
+"""PSNR in dB that stands for infinity."""
+
+
 @dataclass(frozen=True)
 class Target:
     """A bound that the choice must keep: ``kind`` is one of ``TARGETS``.
@@ -51,7 +55,7 @@ class Trial:
     Args:
         speed_up: time (or FLOPs) of no compression over its own.
         accuracy: share of images; ``change`` is that minus the accuracy of no compression on the same images.
-        psnr: dB to the uncompressed images.
+        psnr: dB to the uncompressed images; `SAME_IMAGES` where not a pixel differs.
     """
 
     method: str
@@ -61,9 +65,8 @@ class Trial:
     psnr: float | None
 
     def values(self) -> tuple[float, ...]:
-        """What is maximised, as far as it was measured. Images that did not change at all count as 100 dB."""
-        psnr = None if self.psnr is None else min(self.psnr, 100.0)
-        return tuple(value for value in (self.speed_up, self.accuracy, psnr) if value is not None)
+        """What is maximised, as far as it was measured."""
+        return tuple(value for value in (self.speed_up, self.accuracy, self.psnr) if value is not None)
 
 
 def parse_target(text: str) -> Target:
@@ -79,14 +82,16 @@ def parse_target(text: str) -> Target:
 
 
 def choose(trials: Sequence[Trial], targets: Sequence[Target]) -> Trial:
-    """The best trial that keeps all targets: the fastest; or, where a speed-up is asked for, the truest.
+    """The best trial that is faster than no compression and keeps all targets.
+
+    That is the fastest; or, where a speed-up is asked for, the truest.
 
     The truest has the highest accuracy, and on ties (or without classification) the highest PSNR.
 
     Raises:
         ValueError: no trial keeps them; says how near the nearest came.
     """
-    kept = [trial for trial in trials if all(target.met(trial) for target in targets)]
+    kept = [trial for trial in trials if trial.speed_up > 1 and all(target.met(trial) for target in targets)]
     if not kept:
         bounds = " and ".join(map(str, targets))
         nearest = ", ".join(
@@ -94,7 +99,8 @@ def choose(trials: Sequence[Trial], targets: Sequence[Target]) -> Trial:
             for trial in front(trials)[:5]
         )
         raise ValueError(
-            f"no trial of {len(trials)} keeps {bounds}; give more trials or an easier target. Near: {nearest}"
+            f"no trial of {len(trials)} keeps {bounds} and is faster than no compression; give more trials or an "
+            f"easier target. Near: {nearest}"
         )
     by_speed = any(target.kind == "speed-up" for target in targets)
     return max(kept, key=lambda trial: (trial.values()[1:] if by_speed else ()) + trial.values()[:1])

@@ -22,8 +22,8 @@ from bigain.evaluate.plan import Settings, differences, identity_hash
 from bigain.evaluate.space import Space
 from bigain.evaluate.store import Store
 from bigain.evaluate.summary import summarise
-from bigain.evaluate.timing import measure
-from bigain.evaluate.trials import TARGETS, Target, Trial
+from bigain.evaluate.timing import environment, measure
+from bigain.evaluate.trials import SAME_IMAGES, TARGETS, Target, Trial
 from bigain.methods import spec
 
 if TYPE_CHECKING:
@@ -77,14 +77,18 @@ def tune(
     with Store(path) as store:
         identity: dict[str, Any] = {"run": identity_hash(store.identity), "cost": cost}
         identity |= {"classify": settings.classify, "generate": settings.generate}
+    if cost == "time":  # of other machines, or batches, they do not compare
+        identity |= environment(denoiser.device, {"timing_batch": settings.timing_batch})
     study = _study(folder / "tune.sqlite", identity, objectives=1 + bool(settings.classify) + bool(settings.generate))
     space = Space.of(denoiser)
+    for killed in study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
+        study.tell(killed.number, state=optuna.trial.TrialState.FAIL)
     complete = study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])
     found = {trial.method: trial for trial in (Trial(**each.user_attrs["found"]) for each in complete)}
     counted(min(len(complete), trials))
     for index in range(len(complete), trials):
         study.sampler = optuna.samplers.TPESampler(
-            seed=settings.seed * 1_000_003 + index, n_startup_trials=_STARTUP, multivariate=True
+            seed=settings.seed * 1_000_003 + index, n_startup_trials=_STARTUP, multivariate=True, constant_liar=False
         )
         asked = study.ask()
         method = spec(space.suggest(asked))
@@ -111,7 +115,8 @@ def _measured(method: str, settings: Settings, path: Path, denoiser: Denoiser, c
         condition: Any = 0 if denoiser.kind == "class" else ""
         times = measure(denoiser, ("none", method), condition, batch_size=settings.timing_batch, rounds=_TIMING_ROUNDS)
         speed_up = median(a / b for a, b in zip(times["none"], times[method], strict=True))
-    return Trial(method, round(speed_up, 4), row.accuracy, row.change, row.psnr)
+    psnr = SAME_IMAGES if settings.generate and row.psnr is None else row.psnr  # None: the very same images
+    return Trial(method, round(speed_up, 4), row.accuracy, row.change, psnr)
 
 
 def _check(targets: Sequence[Target], settings: Settings) -> None:

@@ -106,7 +106,7 @@ def _time(store: Store, better: str, worse: str) -> Found:
     times = store.timing()[1]
     if better not in times or worse not in times:
         return None
-    gains = sorted(1 - a / b for a, b in zip(times[better], times[worse], strict=False))
+    gains = sorted(1 - a / b for a, b in zip(times[better], times[worse], strict=True))
     # The k-th smallest and largest enclose the median unless fewer than k rounds fall on one side of it.
     outside = [k for k in range(1, len(gains) // 2 + 1) if 2 * binom.cdf(k - 1, len(gains), 0.5) <= 1 - _CONFIDENCE]
     if not outside:

@@ -19,7 +19,7 @@ from bigain.operators.windows import Windows, comparisons
 class BipartiteMerging(TokenMerging):
     """Common fields of the methods that match every source to its most similar destination, one per cell.
 
-    None of them is the papers': at 0 and None the methods are as published.
+    ``gate``, ``protect`` and ``window`` are this package's: at 0 and None the methods are as published.
 
     Args:
         score: token score, one of `bigain.operators.frequency.SCORES`: high is detail.

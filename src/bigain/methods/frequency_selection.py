@@ -9,7 +9,8 @@ from torch import Tensor
 
 from bigain.methods.base import Context, TokenDownsampling, check_choice
 from bigain.operators.frequency import SCORES, score
-from bigain.operators.grid import cell_count, gather_tokens
+from bigain.operators.grid import cell_count
+from bigain.operators.pooling import band_select
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,5 +38,4 @@ class FrequencySelection(TokenDownsampling):
     def pool(self, x: Tensor, context: Context) -> Tensor:
         scores = score(x, context.grid, self.score)
         count = cell_count(context.grid, (self.factor, self.factor))
-        order = scores.argsort(dim=1, descending=self.keep == "high", stable=True)  # on ties in raster order
-        return gather_tokens(x, order[:, :count].sort(dim=1).values)
+        return band_select(x, scores, count, highest=self.keep == "high")

@@ -30,8 +30,8 @@ class QuadtreeMerging(TokenMerging):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.depth, int) or isinstance(self.depth, bool) or self.depth < 1:
-            raise ValueError(f"depth must be a whole number from 1, not {self.depth!r}")
+        if not isinstance(self.depth, int) or isinstance(self.depth, bool) or not 1 <= self.depth <= 16:
+            raise ValueError(f"depth must be a whole number from 1 to 16, not {self.depth!r}")
         if self.cell != (2, 2):
             raise ValueError(f"cell must be (2, 2) in a quadtree, whose larger blocks depth sets, not {self.cell}")
 

@@ -24,9 +24,10 @@ class ToMe(BipartiteMerging):
     """Merges into one token of each cell by cosine similarity: ToMe (Bolya & Hoffman 2023, arXiv 2303.17604).
 
     Args:
-        destinations: the "first" token of each cell, one at "random", or by "offset": the same place of every cell,
-            another in each layer, in turn all places, farthest first (2×2: top-left, bottom-right, top-right,
-            bottom-left). Partial cells take the nearest token that they have. Not in the paper.
+        destinations: the "first" token of each cell, one at "random", or by "offset": the same place of every cell
+            within a layer, which changes with the layer's number among the model's transformer blocks: layer l takes
+            the place l mod (places of a cell), farthest first (2×2: top-left, bottom-right, top-right, bottom-left).
+            Partial cells take the nearest token that they have. Not in the paper; pointless with ``cached``.
         redraw: "image" draws random destinations once per image and layer, the same for all classes and timesteps
             (a fair baseline for classification); "forward" draws them anew for every row and timestep.
         seed: of the random draw; no random state of PyTorch is read or written.

@@ -23,7 +23,16 @@ from torch import Tensor
 from bigain.backbones import apply, row_keys
 from bigain.classify import paired_noise
 from bigain.diffusion import Denoiser, image_key
-from bigain.methods import Context, Method, TokenMerging, parse
+from bigain.methods import (
+    AdaptiveBlockMerging,
+    Context,
+    FrequencySelection,
+    LaplacianMerging,
+    Method,
+    TokenMerging,
+    ToMe,
+    parse,
+)
 from bigain.operators.assignment import Assignment
 from bigain.operators.frequency import score
 from bigain.operators.grid import Grid, cell_index
@@ -48,6 +57,7 @@ class Inspection:
         image, noised: uint8 (S, S, 3); noised is what the model saw (decoded, if it sees latents).
         grid: of the tokens.
         score_name: which score.
+        score_used: whether the method goes by it, or it is shown for comparison.
         scores: float32 (height, width), high is detail.
         groups: int64 (tokens,), the group of each token.
         kept: int64 (groups,), the token that stands for each group: its destination, or itself.
@@ -62,6 +72,7 @@ class Inspection:
     noised: npt.NDArray[np.uint8]
     grid: Grid
     score_name: str
+    score_used: bool
     scores: npt.NDArray[np.float32]
     groups: npt.NDArray[np.int64]
     kept: npt.NDArray[np.int64]
@@ -107,6 +118,8 @@ def inspect_method(
     methods = parse(method)
     if len(methods) != 1:
         raise ValueError(f"method must be one compression method, not {method!r}")
+    if isinstance(methods[0], FrequencySelection):
+        raise ValueError(f"{method!r} makes no groups of tokens that could be drawn: give another method")
     if not 0 <= timestep < denoiser.process.steps:
         raise ValueError(f"timestep must lie in [0, {denoiser.process.steps}), not {timestep}")
     x0 = denoiser.encode(image[None])
@@ -139,11 +152,18 @@ def inspect_method(
         noised=_pixels(denoiser.decode(x_t)[0]),
         grid=grid,
         score_name=score_name,
+        score_used=_uses_score(methods[0]),
         scores=score(found.tokens, grid, score_name)[0].float().cpu().numpy().reshape(grid.height, grid.width),
         groups=groups,
         kept=kept,
         merges=found.assignment is not None,
     )
+
+
+def _uses_score(method: Method) -> bool:
+    """Whether what merges depends on the token score."""
+    gated = isinstance(method, ToMe) and bool(method.gate or method.protect)
+    return gated or isinstance(method, LaplacianMerging | AdaptiveBlockMerging)
 
 
 @contextmanager
@@ -184,7 +204,8 @@ def draw_inspection(inspection: Inspection, path: Path) -> None:
         axis.imshow(picture, extent=extent, interpolation="nearest", aspect="equal")
         axis.set_title(title)
     heat = scores.imshow(inspection.scores, cmap="viridis", interpolation="nearest")
-    scores.set_title(f"score: {inspection.score_name.replace('_', ' ')}")
+    unused = "" if inspection.score_used else " (not used by this method)"
+    scores.set_title(f"score: {inspection.score_name.replace('_', ' ')}{unused}")
     figure.colorbar(heat, ax=scores, fraction=0.046, pad=0.03, label="low: smooth; high: detail")
     _draw_groups(groups, inspection, extent)
     for axis in (original, noised, scores, groups):

@@ -19,7 +19,7 @@ def reproduction(table: PaperTable, verdicts: Sequence[Verdict], results: Result
     """Markdown: a table of the paper, measured here, and its claims with their verdicts."""
     lines = [f"Table {table.number} of the paper: {table.title}.", ""]
     if verdicts:
-        lines += ["| the paper's claim | found here, 95% interval | |", "|---|---|---|"]
+        lines += ["| claim | found here, 95% interval | |", "|---|---|---|"]
         lines += [f"| {' | '.join(verdict_cells(verdict))} |" for verdict in verdicts]
         lines.append("")
     kept = {"none", *table.methods}
