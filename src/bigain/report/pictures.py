@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from bigain.evaluate import Results, Row, Timings
 from bigain.report.labels import label
@@ -176,6 +178,13 @@ def _styles(rows: Sequence[Row]) -> dict[str, tuple[str, str]]:
     return styles
 
 
+def _plain_ticks(axis: Axis) -> None:
+    """1, 2, 5, 10, 20, 50 … on a logarithmic axis, written as plain numbers."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def _draw_panel(axis: Axes, panel: Panel, rows: Sequence[Row], styles: dict[str, tuple[str, str]]) -> None:
     points = _points(rows, panel)
     for family, (colour, marker) in styles.items():
@@ -197,10 +206,12 @@ def _draw_panel(axis: Axes, panel: Panel, rows: Sequence[Row], styles: dict[str,
     xs = [x for _, x, _ in points]
     if min(xs) > 0 and max(xs) / min(xs) > 8:
         axis.set_xscale("log")
+        _plain_ticks(axis.xaxis)
     if panel.interval(rows[0]) is None and min(y for _, _, y in points) > 0:
         ys = [y for _, _, y in points]
         if max(ys) / min(ys) > 8:
             axis.set_yscale("log")
+            _plain_ticks(axis.yaxis)
     axis.set_xlabel(panel.x_label)
     axis.set_ylabel(panel.y_label)
     axis.grid(color="0.92", linewidth=0.6)

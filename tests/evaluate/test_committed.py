@@ -1,0 +1,29 @@
+"""The results in the repository belong to the models in the repository, and the README to the results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from bigain.diffusion import open_model
+from bigain.evaluate import read_results
+from bigain.evaluate.engine import fingerprint
+from bigain.report import markdown
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", ["glyphs-dit"])
+def test_they_are_of_the_weights_that_ship(name: str) -> None:
+    results, _ = read_results(ROOT / "results" / f"{name}.json")
+    assert results.settings["model"] == name
+    denoiser = open_model(name, dtype=getattr(torch, results.settings["dtype"]))
+    assert results.settings["weights"] == fingerprint(denoiser.model), "make results readme"
+
+
+@pytest.mark.parametrize("name", ["glyphs-dit"])
+def test_the_readme_shows_them(name: str) -> None:
+    results, times = read_results(ROOT / "results" / f"{name}.json")
+    assert markdown(results, times).strip() in (ROOT / "README.md").read_text(encoding="utf-8"), "make readme"
