@@ -27,7 +27,7 @@ CONFIG: dict[str, Any] = dict(
     out_channels=3,
     down_block_types=("DownEncoderBlock2D",) * 3,
     up_block_types=("UpDecoderBlock2D",) * 3,
-    block_out_channels=(24, 48, 96),
+    block_out_channels=(16, 32, 96),
     layers_per_block=1,
     latent_channels=4,
     norm_num_groups=8,
@@ -65,9 +65,9 @@ def export(trainer: Trainer, images: np.ndarray, folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options(parser, images=80_000, decay=40_000, folder="runs/glyphs-vae")
+    options(parser, images=40_000, decay=20_000, folder="runs/glyphs-vae")
     parser.add_argument("--kl-weight", type=float, default=1e-4, help="of the divergence, beside the squared error")
-    parser.add_argument("--train-length", type=int, default=20_000, help="single letters, and scenes, to draw")
+    parser.add_argument("--train-length", type=int, default=25_000, help="single letters, and scenes, to draw")
     args = parser.parse_args()
 
     cache = args.folder.parent / "cache"

@@ -10,6 +10,7 @@ the letters, with or without their colours and places. A tenth of the captions i
 from __future__ import annotations
 
 import argparse
+import copy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -79,13 +81,14 @@ class TextToNoise(nn.Module):
         return self.unet(latents, timestep, encoder_hidden_states=states, return_dict=False)[0]
 
 
-def encoded(name: str, images: np.ndarray, vae: AutoencoderKL, folder: Path) -> Tensor:
+def encoded(name: str, images: np.ndarray, vae: AutoencoderKL, device: str, folder: Path) -> Tensor:
     """Latents (N, 4, 16, 16) of images, scaled to unit variance; float16, made once and kept on disk."""
     path = folder / f"latents-{name}-{len(images)}-{vae.config.scaling_factor}.npy"
     if not path.exists():
+        encoder = copy.deepcopy(vae).to(device, torch.bfloat16, memory_format=torch.channels_last)
         with torch.no_grad():
             parts = [
-                vae.encode(to_pixels(images[i : i + 64]).to(vae.device, vae.dtype)).latent_dist.mean.float().cpu()
+                encoder.encode(to_pixels(images[i : i + 64]).to(device, torch.bfloat16)).latent_dist.mean.float().cpu()
                 for i in range(0, len(images), 64)
             ]
         partial_path = path.with_suffix(".partial.npy")
@@ -113,24 +116,26 @@ def export(trainer: Trainer, tokenizer: CLIPTokenizer, vae: AutoencoderKL, folde
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options(parser, images=300_000, decay=150_000, folder="runs/glyphs-sd")
+    options(parser, images=180_000, decay=90_000, folder="runs/glyphs-sd")
     parser.add_argument("--vae", type=Path, default=Path("runs/glyphs-vae/export"), help="the trained autoencoder")
     parser.add_argument("--drop-captions", type=float, default=0.1, help="share of captions replaced by none")
-    parser.add_argument("--train-length", type=int, default=60_000, help="single letters, and scenes, to draw")
+    parser.add_argument("--train-length", type=int, default=25_000, help="single letters, and scenes, to draw")
     args = parser.parse_args()
 
     cache = args.folder.parent / "cache"
     vae = AutoencoderKL.from_pretrained(args.vae)
     data = [
-        encoded(name, draw("train", SIZE, args.train_length, cache), vae.to(args.device), cache)
+        encoded(name, draw("train", SIZE, args.train_length, cache), vae, args.device, cache)
         for name, draw in (("letters", letters), ("scenes", scenes))
     ]
-    vae = vae.cpu()
     layouts = Scenes("train", SIZE)
     tokenizer = vocabulary.build()
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(args.seed)
         model = TextToNoise(tokenizer).to(memory_format=torch.channels_last)
+    if args.device == "cpu":  # PyTorch's fused attention is slow to differentiate on CPU
+        model.unet.set_attn_processor(AttnProcessor())
+        model.text_encoder.set_attn_implementation("eager")
     trainer = Trainer(model, _is_hidden, args.device, args.learning_rate, args.muon_rate, args.ema)
     forward = torch.compile(trainer.model) if args.compile else trainer.model
     alphas = scheduler().alphas_cumprod.to(args.device)
