@@ -5,11 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import bigain
+from bigain.cli import options
 
 
 @pytest.mark.parametrize("command", ["evaluate", "classify", "generate", "inspect", "methods", "report"])
@@ -49,3 +51,17 @@ def test_one_method_is_shown_with_its_fields(call: Callable[..., Any]) -> None:
     text = call("methods", "tome").output
     for words in ("ToMe", "redraw = 'image'", "ratio = 0.5", "proportional attention"):
         assert words in text
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [("glyphs-sd", "glyphs-sd"), ("stabilityai/stable-diffusion-2-base", "stable-diffusion-2-base"), ("a/b/", "b")],
+)
+def test_runs_of_two_models_do_not_share_a_folder(model: str, name: str) -> None:
+    assert options.folder(None, "evaluate", model) == Path("runs", "evaluate", name)
+    assert options.folder(Path("mine"), "evaluate", model) == Path("mine")
+
+
+def test_a_model_in_the_working_folder_is_named_by_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert options.folder(None, "tune", ".") == Path("runs", "tune", tmp_path.name)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bigain.cli import options
-from bigain.cli.options import DATA, SAMPLING
+from bigain.cli.options import SAMPLING
 
 _WHAT = "What to compare"
 
@@ -16,14 +16,7 @@ _WHAT = "What to compare"
 @options.reported
 def evaluate(
     model: options.Model = "glyphs-dit",
-    data: Annotated[
-        str,
-        typer.Option(
-            help="glyphs or glyphs-scenes (embedded), imagenet:PATH, imagenet100:PATH, pets:PATH, coco:PATH, "
-            "folder:PATH, csv:PATH, hub:ID, or a path.",
-            rich_help_panel=DATA,
-        ),
-    ] = "glyphs",
+    data: options.Data = "glyphs",
     methods: Annotated[
         list[str] | None,
         typer.Option(
@@ -49,14 +42,14 @@ def evaluate(
         int | None, typer.Option(min=0, help="Images to generate per method.", rich_help_panel=_WHAT)
     ] = None,
     out: Annotated[
-        Path, typer.Option(help="Folder of the results. A run that is there goes on where it was stopped.")
-    ] = Path("runs/evaluate"),
-    split: Annotated[
-        str | None, typer.Option(help="Of the data; their own default if left out.", rich_help_panel=DATA)
+        Path | None,
+        typer.Option(
+            help="Folder of the results; runs/evaluate/MODEL if left out. A run that is there goes on where it was "
+            "stopped."
+        ),
     ] = None,
-    classes: Annotated[
-        Path | None, typer.Option(help="File of the classes that take part (ImageNet-100).", rich_help_panel=DATA)
-    ] = None,
+    split: options.Split = None,
+    classes: options.Classes = None,
     prompts_csv: options.PromptsCsv = None,
     bad_images: options.BadImages = "raise",
     to_keep: Annotated[
@@ -71,14 +64,7 @@ def evaluate(
     steps: Annotated[int | None, typer.Option(min=1, help="Of the sampler.", rich_help_panel=SAMPLING)] = None,
     guidance: options.Guidance = None,
     sampler: options.Sampler = None,
-    features: Annotated[
-        str,
-        typer.Option(
-            help="Network behind FID and KID: recogniser (embedded data only), inception (needs torch-fidelity), "
-            "none, or auto: recogniser for embedded data, else none.",
-            rich_help_panel=SAMPLING,
-        ),
-    ] = "auto",
+    features: options.Features = "auto",
     seed: options.Seed = 0,
     dtype: options.Dtype = "float32",
     device: options.Device = None,
@@ -111,6 +97,8 @@ def evaluate(
     [bold]Examples[/]
 
       bigain evaluate
+
+      bigain evaluate --model glyphs-sd
 
       bigain evaluate -m "lgtm-0.7 tome:ratio=0.7,destinations=random iekvd-2" --classify 500 --generate 1000
 
@@ -159,6 +147,7 @@ def evaluate(
         timing_batch=size.timing_batch if timing_batch is None else timing_batch,
         shard=(0, 1) if shard is None else options.share("--shard", shard),
     )
+    out = options.folder(out, "evaluate", model)
     path = out / "results.sqlite"
     run(settings, path, progress=not quiet)
     if settings.shard != (0, 1):

@@ -28,7 +28,9 @@ SAMPLING = "Sampling"
 
 Model = Annotated[
     str,
-    typer.Option(help="glyphs-dit (embedded), a folder, or a Hub id such as owner/name.", rich_help_panel=MODEL),
+    typer.Option(
+        help="glyphs-dit or glyphs-sd (embedded), a folder, or a Hub id such as owner/name.", rich_help_panel=MODEL
+    ),
 ]
 Variant = Annotated[
     str | None, typer.Option(help="Variant of the weights' files, such as fp16.", rich_help_panel=MODEL)
@@ -43,6 +45,26 @@ Threads = Annotated[
 ]
 BatchSize = Annotated[
     int, typer.Option(min=1, help="Rows of a forward. Results do not depend on it, to rounding.", rich_help_panel=MODEL)
+]
+Data = Annotated[
+    str,
+    typer.Option(
+        help="glyphs or glyphs-scenes (embedded), imagenet:PATH, imagenet100:PATH, pets:PATH, coco:PATH, folder:PATH, "
+        "csv:PATH, hub:ID, or a path.",
+        rich_help_panel=DATA,
+    ),
+]
+Split = Annotated[str | None, typer.Option(help="Of the data; their own default if left out.", rich_help_panel=DATA)]
+Classes = Annotated[
+    Path | None, typer.Option(help="File of the classes that take part (ImageNet-100).", rich_help_panel=DATA)
+]
+Features = Annotated[
+    str,
+    typer.Option(
+        help="Network behind FID and KID: recogniser (embedded data only), inception (needs torch-fidelity), "
+        "none, or auto: recogniser for embedded data, else none.",
+        rich_help_panel=SAMPLING,
+    ),
 ]
 Seed = Annotated[int, typer.Option(help="Of all noise.")]
 ToKeep = Annotated[str, typer.Option(help="Classes kept after each stage, such as '5 1'.", rich_help_panel=CLASSIFIER)]
@@ -89,6 +111,11 @@ def reported(command: Callable[P, R]) -> Callable[P, R]:
             raise typer.Exit(1) from error
 
     return wrapped
+
+
+def folder(out: Path | None, command: str, model: str) -> Path:
+    """``out``, or where it is left out runs/COMMAND/MODEL, the model by the last part of its name."""
+    return Path("runs", command, Path(model).name or Path(model).resolve().name) if out is None else out
 
 
 def whole_numbers(option: str, text: str) -> tuple[int, ...]:

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from bigain.cli import options
-from bigain.cli.options import DATA, SAMPLING
 
 _WHAT = "What to ask"
 
@@ -19,31 +18,31 @@ def reproduce(
         str, typer.Argument(help="6, 7, 8, 11, 12, 15, 16 or 17: a table of the paper; or all. 11 stands for 18 too.")
     ],
     model: options.Model = "glyphs-dit",
-    data: Annotated[str, typer.Option(help="As for bigain evaluate.", rich_help_panel=DATA)] = "glyphs",
+    data: options.Data = "glyphs",
     ratio: Annotated[float, typer.Option(help="Share of the tokens that is merged.", rich_help_panel=_WHAT)] = 0.7,
     factor: Annotated[int, typer.Option(min=2, help="Of downsampling.", rich_help_panel=_WHAT)] = 2,
     classify: Annotated[int, typer.Option(min=0, help="Images to classify.", rich_help_panel=_WHAT)] = 200,
     generate: Annotated[int, typer.Option(min=0, help="Images to generate.", rich_help_panel=_WHAT)] = 200,
     out: Annotated[
-        Path, typer.Option(help="Folder: one results file for all tables, so that no method is measured twice.")
-    ] = Path("runs/reproduce"),
+        Path | None,
+        typer.Option(
+            help="Folder; runs/reproduce/MODEL if left out. One results file for all tables, so that no method is "
+            "measured twice."
+        ),
+    ] = None,
     docs: Annotated[
         Path | None, typer.Option(help="Put the page between '<!-- table-N: begin -->' and its end in this file.")
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Of the data.", rich_help_panel=DATA)] = None,
-    classes: Annotated[
-        Path | None, typer.Option(help="File of the classes that take part (ImageNet-100).", rich_help_panel=DATA)
-    ] = None,
+    split: options.Split = None,
+    classes: options.Classes = None,
     prompts_csv: options.PromptsCsv = None,
     to_keep: options.ToKeep = "3 1",
     n_samples: options.NSamples = "2 8",
     loss: options.Loss = "l2",
-    steps: Annotated[int, typer.Option(min=1, help="Of the sampler.", rich_help_panel=SAMPLING)] = 20,
+    steps: options.Steps = 20,
     guidance: options.Guidance = None,
     sampler: options.Sampler = None,
-    features: Annotated[
-        str, typer.Option(help="Network behind FID, as for bigain evaluate.", rich_help_panel=SAMPLING)
-    ] = "auto",
+    features: options.Features = "auto",
     seed: options.Seed = 0,
     dtype: options.Dtype = "float32",
     device: options.Device = None,
@@ -111,6 +110,7 @@ def reproduce(
         timing_rounds=timing_rounds,
         timing_batch=timing_batch,
     )
+    out = options.folder(out, "reproduce", model)
     path = out / "results.sqlite"
     run(settings, path, progress=not quiet, denoiser=denoiser)
     with Store(path) as store:

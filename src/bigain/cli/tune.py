@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bigain.cli import options
-from bigain.cli.options import CLASSIFIER, DATA, SAMPLING
+from bigain.cli.options import DATA
 
 if TYPE_CHECKING:
     from bigain.evaluate import Trial
@@ -28,9 +28,7 @@ def tune(
         ),
     ],
     model: options.Model = "glyphs-dit",
-    data: Annotated[
-        str, typer.Option(help="Images to measure with, as for bigain evaluate.", rich_help_panel=DATA)
-    ] = "glyphs",
+    data: options.Data = "glyphs",
     split: Annotated[
         str | None,
         typer.Option(
@@ -38,9 +36,10 @@ def tune(
             rich_help_panel=DATA,
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder. A search that is there goes on where it was stopped.")] = Path(
-        "runs/tune"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder; runs/tune/MODEL if left out. A search that is there goes on where it was stopped."),
+    ] = None,
     trials: Annotated[int, typer.Option(min=1, help="In all.", rich_help_panel=_SEARCH)] = 60,
     cost: Annotated[
         str,
@@ -55,16 +54,12 @@ def tune(
     generate: Annotated[
         int, typer.Option(min=0, help="Images to generate per trial; 0 for none.", rich_help_panel=_SEARCH)
     ] = 8,
-    classes: Annotated[
-        Path | None, typer.Option(help="File of the classes that take part (ImageNet-100).", rich_help_panel=DATA)
-    ] = None,
+    classes: options.Classes = None,
     prompts_csv: options.PromptsCsv = None,
     bad_images: options.BadImages = "raise",
-    to_keep: Annotated[str, typer.Option(help="Classes kept after each stage.", rich_help_panel=CLASSIFIER)] = "3 1",
-    n_samples: Annotated[
-        str, typer.Option(help="Timesteps evaluated up to each stage.", rich_help_panel=CLASSIFIER)
-    ] = "2 8",
-    steps: Annotated[int, typer.Option(min=1, help="Of the sampler.", rich_help_panel=SAMPLING)] = 12,
+    to_keep: options.ToKeep = "3 1",
+    n_samples: options.NSamples = "2 8",
+    steps: options.Steps = 12,
     guidance: options.Guidance = None,
     sampler: options.Sampler = None,
     seed: Annotated[int, typer.Option(help="Of the search and of all noise.")] = 1,
@@ -93,7 +88,7 @@ def tune(
 
       bigain tune -t accuracy-loss=2 -t psnr=20 --trials 100 --out runs/tune-careful
 
-      bigain evaluate --preset runs/tune/preset.json --classify 500 --generate 500
+      bigain evaluate --preset runs/tune/glyphs-dit/preset.json --classify 500 --generate 500
     """
     from tqdm.auto import tqdm
 
@@ -105,6 +100,7 @@ def tune(
     from bigain.report import draw_search
 
     targets = [parse_target(text) for text in target]
+    out = options.folder(out, "tune", model)
     options.use_threads(threads)
     settings = Settings(
         model=model,
