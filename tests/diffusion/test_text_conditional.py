@@ -180,6 +180,14 @@ def test_sizes(pipe):
     assert denoiser.model is (pipe.transformer if hasattr(pipe, "transformer") else pipe.unet)
 
 
+def test_its_networks_are_all_that_results_depend_on(pipe):
+    denoiser = open_model(pipe)
+    expected = {part for part in pipe.components.values() if isinstance(part, torch.nn.Module)}
+    assert denoiser.networks[0] is denoiser.model
+    assert set(denoiser.networks) == expected
+    assert len(denoiser.networks) == len(expected) >= 3
+
+
 def test_half_precision_conditions_follow_the_model(pipe):
     denoiser = open_model(pipe, dtype=torch.bfloat16)
     conditions = denoiser.conditions(PROMPTS)

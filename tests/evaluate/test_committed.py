@@ -20,7 +20,7 @@ def test_they_are_of_the_weights_that_ship(name: str) -> None:
     results, _ = read_results(ROOT / "results" / f"{name}.json")
     assert results.settings["model"] == name
     denoiser = open_model(name, dtype=getattr(torch, results.settings["dtype"]))
-    assert results.settings["weights"] == fingerprint(denoiser.model), "make results readme"
+    assert results.settings["weights"] == fingerprint(*denoiser.networks), "make results readme"
 
 
 @pytest.mark.parametrize("name", ["glyphs-dit"])

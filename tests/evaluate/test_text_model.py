@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -83,6 +84,20 @@ def test_prompts_of_a_csv_are_classified_and_generated(pipeline_folder: Path, tm
     assert found.facts["forwards_per_generated_image"] == 4
     assert [(row.classified, row.generated) for row in found.rows] == [(2, 3)] * 3
     assert all(row.psnr is not None for row in found.rows[1:])
+
+
+def test_results_of_another_text_encoder_are_refused(pipeline_folder: Path, tmp_path: Path) -> None:
+    settings = Settings(
+        model=str(pipeline_folder), classify=1, generate=0, to_keep=(1,), n_samples=(1,), features="none",
+        timing_rounds=0,
+    )  # fmt: skip
+    run(settings, tmp_path / "r.sqlite")
+    encoder = CLIPTextModel.from_pretrained(pipeline_folder / "text_encoder")
+    with torch.no_grad():
+        encoder.get_input_embeddings().weight.add_(1)
+    encoder.save_pretrained(pipeline_folder / "text_encoder")
+    with pytest.raises(ValueError, match="weights is "):
+        run(settings, tmp_path / "r.sqlite")
 
 
 def test_scenes_are_classified_with_several_labels_and_generated_from_captions(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bigain.diffusion.latents import Space
 from bigain.diffusion.process import Process, process_of
@@ -94,6 +94,14 @@ class Denoiser(ABC):
     def model(self) -> Any:
         """The U-Net or transformer: what ``bigain.apply`` gets."""
         return self._model if self.pipe is None else getattr(self.pipe, self.model_name)
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """All networks that results depend on: ``model``, then autoencoder and text encoders where there are any."""
+        parts = [getattr(self.space, "vae", None)]
+        if self.pipe is not None:
+            parts += [part for _, part in sorted(self.pipe.components.items())]
+        return tuple(dict.fromkeys([self.model, *(part for part in parts if isinstance(part, nn.Module))]))
 
     @property
     def scheduler(self) -> Any:

@@ -84,10 +84,10 @@ def versions() -> dict[str, str]:
     return found
 
 
-def fingerprint(model: torch.nn.Module) -> str:
-    """16 hexadecimal digits that change with the model's weights: a digest of 64 values of each parameter."""
+def fingerprint(*networks: torch.nn.Module) -> str:
+    """16 hexadecimal digits that change with the networks' weights: a digest of 64 values of each parameter."""
     digest = hashlib.sha256()
-    for name, parameter in model.named_parameters():
+    for name, parameter in itertools.chain.from_iterable(network.named_parameters() for network in networks):
         flat = parameter.detach().flatten()
         places = torch.linspace(0, len(flat) - 1, min(64, len(flat)), dtype=torch.float64).long().to(flat.device)
         digest.update(f"{name}{tuple(parameter.shape)}".encode())
@@ -147,7 +147,7 @@ class _Work:
         """Also of what the settings name: the weights and the prompts or labels."""
         words = json.dumps(self.conditions).encode()
         return self.settings.identity() | {
-            "weights": fingerprint(self.denoiser.model),
+            "weights": fingerprint(*self.denoiser.networks),
             "conditions": hashlib.sha256(words).hexdigest()[:16],
         }
 
