@@ -102,7 +102,7 @@ def test_two_processes_share_a_run(call: Callable[..., Any], arguments: list[str
     ("more", "words"),
     [
         (["--methods", "bogus-1"], "unknown method or preset 'bogus-1'"),
-        (["--preset-grid", "huge"], "--preset-grid must be one of demo, full, not 'huge'"),
+        (["--preset-grid", "huge"], "--preset-grid must be one of demo, published, full, not 'huge'"),
         (["--to-keep", "five"], "--to-keep must be whole numbers"),
         (["--methods", "lgtm-0.9"], "at most 48"),
         (["--data", "folder:/nowhere"], "/nowhere"),

@@ -91,7 +91,7 @@ def test_the_default_split_and_the_same_split_by_name_are_one() -> None:
     assert Settings().identity() == Settings(split="test").identity()
 
 
-@pytest.mark.parametrize(("grid", "count"), [("demo", 8), ("full", 32)])
+@pytest.mark.parametrize(("grid", "count"), [("demo", 8), ("published", 22), ("full", 32)])
 def test_grids_hold_distinct_methods_after_no_compression(grid: str, count: int) -> None:
     assert GRIDS[grid][0] == "none"
     assert len(Settings(methods=GRIDS[grid]).methods) == count

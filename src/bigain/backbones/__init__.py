@@ -2,6 +2,18 @@
 
 from bigain.backbones.application import Handle, apply, compressed, remove, row_keys
 from bigain.backbones.families import SUPPORTED
+from bigain.backbones.recording import Seen, recorded
 from bigain.backbones.summary import LayerCost, Summary
 
-__all__ = ["SUPPORTED", "Handle", "LayerCost", "Summary", "apply", "compressed", "remove", "row_keys"]
+__all__ = [
+    "SUPPORTED",
+    "Handle",
+    "LayerCost",
+    "Seen",
+    "Summary",
+    "apply",
+    "compressed",
+    "recorded",
+    "remove",
+    "row_keys",
+]

@@ -73,8 +73,8 @@ def inspect(
     out.parent.mkdir(parents=True, exist_ok=True)
     draw_inspection(inspection, out)
     groups = len(inspection.kept)
-    where = inspection.layer_name or f"layer {inspection.layer}"
-    typer.echo(f"{out}: {name}, t = {timestep}, {where}, {inspection.grid.tokens} tokens in {groups} groups")
+    where = f"t = {timestep}, {inspection.layer_name}"
+    typer.echo(f"{out}: {name}, {where}, {inspection.grid.tokens} tokens in {groups} groups")
 
 
 def _image(denoiser: Denoiser, image: str, data: str, split: str | None) -> tuple[Tensor, str, int | None]:

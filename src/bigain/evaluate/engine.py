@@ -54,11 +54,11 @@ def run(settings: Settings, path: Path, *, progress: bool = False, denoiser: Den
             settings.model, dtype=getattr(torch, settings.dtype), device=settings.device, variant=settings.variant
         )
     settings = settings.resolved(denoiser.kind)
-    data = _load(settings, denoiser, settings.split)
+    data = load_data(settings, denoiser, settings.split)
     network = feature_network(
         settings.feature_network, denoiser.image_size, denoiser.device, quadrants=settings.data == "glyphs-scenes"
     )
-    work = _Work(settings, denoiser, data, network, _conditions(denoiser, data))
+    work = _Work(settings, denoiser, data, network, class_conditions(denoiser, data))
     with Store.open(path, work.identity(), work.facts()) as store:
         store.begin_session(versions(), environment(denoiser.device, {"batch_size": settings.batch_size}))
         store.add_methods(settings.methods)
@@ -285,7 +285,7 @@ class _Work:
         if self.network is None or not self.settings.generate or store.reference() is not None:
             return
         split = "validation" if self.settings.is_embedded else self.settings.split
-        data = _load(self.settings, self.denoiser, split) if split != self.settings.split else self.data
+        data = load_data(self.settings, self.denoiser, split) if split != self.settings.split else self.data
         size = self.denoiser.image_size
         features = []
         for chunk in _chunks(range(min(len(data), REFERENCE_IMAGES)), 256):
@@ -325,7 +325,8 @@ class _Work:
         return 0 if self.denoiser.kind == "class" else ""
 
 
-def _load(settings: Settings, denoiser: Denoiser, split: str | None) -> ImageCollection:
+def load_data(settings: Settings, denoiser: Denoiser, split: str | None) -> ImageCollection:
+    """The data that settings name, for a model, on a split; no image is decoded yet."""
     return load(
         settings.data,
         image_size=denoiser.image_size,
@@ -336,8 +337,11 @@ def _load(settings: Settings, denoiser: Denoiser, split: str | None) -> ImageCol
     )
 
 
-def _conditions(denoiser: Denoiser, data: ImageCollection) -> tuple[tuple[str | int, ...], ...]:
-    """Per class what the model is asked for: its prompts, or its label in a class-conditional model."""
+def class_conditions(denoiser: Denoiser, data: ImageCollection) -> tuple[tuple[str | int, ...], ...]:
+    """Per class what the model is asked for: its prompts, or its label in a class-conditional model.
+
+    Empty for data without classes.
+    """
     if denoiser.kind == "text":
         return data.prompts or ()
     if data.classes and data.condition_labels is None:

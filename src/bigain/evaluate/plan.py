@@ -34,6 +34,13 @@ GRIDS: dict[str, tuple[str, ...]] = {
         "avgpool-2",
         "iekvd-2",
     ),
+    "published": (
+        "none",
+        *(f"tome:ratio={ratio},{_PER_IMAGE}" for ratio in _RATIOS),
+        *(f"{name}-{ratio}" for name in ("lgtm", "abm", "sito") for ratio in _RATIOS),
+        *(f"{name}-{factor}" for name in ("todo", "avgpool") for factor in _FACTORS),
+        *(f"iekvd:factor={factor},alpha=0.9" for factor in _FACTORS),
+    ),
     "full": (
         "none",
         *(f"tome:ratio={ratio},{_PER_FORWARD}" for ratio in _RATIOS),
@@ -45,7 +52,8 @@ GRIDS: dict[str, tuple[str, ...]] = {
         *(f"iekvd:factor=2,alpha={alpha}" for alpha in ("0.8", "1.0", "1.1", "1.2")),
     ),
 }
-"""Grids of methods: of the published methods "demo" has one setting each, "full" three strengths, and α swept at 2×."""
+"""Grids of methods: of the published methods "demo" has one setting each and "published" three; "full" has ToMe in both
+ways, α scheduled over the timestep and α swept at 2× besides."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,7 @@ class Sizes:
 # The demo is cut to about 18,000 forwards of the embedded model: some 3 minutes on 2 CPU cores.
 SIZES: dict[str, Sizes] = {
     "demo": Sizes(50, 30, (3, 1), (2, 6), 12, 5, 16),
+    "published": Sizes(500, 1000, (3, 1), (2, 8), 20, 9, 64),
     "full": Sizes(500, 1000, (3, 1), (2, 8), 20, 9, 64),
     "default": Sizes(100, 100, (5, 1), (5, 20), 20, 7, 16),
 }

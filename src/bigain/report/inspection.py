@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,20 +17,17 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from torch import Tensor
 
-from bigain.backbones import apply, row_keys
+from bigain.backbones import Seen, recorded, row_keys
 from bigain.classify import paired_noise
 from bigain.diffusion import Denoiser, image_key
 from bigain.methods import (
     AdaptiveBlockMerging,
-    Context,
     FrequencySelection,
     LaplacianMerging,
     Method,
-    TokenMerging,
     ToMe,
     parse,
 )
-from bigain.operators.assignment import Assignment
 from bigain.operators.frequency import score
 from bigain.operators.grid import Grid, cell_index
 from bigain.operators.matching import mix_keys
@@ -79,15 +73,6 @@ class Inspection:
     merges: bool
 
 
-@dataclass(frozen=True, eq=False)
-class _Seen:
-    """What a method was given, and what it answered."""
-
-    tokens: Tensor
-    context: Context
-    assignment: Assignment | None
-
-
 def inspect_method(
     denoiser: Denoiser,
     method: str,
@@ -130,7 +115,13 @@ def inspect_method(
     key = torch.tensor([image_key(image_id)], device=x0.device)
     first = torch.zeros(1, dtype=torch.long)
     draw = mix_keys(first, t).to(x0.device)
-    with _recorded(denoiser, methods[0]) as (seen, names), row_keys(denoiser.model, image=key, draw=draw):
+    seen: dict[int, Seen] = {}  # by layer
+
+    def note(each: Seen) -> None:
+        if each.decided:
+            seen[each.context.layer] = each
+
+    with recorded(denoiser.model, methods[0], note), row_keys(denoiser.model, image=key, draw=draw):
         denoiser.predict(x_t, t, conditions, first)
     chosen = min(seen) if layer is None else layer
     if chosen not in seen:
@@ -147,7 +138,7 @@ def inspect_method(
         method=method,
         timestep=timestep,
         layer=chosen,
-        layer_name=names.get(chosen, ""),
+        layer_name=found.name,
         image=_pixels(image),
         noised=_pixels(denoiser.decode(x_t)[0]),
         grid=grid,
@@ -164,30 +155,6 @@ def _uses_score(method: Method) -> bool:
     """Whether what merges depends on the token score."""
     gated = isinstance(method, ToMe) and bool(method.gate or method.protect)
     return gated or isinstance(method, LaplacianMerging | AdaptiveBlockMerging)
-
-
-@contextmanager
-def _recorded(denoiser: Denoiser, method: Method) -> Iterator[tuple[dict[int, _Seen], dict[int, str]]]:
-    """Applies a method that also notes what it sees, by layer; the layers' names come with it after the forward."""
-    seen: dict[int, _Seen] = {}
-    kind: Any = type(method)
-    asks = "assign" if isinstance(method, TokenMerging) else "pool"
-
-    def note(self: Any, x: Tensor, context: Context) -> Any:
-        answer = getattr(kind, asks)(self, x, context)
-        seen[context.layer] = _Seen(x, context, answer if isinstance(answer, Assignment) else None)
-        return answer
-
-    recording = type(kind.__name__, (kind,), {asks: note})
-    handle = apply(denoiser.model, recording(**{field.name: getattr(method, field.name) for field in fields(method)}))
-    names: dict[int, str] = {}
-    try:
-        yield seen, names
-        # Recorded layers and rows of the summary are both in order of the forward, unless an assignment was cached.
-        if len(handle.summary()) == len(seen):
-            names.update(zip(sorted(seen), (row.layer for row in handle.summary()), strict=True))
-    finally:
-        handle.remove()
 
 
 def draw_inspection(inspection: Inspection, path: Path) -> None:
@@ -213,8 +180,7 @@ def draw_inspection(inspection: Inspection, path: Path) -> None:
         axis.yaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_xlabel("token column")
         axis.set_ylabel("token row")
-    where = inspection.layer_name or f"layer {inspection.layer}"
-    figure.suptitle(f"{inspection.method} in {where}")
+    figure.suptitle(f"{inspection.method} in {inspection.layer_name}")
     figure.savefig(path, metadata={"Software": None})
 
 

@@ -22,7 +22,7 @@ from bigain.report.labels import label
 Images = npt.NDArray[np.uint8]
 
 # Okabe & Ito (2008), "Color Universal Design": told apart with any common colour blindness. Black is no compression.
-_COLOURS = {
+COLOURS = {
     "L-GTM": "#D55E00",
     "ABM": "#E69F00",
     "IE-KVD": "#009E73",
@@ -33,8 +33,8 @@ _COLOURS = {
     "Quadtree": "#882255",
     "Frequency selection": "#332288",
 }
-_MORE_COLOURS = ("#117733", "#999933")  # of Paul Tol's "muted": for methods together
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
+MORE_COLOURS = ("#117733", "#999933")  # of Paul Tol's "muted": for methods together
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
 _DPI = 150
 
 
@@ -171,10 +171,10 @@ def _styles(rows: Sequence[Row]) -> dict[str, tuple[str, str]]:
             styles[family] = ("#000000", "*")
             continue
         if name not in colours:
-            others = len(colours.keys() - _COLOURS.keys())
-            colours[name] = _COLOURS.get(name, _MORE_COLOURS[others % len(_MORE_COLOURS)])
+            others = len(colours.keys() - COLOURS.keys())
+            colours[name] = COLOURS.get(name, MORE_COLOURS[others % len(MORE_COLOURS)])
         markers[name] = markers.get(name, -1) + 1
-        styles[family] = (colours[name], _MARKERS[markers[name] % len(_MARKERS)])
+        styles[family] = (colours[name], MARKERS[markers[name] % len(MARKERS)])
     return styles
 
 
