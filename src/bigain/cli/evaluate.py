@@ -30,8 +30,9 @@ def evaluate(
     preset_grid: Annotated[
         str | None,
         typer.Option(
-            help="demo: every published method once, minutes on 2 CPU cores. published: each at three strengths, hours. "
-            "full: with variants and α swept, hours. demo is taken where none of this, --methods and --preset is given.",
+            help="demo: every published method once, minutes on 2 CPU cores. published: each at three strengths, "
+            "hours. full: with variants and α swept, hours. demo is taken where none of this, --methods and --preset "
+            "is given.",
             rich_help_panel=_WHAT,
         ),
     ] = None,
