@@ -87,7 +87,7 @@ def generate(
         for number, (place, image) in enumerate(zip(index, images, strict=True)):
             write_whole(folder / f"{number:04d}-{_file_name(conditions[place])}.png", encode_png(image))
         rows.append((str(label(name)), images))
-    headings = [conditions[place][:12] for place in index]
+    headings = [conditions[place] for place in index]
     draw_samples(rows, headings, out / "page.png", "Each column starts from the same noise")
     typer.echo(f"{len(index)} images of each of {len(specs)} methods, and page.png, in {out}")
 

@@ -35,14 +35,10 @@ def draw_page(store: Store, path: Path) -> None:
     first = store.generated("none", _COLUMNS)
     numbers = [image.image for image in first]
     names = store.facts["classes"]
-    headings = [_heading(image.condition if image.label is None else names[image.label]) for image in first]
+    headings = [image.condition if image.label is None else names[image.label] for image in first]
     rows = []
     for spec in store.methods():
         made = {image.image: image for image in store.generated(spec, _COLUMNS)}
         if all(number in made for number in numbers):
             rows.append((str(label(spec)), [decode_png(made[number].png) for number in numbers]))
     draw_samples(rows, headings, path, "Each column starts from the same noise")
-
-
-def _heading(text: str, longest: int = 12) -> str:
-    return text if len(text) <= longest else text[: longest - 1] + "…"
