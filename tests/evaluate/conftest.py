@@ -1,14 +1,16 @@
-"""A tiny random DiT on disk, settings for it, and a results file with known contents."""
+"""A tiny random DiT and Stable Diffusion on disk, settings for it, and a results file with known contents."""
 
 from __future__ import annotations
 
+import string
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from diffusers import DDIMScheduler
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from bigain.evaluate import Settings, Store
 from bigain.evaluate.engine import encode_png
@@ -46,6 +48,42 @@ def tiny_settings(tiny_model: Path) -> Callable[..., Settings]:
         return Settings(**(values | changes))
 
     return make
+
+
+@pytest.fixture
+def pipeline_folder(families: Any, tmp_path: Path) -> Path:
+    """A Stable Diffusion of the real classes, 32x32 pixels, random weights."""
+    letters = string.ascii_lowercase + "."
+    tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    text = CLIPTextConfig(
+        vocab_size=len(tokens),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=24,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+    )
+    pipe = StableDiffusionPipeline(
+        vae=AutoencoderKL(
+            block_out_channels=(8, 8),
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            norm_num_groups=4,
+        ),
+        text_encoder=CLIPTextModel(text),
+        tokenizer=CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=24),
+        unet=families["unet"].build(),
+        scheduler=DDIMScheduler(clip_sample=False, steps_offset=1),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipe.save_pretrained(tmp_path / "pipe", safe_serialization=True)
+    return tmp_path / "pipe"
 
 
 FACTS = {

@@ -2,54 +2,15 @@
 
 from __future__ import annotations
 
-import string
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel
 
 from bigain.data import load
 from bigain.data.glyphs import CLASSES
 from bigain.evaluate import Settings, Store, run, summarise
-
-
-@pytest.fixture
-def pipeline_folder(families: Any, tmp_path: Path) -> Path:
-    """A Stable Diffusion of the real classes, 32x32 pixels, random weights."""
-    letters = string.ascii_lowercase + "."
-    tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
-    vocabulary = {token: i for i, token in enumerate(tokens)}
-    text = CLIPTextConfig(
-        vocab_size=len(tokens),
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=24,
-        bos_token_id=0,
-        eos_token_id=1,
-        pad_token_id=1,
-    )
-    pipe = StableDiffusionPipeline(
-        vae=AutoencoderKL(
-            block_out_channels=(8, 8),
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            norm_num_groups=4,
-        ),
-        text_encoder=CLIPTextModel(text),
-        tokenizer=CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=24),
-        unet=families["unet"].build(),
-        scheduler=DDIMScheduler(clip_sample=False, steps_offset=1),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipe.save_pretrained(tmp_path / "pipe", safe_serialization=True)
-    return tmp_path / "pipe"
 
 
 def test_prompts_of_a_csv_are_classified_and_generated(pipeline_folder: Path, tmp_path: Path) -> None:

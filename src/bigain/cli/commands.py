@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from bigain import __version__
+from bigain.cli.analyse import analyse
 from bigain.cli.classify import classify
 from bigain.cli.evaluate import evaluate
 from bigain.cli.generate import generate
@@ -45,8 +46,8 @@ def common(
     show_tracebacks.set(traceback)
 
 
-for command in (evaluate, classify, generate, inspect, methods, tune, reproduce, report):
-    app.command(no_args_is_help=command in (classify, generate, tune, reproduce, report))(command)
+for command in (evaluate, classify, generate, inspect, methods, tune, reproduce, analyse, report):
+    app.command(no_args_is_help=command in (classify, generate, tune, reproduce, analyse, report))(command)
 
 
 def main() -> None:

@@ -1,9 +1,12 @@
 """The joint run: classification, generation, cost and speed of every method, in one file that resumes."""
 
+from bigain.evaluate.analysis import analyse
 from bigain.evaluate.claims import Claim, PaperTable, asks_for_text, paper_tables
+from bigain.evaluate.effects import Analysis, Effect, Piece, read_analysis
 from bigain.evaluate.engine import run
 from bigain.evaluate.export import read_results, write_results
 from bigain.evaluate.plan import GRIDS, SIZES, Settings, split_specs
+from bigain.evaluate.spectra import Spectrum
 from bigain.evaluate.store import Store
 from bigain.evaluate.summary import Results, Row, Timing, Timings, summarise, timings
 from bigain.evaluate.trials import TARGETS, Target, Trial, choose, front, parse_target
@@ -14,23 +17,29 @@ __all__ = [
     "GRIDS",
     "SIZES",
     "TARGETS",
+    "Analysis",
     "Claim",
+    "Effect",
     "PaperTable",
+    "Piece",
     "Results",
     "Row",
     "Settings",
+    "Spectrum",
     "Store",
     "Target",
     "Timing",
     "Timings",
     "Trial",
     "Verdict",
+    "analyse",
     "asks_for_text",
     "choose",
     "front",
     "judge",
     "paper_tables",
     "parse_target",
+    "read_analysis",
     "read_results",
     "run",
     "split_specs",

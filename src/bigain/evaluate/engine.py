@@ -64,7 +64,7 @@ def run(settings: Settings, path: Path, *, progress: bool = False, denoiser: Den
         store.add_methods(settings.methods)
         work.count_flops(store)
         work.keep_reference(store)
-        with _bar(work.total(store), progress, unit="forward", unit_scale=True, smoothing=0.05) as bar:
+        with progress_bar(work.total(store), progress, unit="forward", unit_scale=True, smoothing=0.05) as bar:
             for number, spec in enumerate(settings.methods, start=1):
                 bar.set_description(f"[{number}/{len(settings.methods)}] {spec}")
                 work.classify(store, spec, bar)
@@ -307,7 +307,7 @@ class _Work:
         where, known = store.timing()
         if where == here and set(specs) <= set(known) and all(len(known[spec]) >= s.timing_rounds for spec in specs):
             return
-        with _bar(len(specs) * s.timing_rounds, progress, desc="time") as bar:
+        with progress_bar(len(specs) * s.timing_rounds, progress, desc="time") as bar:
             times = measure(
                 self.denoiser,
                 specs,
@@ -338,10 +338,7 @@ def load_data(settings: Settings, denoiser: Denoiser, split: str | None) -> Imag
 
 
 def class_conditions(denoiser: Denoiser, data: ImageCollection) -> tuple[tuple[str | int, ...], ...]:
-    """Per class what the model is asked for: its prompts, or its label in a class-conditional model.
-
-    Empty for data without classes.
-    """
+    """Per class what the model is asked for: its prompts, or its label in a class-conditional model."""
     if denoiser.kind == "text":
         return data.prompts or ()
     if data.classes and data.condition_labels is None:
@@ -352,7 +349,7 @@ def class_conditions(denoiser: Denoiser, data: ImageCollection) -> tuple[tuple[s
     return tuple((label,) for label in data.condition_labels or ())
 
 
-def _bar(total: int, shown: bool, **options: Any) -> Any:
+def progress_bar(total: int, shown: bool, **options: Any) -> Any:
     """A progress bar; in a log file it adds a line every half minute instead of ten a second."""
     return tqdm(total=total, disable=not shown, mininterval=0.1 if sys.stderr.isatty() else 30, **options)
 

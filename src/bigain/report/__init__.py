@@ -1,5 +1,6 @@
 """What is made of results: tables, pictures, and a look inside one forward."""
 
+from bigain.report.analysis import TextTable, analysis_page, analysis_tables, write_analysis
 from bigain.report.folder import write_folder
 from bigain.report.inspection import Inspection, draw_inspection, inspect_method
 from bigain.report.labels import Label, label
@@ -12,6 +13,9 @@ from bigain.report.verdicts import reproduction, verdict_cells
 __all__ = [
     "Inspection",
     "Label",
+    "TextTable",
+    "analysis_page",
+    "analysis_tables",
     "draw_front",
     "draw_inspection",
     "draw_samples",
@@ -23,5 +27,6 @@ __all__ = [
     "reproduction",
     "terminal",
     "verdict_cells",
+    "write_analysis",
     "write_folder",
 ]

@@ -1,0 +1,79 @@
+"""What a method is given in each layer of a forward, and the assignment that it answers with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from bigain.backbones.application import Handle, compressed
+from bigain.backbones.hooks import BlockHook
+from bigain.methods import Context, Method
+from bigain.methods.base import Location
+from bigain.operators.assignment import Assignment
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What a method met in one layer of one forward.
+
+    Args:
+        name: of the transformer block.
+        tokens: (B, N, C) that the assignment was made for, or that were pooled.
+        context: as the method got it; ``context.layer`` is the number of the block.
+        assignment: of these tokens; None where keys and values are pooled instead.
+        decided: whether the assignment was made in this layer; False where a cached one was used again.
+    """
+
+    name: str
+    tokens: Tensor
+    context: Context
+    assignment: Assignment | None
+    decided: bool = True
+
+
+@contextmanager
+def recorded(pipe_or_model: object, method: Method, note: Callable[[Seen], object]) -> Iterator[Handle]:
+    """``compressed`` with one method, which also tells what it meets; the outputs are the same.
+
+    Args:
+        note: called in every forward with each layer in which the method acts, in order.
+    """
+    with compressed(pipe_or_model, method) as handle:
+        for name, hook, _ in handle._blocks:
+            if hook.merging is not None:
+                _tell_assignments(hook, name, note)
+            if hook.downsampling is not None:
+                hook.downsampling = _Telling(hook.downsampling, name, note)  # type: ignore[assignment]
+        yield handle
+
+
+def _tell_assignments(hook: BlockHook, name: str, note: Callable[[Seen], object]) -> None:
+    ask = hook.assignment
+
+    def assignment(tokens: Tensor, location: Location) -> Assignment | None:
+        found = ask(tokens, location)
+        if found is not None and location == "self_attention":  # where all methods merge, and a block's first location
+            features = hook.session.current().features
+            x = tokens if features is None else features
+            note(Seen(name, x.detach(), hook.session.context(hook.layer), found, hook.assigned))
+        return found
+
+    hook.assignment = assignment  # type: ignore[method-assign]  # the hook goes when the handle is removed
+
+
+class _Telling:
+    """Stands for a downsampling method in the hooks of one layer."""
+
+    def __init__(self, method: Any, name: str, note: Callable[[Seen], object]) -> None:
+        self.method = method
+        self.name = name
+        self.note = note
+
+    def pool(self, x: Tensor, context: Context) -> Tensor:
+        self.note(Seen(self.name, x.detach(), context, None))
+        pooled: Tensor = self.method.pool(x, context)
+        return pooled

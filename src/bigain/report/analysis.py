@@ -1,0 +1,253 @@
+"""The page and the pictures of an analysis: what layers still see, what each costs, and at which timesteps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from bigain.evaluate import Analysis, Effect
+from bigain.evaluate.export import write_whole
+from bigain.report.labels import label
+from bigain.report.pictures import COLOURS, MARKERS, MORE_COLOURS
+
+_DPI = 150
+_PANELS = 4  # of a picture of spectra
+_SCALE = 1000  # of squared errors, which are small
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table as text: ``rows`` are as long as ``headings``."""
+
+    title: str
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def markdown(self) -> str:
+        """GitHub's."""
+        lines = [self.headings, ("---", *["---:"] * (len(self.headings) - 1)), *self.rows]
+        return "\n".join([f"**{self.title}**", "", *(f"| {' | '.join(line)} |" for line in lines)])
+
+
+def write_analysis(analysis: Analysis, folder: Path) -> tuple[str, ...]:
+    """Writes analysis.md, spectrum-N.png, layers.png and timesteps.png, and returns their names.
+
+    Raises:
+        ValueError: no method is finished.
+    """
+    if not analysis.methods:
+        raise ValueError("there is nothing to write: no method of this analysis is finished")
+    write_whole(folder / "analysis.md", analysis_page(analysis))
+    pages = [analysis.methods[first : first + _PANELS] for first in range(0, len(analysis.methods), _PANELS)]
+    names = []
+    for number, methods in enumerate(pages, start=1):
+        names.append(f"spectrum-{number}.png")
+        draw_spectra(analysis, methods, folder / names[-1])
+    draw_layers(analysis, folder / "layers.png")
+    draw_timesteps(analysis, folder / "timesteps.png")
+    return ("analysis.md", *names, "layers.png", "timesteps.png")
+
+
+def analysis_page(analysis: Analysis) -> str:
+    """Markdown: three tables per method, and what they are of."""
+    parts = [_caption(analysis)]
+    for method in analysis.methods:
+        parts.append(f"## {label(method)}\n\n`{method}`")
+        parts += [table.markdown() for table in analysis_tables(analysis, method)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _caption(analysis: Analysis) -> str:
+    """What the numbers are of."""
+    known, facts, plain = analysis.identity, analysis.facts, analysis.effect("none")
+    split = f"split {known['split']}" if known["split"] else "default split"
+    return (
+        f"Model {known['model']} ({known['dtype']}), data {facts['data']}, {split}: {known['images']} images, "
+        f"{known['timesteps']} timesteps, {facts['classes']} classes, loss {known['loss']}, seed {known['seed']}. "
+        f"Gap: error of the best wrong class minus that of the true one. Without compression the gap × {_SCALE} is "
+        f"{_scaled(plain.gap)} on average, the accuracy {100 * plain.accuracy:.1f}%."
+    )
+
+
+def analysis_tables(analysis: Analysis, method: str) -> tuple[TextTable, TextTable, TextTable]:
+    """What layers still see, what each costs, and where in t it is lost, of one finished method."""
+    return _seen(analysis, method), _costs(analysis, method), _times(analysis, method)
+
+
+def _seen(analysis: Analysis, method: str) -> TextTable:
+    bands = analysis.identity["bands"]
+    edges = [f"{band / bands:.2g}–{(band + 1) / bands:.2g}" for band in range(bands)]
+    rows = [
+        (str(one.layer), *(_kept(*pair) for pair in zip(one.kept, one.error, strict=True)))
+        for one in analysis.pieces[method].spectra
+    ]
+    title = "What a layer still sees: power kept (and of the error), by frequency in units of Nyquist"
+    return TextTable(title, ("layer", *edges), tuple(rows))
+
+
+def _costs(analysis: Analysis, method: str) -> TextTable:
+    names = analysis.facts["layers"]
+    rows = [
+        (f"{layer} ({names[layer]})", *_effect_cells(analysis.effect(alone)))
+        for layer, alone in analysis.alone(method).items()
+    ]
+    rows.append(("all together", *_effect_cells(analysis.effect(method))))
+    headings = (
+        "layer",
+        f"change of the prediction × {_SCALE}",
+        f"shift of the gap × {_SCALE} (± s.d.)",
+        "accuracy, %",
+        "change, points (95%)",
+    )
+    return TextTable("Which layer costs what: each compressed alone", headings, tuple(rows))
+
+
+def _times(analysis: Analysis, method: str) -> TextTable:
+    plain, found = analysis.effect("none"), analysis.effect(method)
+    rows = []
+    for place, t in enumerate(analysis.facts["timesteps"]):
+        accuracies = (f"{100 * each.accuracy_at[place]:.1f}" for each in (plain, found))
+        gaps = (_scaled(each.gap_at[place]) for each in (plain, found))
+        rows.append((str(t), *accuracies, *gaps))
+    headings = (
+        "t",
+        "accuracy without, %",
+        "accuracy with, %",
+        f"gap without × {_SCALE}",
+        f"gap with × {_SCALE}",
+    )
+    return TextTable("Where in t it is lost: each timestep deciding alone", headings, tuple(rows))
+
+
+def _kept(kept: float | None, error: float | None) -> str:
+    return "–" if kept is None or error is None else f"{kept:.2f} ({error:.2f})"
+
+
+def _scaled(value: float, sign: str = "") -> str:
+    return f"{_SCALE * value:{sign}.3g}"
+
+
+def _effect_cells(effect: Effect) -> tuple[str, str, str, str]:
+    return (
+        _scaled(effect.change),
+        f"{_scaled(effect.shift, '+')} ± {_scaled(effect.deviation)}",
+        f"{100 * effect.accuracy:.1f}",
+        f"{100 * effect.difference:+.1f} ({100 * effect.low:+.1f} to {100 * effect.high:+.1f})",
+    )
+
+
+def draw_spectra(analysis: Analysis, methods: tuple[str, ...], path: Path) -> None:
+    """Draws the power kept by layer and band, a panel per method; 1 is white, grey is a band without power."""
+    tallest = max(len(analysis.pieces[method].spectra) for method in methods)
+    figure = Figure(figsize=(4.6 * len(methods) + 1, 0.42 * tallest + 2.2), dpi=_DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    bands, colours = analysis.identity["bands"], colormaps["PuOr"].with_extremes(bad="0.8")
+    axes = figure.subplots(1, len(methods), squeeze=False)[0]
+    for axis, method in zip(axes, methods, strict=True):
+        spectra = analysis.pieces[method].spectra
+        kept = np.array([one.kept for one in spectra], dtype=np.float64)  # NaN where there is no power
+        heat = axis.imshow(np.ma.masked_invalid(kept), cmap=colours, vmin=0, vmax=2, aspect="auto")
+        for row, column in np.argwhere(~np.isnan(kept)):
+            value = kept[row, column]
+            shade = "white" if abs(value - 1) > 0.65 else "black"
+            axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=shade)
+        axis.set_yticks(range(len(spectra)), [str(one.layer) for one in spectra])
+        axis.set_xticks(np.arange(bands + 1) - 0.5, [f"{edge / bands:.2g}" for edge in range(bands + 1)], fontsize=7)
+        axis.set_xlabel("frequency, in units of Nyquist")
+        axis.set_ylabel("layer")
+        axis.set_title(str(label(method)), fontsize=10)
+    figure.colorbar(heat, ax=list(axes), label="power kept", extend="max")
+    figure.suptitle("What each layer still sees of its tokens: 1 is all, 0 is nothing", fontsize=11)
+    figure.savefig(path, metadata={"Software": None})
+
+
+def draw_layers(analysis: Analysis, path: Path) -> None:
+    """Draws the change of the prediction and the shift of the gap, of each layer alone and of all together."""
+    methods, styles = analysis.methods, _styles(analysis.methods)
+    layers = sorted({layer for method in methods for layer in analysis.layers[method]})
+    places = {layer: place for place, layer in enumerate(layers)}
+    last = len(layers) + 0.5  # of all together, a little apart
+    width = 0.8 / len(methods)
+    figure = Figure(figsize=(max(7.0, 0.32 * (len(layers) + 1) * len(methods) + 2.5), 6.6), dpi=_DPI)
+    FigureCanvasAgg(figure)
+    above, below = figure.subplots(2, 1, sharex=True)
+    for number, method in enumerate(methods):
+        aside = (number - (len(methods) - 1) / 2) * width
+        bars: list[tuple[float, Effect]] = [
+            (places[layer], analysis.effect(alone)) for layer, alone in analysis.alone(method).items()
+        ]
+        bars.append((last, analysis.effect(method)))
+        at = [place + aside for place, _ in bars]
+        colour = styles[method][0]
+        above.bar(at, [_SCALE * each.change for _, each in bars], width, color=colour, label=str(label(method)))
+        below.bar(at, [_SCALE * each.shift for _, each in bars], width, color=colour)
+        spread = [_SCALE * each.deviation for _, each in bars]
+        below.errorbar(at, [_SCALE * each.shift for _, each in bars], spread, fmt="none", ecolor="0.25", elinewidth=0.9)
+    above.set_ylabel(f"squared change of\nthe prediction × {_SCALE}")
+    below.set_ylabel(f"shift of the gap × {_SCALE}\n(line: ± s.d. over images)")
+    below.axhline(0, color="black", linewidth=0.8)
+    below.set_xticks([*places.values(), last], [*map(str, layers), "all"])
+    below.set_xlabel("layer compressed alone; all together")
+    plain = analysis.effect("none")
+    title = f"Which layer costs what; without compression the gap × {_SCALE} is {_scaled(plain.gap)} on average"
+    _finish(figure, (above, below), title, path)
+
+
+def draw_timesteps(analysis: Analysis, path: Path) -> None:
+    """Draws accuracy and gap of each timestep alone, a line per method; no compression is black."""
+    figure = Figure(figsize=(10.4, 5.0), dpi=_DPI)
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    steps = analysis.facts["timesteps"]
+    for method, (colour, marker) in {"none": ("#000000", "*"), **_styles(analysis.methods)}.items():
+        effect = analysis.effect(method)
+        for axis, values, scale in ((left, effect.accuracy_at, 100), (right, effect.gap_at, _SCALE)):
+            axis.plot(
+                steps,
+                [scale * value for value in values],
+                color=colour,
+                marker=marker,
+                markersize=8 if method == "none" else 5,
+                linewidth=1.4,
+                zorder=3 if method == "none" else 2,
+                label=str(label(method)) if axis is left else None,
+            )
+    left.set_ylabel("accuracy, %")
+    right.set_ylabel(f"gap × {_SCALE}")
+    right.axhline(0, color="0.6", linewidth=0.8, zorder=0)
+    for axis in (left, right):
+        axis.set_xlabel("t, which decides alone (right: more noise)")
+    _finish(figure, (left, right), "Where in t it is lost", path)
+
+
+def _styles(methods: tuple[str, ...]) -> dict[str, tuple[str, str]]:
+    """Colour and marker per method: the colour that it has in all pictures, or a free one where that is taken."""
+    colours: dict[str, str] = {}
+    for method in methods:
+        own = COLOURS.get(label(method).name)
+        if own is not None and own not in colours.values():
+            colours[method] = own
+    everything = (*COLOURS.values(), *MORE_COLOURS)
+    free = [colour for colour in everything if colour not in colours.values()] or everything
+    others = [method for method in methods if method not in colours]
+    colours |= {method: free[number % len(free)] for number, method in enumerate(others)}
+    return {method: (colours[method], MARKERS[number % len(MARKERS)]) for number, method in enumerate(methods)}
+
+
+def _finish(figure: Figure, axes: tuple[Axes, ...], title: str, path: Path) -> None:
+    """Grid, title, a legend below, and the file."""
+    for axis in axes:
+        axis.grid(color="0.92", linewidth=0.6)
+        axis.set_axisbelow(True)
+    lines = len(axes[0].get_legend_handles_labels()[0])
+    height = 0.22 * -(-lines // 3) / figure.get_figheight()
+    figure.legend(loc="lower center", ncols=min(lines, 3), frameon=False, fontsize=9)
+    figure.suptitle(title, fontsize=11)
+    figure.tight_layout(rect=(0, height + 0.02, 1, 0.99))
+    figure.savefig(path, metadata={"Software": None})
