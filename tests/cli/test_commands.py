@@ -14,7 +14,9 @@ import bigain
 from bigain.cli import options
 
 
-@pytest.mark.parametrize("command", ["evaluate", "classify", "generate", "inspect", "methods", "report"])
+@pytest.mark.parametrize(
+    "command", ["evaluate", "classify", "generate", "inspect", "analyse", "tune", "reproduce", "methods", "report"]
+)
 def test_every_command_has_help_with_examples(call: Callable[..., Any], command: str) -> None:
     text = call(command, "--help").output
     assert "Examples" in text
