@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import bigain
 from bigain.methods import METHODS, Context, parse, preset_file, preset_names, spec
+from bigain.operators.frequency import low_pass
 from bigain.operators.grid import Grid
 
 
@@ -46,6 +47,8 @@ from bigain.operators.grid import Grid
         (lambda: bigain.ToMe(cell=(2, 4), window=6), "window must be a positive multiple.*not 6"),
         (lambda: bigain.ToMe(window=0), "window must be a positive multiple.*not 0"),
         (lambda: bigain.ToMe(window=4.0), "window must be a positive multiple.*not 4.0"),
+        (lambda: bigain.ToMe(smoothing=-1), "smoothing must be a whole number from 0, not -1"),
+        (lambda: bigain.ToMe(smoothing=0.5), r"smoothing must be a whole number from 0, not 0\.5"),
         (lambda: bigain.QuadtreeMerging(depth=0), "depth must be a whole number from 1 to 16, not 0"),
         (lambda: bigain.QuadtreeMerging(depth=17), "depth must be a whole number from 1 to 16, not 17"),
         (lambda: bigain.QuadtreeMerging(depth=1.5), "depth must be a whole number from 1 to 16, not 1.5"),
@@ -114,6 +117,7 @@ def test_every_preset_reads_and_writes(name):
             ),
         ),
         ("quadtree-0.7", (bigain.QuadtreeMerging(ratio=0.7),)),
+        ("lgtm:ratio=0.9,smoothing=1", (bigain.LaplacianMerging(ratio=0.9, smoothing=1),)),
         ("quadtree:ratio=0.9,depth=4", (bigain.QuadtreeMerging(ratio=0.9, depth=4),)),
         (
             "tome:ratio=0.5,size_aware=true,size_bias=channel,score=l2_norm,gate=0.3,window=none,destinations=offset",
@@ -223,6 +227,17 @@ def test_the_gate_lets_smooth_sources_merge_first_and_protection_keeps_detail(me
         assert scores[row][hard[row]].max() == lowest[15]  # the gate outweighs every similarity
         protected = merged(ratio=0.375, protect=0.5)[row]
         assert scores[row][protected].max() <= lowest[23]  # all 24 of the 48 that may
+
+
+@pytest.mark.parametrize("name", ["lgtm", "tome", "abm", "quadtree", "sito"])
+def test_smoothing_decides_what_merges_by_smoothed_tokens(name):
+    grid = Grid(8, 9)
+    x = torch.randn(2, grid.tokens, 8, generator=torch.Generator().manual_seed(0))
+    found = METHODS[name](ratio=0.5, smoothing=2).assign(x, Context(grid))
+    expected = METHODS[name](ratio=0.5).assign(low_pass(x, grid, 2), Context(grid))
+    assert torch.equal(found.index, expected.index)
+    assert torch.equal(found.kept, expected.kept)
+    assert not torch.equal(found.index, METHODS[name](ratio=0.5).assign(x, Context(grid)).index)
 
 
 def test_protection_lowers_the_limit_that_the_error_names():

@@ -55,7 +55,7 @@ class AdaptiveBlockMerging(TokenMerging):
     def matching_flops(self, grid: Grid, channels: int) -> int:
         return 0
 
-    def assign(self, x: Tensor, context: Context) -> Assignment:
+    def _assign(self, x: Tensor, context: Context) -> Assignment:
         scores = score(x, context.grid, self.score)
         cells = aggregate(scores, context.grid, self.cell, self.aggregate)
         if self.threshold is not None:

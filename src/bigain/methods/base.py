@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bigain.methods.schedules import Linear, bounds, resolve
 from bigain.operators.assignment import Assignment
+from bigain.operators.frequency import low_pass
 from bigain.operators.grid import Grid, cell_count
 from bigain.operators.matching import mix_keys
 
@@ -69,6 +70,8 @@ class TokenMerging:
         queries: "merged", or "full" to merge K and V only, so that there is nothing to un-merge.
         cached: compute the assignment in a level's first block and reuse it for the rest of the forward.
         features: which tokens are scored and matched: the "block"'s input, or what the "attention" sees after the norm.
+        smoothing: passes of a 3×3 binomial filter over these tokens before they are scored and matched, so that noise
+            decides less about what merges. The tokens that merge stay as they are. Not in a paper.
 
     Raises:
         ValueError: names the field, its value and the allowed range.
@@ -87,6 +90,7 @@ class TokenMerging:
     queries: Literal["merged", "full"] = "merged"
     cached: bool = False
     features: Literal["block", "attention"] = "block"
+    smoothing: int = 0
 
     def __post_init__(self) -> None:
         low, high = bounds(self.ratio)
@@ -105,6 +109,8 @@ class TokenMerging:
         check_choice("queries", self.queries, ("merged", "full"))
         check_choice("features", self.features, ("block", "attention"))
         check_choice("size_bias", self.size_bias, ("mask", "channel"))
+        if not isinstance(self.smoothing, int) or isinstance(self.smoothing, bool) or self.smoothing < 0:
+            raise ValueError(f"smoothing must be a whole number from 0, not {self.smoothing!r}")
         if self.size_bias == "channel" and not self.size_aware:
             raise ValueError("size_bias='channel' is a form of size_aware, which must then be True, not False")
         if self.queries == "full" and self.locations != ("self_attention",):
@@ -138,6 +144,9 @@ class TokenMerging:
 
     def assign(self, x: Tensor, context: Context) -> Assignment:
         """Assigns tokens x (B, N, C) to groups."""
+        return self._assign(low_pass(x, context.grid, self.smoothing), context)
+
+    def _assign(self, x: Tensor, context: Context) -> Assignment:
         raise NotImplementedError
 
     def matching_flops(self, grid: Grid, channels: int) -> int:

@@ -32,7 +32,7 @@ class LaplacianMerging(BipartiteMerging):
         super().__post_init__()
         check_choice("destinations", self.destinations, ("lowest", "highest"))
 
-    def assign(self, x: Tensor, context: Context) -> Assignment:
+    def _assign(self, x: Tensor, context: Context) -> Assignment:
         scores = self.scores(x, context)
         destinations = destinations_by_score(scores, context.grid, self.cell, lowest=self.destinations == "lowest")
         return self.match(x, destinations, context, scores)

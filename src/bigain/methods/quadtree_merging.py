@@ -45,5 +45,5 @@ class QuadtreeMerging(TokenMerging):
     def matching_flops(self, grid: Grid, channels: int) -> int:
         return 0
 
-    def assign(self, x: Tensor, context: Context) -> Assignment:
+    def _assign(self, x: Tensor, context: Context) -> Assignment:
         return merge_quadtree(x, context.grid, self.depth, self.merged_tokens(context))

@@ -50,7 +50,7 @@ class SiTo(TokenMerging):
         similarity_sum = 2 * grid.tokens * channels
         return similarity_sum + bipartite_flops(grid, self.cell, channels) + 2 * dropped * left * channels
 
-    def assign(self, x: Tensor, context: Context) -> Assignment:
+    def _assign(self, x: Tensor, context: Context) -> Assignment:
         direction = functional.normalize(x.float(), dim=-1)  # (B, N, C)
         # Σ_j cos(i, j) is the product with the sum of all directions, which needs no N×N matrix.
         similarity = (direction @ direction.sum(dim=1).unsqueeze(-1)).squeeze(-1)  # (B, N)

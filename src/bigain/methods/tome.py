@@ -44,7 +44,7 @@ class ToMe(BipartiteMerging):
         check_choice("destinations", self.destinations, ("first", "random", "offset"))
         check_choice("redraw", self.redraw, ("image", "forward"))
 
-    def assign(self, x: Tensor, context: Context) -> Assignment:
+    def _assign(self, x: Tensor, context: Context) -> Assignment:
         return self.match(x, self._destinations(x, context), context)
 
     def _destinations(self, x: Tensor, context: Context) -> Tensor:

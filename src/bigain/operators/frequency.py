@@ -64,6 +64,38 @@ def laplacian(image: Tensor) -> Tensor:
     return result
 
 
+def low_pass(x: Tensor, grid: Grid, passes: int) -> Tensor:
+    """Smooths tokens over the grid: ``passes`` times the binomial filter (1 2 1) / 4 along rows and columns.
+
+    The border is replicated, so the sum over the tokens stays, and white noise loses 86% of its power in one pass away
+    from the border.
+
+    Args:
+        x: (B, N, C).
+        passes: from 0, which returns ``x`` itself.
+
+    Returns:
+        (B, N, C), float64 for float64 input, else float32.
+
+    Raises:
+        ValueError: if ``x`` is not (B, N, C) for this grid.
+    """
+    if passes == 0:
+        return x
+    check_tokens(x, grid, 3, "x")
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    image = wide.reshape(x.shape[0], grid.height, grid.width, x.shape[2])
+    for _ in range(passes):
+        across_rows = (image[:, 1:] - image[:, :-1]) / 4
+        image = image.clone()
+        image[:, :-1] += across_rows
+        image[:, 1:] -= across_rows
+        across_columns = (image[:, :, 1:] - image[:, :, :-1]) / 4
+        image[:, :, :-1] += across_columns
+        image[:, :, 1:] -= across_columns
+    return image.flatten(1, 2)
+
+
 def _l1_norm(image: Tensor) -> Tensor:
     return image.abs().sum(3)  # several times faster than vector_norm of order 1
 
