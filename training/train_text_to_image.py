@@ -27,6 +27,7 @@ from bigain.data.captions import vary
 from bigain.data.glyphs import CLASSES
 from bigain.data.prompts import LETTER
 from bigain.data.scenes import Scenes
+from bigain.evaluate.engine import fingerprint
 from images import letters, scenes, to_pixels
 from train_autoencoder import SIZE
 from trainer import Trainer, options, train
@@ -82,8 +83,8 @@ class TextToNoise(nn.Module):
 
 
 def encoded(name: str, images: np.ndarray, vae: AutoencoderKL, device: str, folder: Path) -> Tensor:
-    """Latents (N, 4, 16, 16) of images, scaled to unit variance; float16, made once and kept on disk."""
-    path = folder / f"latents-{name}-{len(images)}-{vae.config.scaling_factor}.npy"
+    """Latents (N, 4, 16, 16) of images, of unit variance; float16, made once per autoencoder and kept on disk."""
+    path = folder / f"latents-{name}-{len(images)}-{fingerprint(vae)}.npy"
     if not path.exists():
         encoder = copy.deepcopy(vae).to(device, torch.bfloat16, memory_format=torch.channels_last)
         with torch.no_grad():
@@ -98,7 +99,11 @@ def encoded(name: str, images: np.ndarray, vae: AutoencoderKL, device: str, fold
 
 
 def export(trainer: Trainer, tokenizer: CLIPTokenizer, vae: AutoencoderKL, folder: Path) -> None:
-    """Writes the pipeline with the averaged weights, in float16."""
+    """Writes the pipeline with the averaged weights, in float16.
+
+    The text encoder stays in float32: transformers opens a model in the dtype that its config names, diffusers in
+    float32, and a pipeline that is opened without a dtype must fit together.
+    """
     model = TextToNoise(tokenizer)
     trainer.average_into(model)
     pipe = StableDiffusionPipeline(
@@ -111,12 +116,14 @@ def export(trainer: Trainer, tokenizer: CLIPTokenizer, vae: AutoencoderKL, folde
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    pipe.to(torch.float16).save_pretrained(folder, safe_serialization=True, max_shard_size="9MB")
+    pipe.to(torch.float16)
+    pipe.text_encoder.float()
+    pipe.save_pretrained(folder, safe_serialization=True, max_shard_size="9MB")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options(parser, images=180_000, decay=90_000, folder="runs/glyphs-sd")
+    options(parser, images=200_000, decay=100_000, folder="runs/glyphs-sd")
     parser.add_argument("--vae", type=Path, default=Path("runs/glyphs-vae/export"), help="the trained autoencoder")
     parser.add_argument("--drop-captions", type=float, default=0.1, help="share of captions replaced by none")
     parser.add_argument("--train-length", type=int, default=25_000, help="single letters, and scenes, to draw")
@@ -124,6 +131,7 @@ def main() -> None:
 
     cache = args.folder.parent / "cache"
     vae = AutoencoderKL.from_pretrained(args.vae)
+    vae.register_to_config(_name_or_path="")  # else the export would tell of this machine's folders
     data = [
         encoded(name, draw("train", SIZE, args.train_length, cache), vae, args.device, cache)
         for name, draw in (("letters", letters), ("scenes", scenes))

@@ -16,6 +16,7 @@ from bigain.backbones.families import find_model, layout
 METHODS = {
     "lgtm": bigain.LaplacianMerging(ratio=0.5),
     "lgtm-windows": bigain.LaplacianMerging(ratio=0.5, gate=0.3, protect=0.2, window=4),
+    "lgtm-smoothed": bigain.LaplacianMerging(ratio=0.5, smoothing=1),
     "abm": bigain.AdaptiveBlockMerging(ratio=0.5),
     "quadtree": bigain.QuadtreeMerging(ratio=0.5),
     "tome": bigain.ToMe(ratio=0.5),

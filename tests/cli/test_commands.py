@@ -64,6 +64,10 @@ def test_runs_of_two_models_do_not_share_a_folder(model: str, name: str) -> None
     assert options.folder(Path("mine"), "evaluate", model) == Path("mine")
 
 
-def test_a_model_in_the_working_folder_is_named_by_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert options.folder(None, "tune", ".") == Path("runs", "tune", tmp_path.name)
+@pytest.mark.parametrize("model", [".", "..", "../..", "../model/", "below/.."])
+def test_a_model_that_is_a_folder_is_named_by_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, model: str) -> None:
+    here = tmp_path / "over" / "model"
+    (here / "below").mkdir(parents=True)
+    monkeypatch.chdir(here)
+    name = {"..": "over", "../..": tmp_path.name}.get(model, "model")
+    assert options.folder(None, "tune", model) == Path("runs", "tune", name)

@@ -21,6 +21,14 @@ def test_images_of_every_method_and_a_page(call: Callable[..., Any], tiny_model:
     assert plain[0] != (out / "todo_factor=2" / names[0]).read_bytes()
 
 
+def test_left_out_the_folder_is_named_by_the_model(
+    call: Callable[..., Any], tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    call("generate", 3, "--count", 1, "--model", tiny_model, "--steps", 1, "--quiet")
+    assert (tmp_path / "runs" / "generate" / "model" / "none" / "0000-3.png").exists()
+
+
 def test_an_image_depends_on_its_number_not_on_the_batch(
     call: Callable[..., Any], tiny_model: str, tmp_path: Path
 ) -> None:

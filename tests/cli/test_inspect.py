@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+
+import pytest
+
+from bigain import report
+from bigain.cli import options
+from bigain.data.glyphs import CLASSES
 
 
 def test_a_numbered_image_and_a_file(call: Callable[..., Any], tiny_model: str, letters: Path, tmp_path: Path) -> None:
@@ -28,3 +35,39 @@ def test_bad_input_is_named(call: Callable[..., Any], tiny_model: str) -> None:
         (["--condition", "Q"], "unknown class 'Q'"),
     ):
         assert words in call("inspect", "--model", tiny_model, *more, fails=True).stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "asked"),
+    [
+        ("text", ("-i", 4), f"a photo of the letter {CLASSES[4]}"),
+        ("text", ("-i", 4, "--condition", "a horse"), "a horse"),
+        ("text", ("-i", 4, "--condition", ""), ""),
+        ("text", ("-i", "file"), ""),
+        ("class", ("-i", 4), 4),
+        ("class", ("-i", "file"), 0),
+    ],
+)
+def test_the_model_is_asked_with_the_images_own_class(
+    call: Callable[..., Any],
+    letters: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    more: tuple[Any, ...],
+    asked: Any,
+) -> None:
+    heard: list[Any] = []
+    seen = SimpleNamespace(kept=[0], layer_name="block", grid=SimpleNamespace(tokens=1))
+
+    def look(*_: Any, condition: Any, **__: Any) -> Any:
+        heard.append(condition)
+        return seen
+
+    denoiser = SimpleNamespace(kind=kind, image_size=16)
+    monkeypatch.setattr(options, "open_denoiser", lambda *_: denoiser)
+    monkeypatch.setattr(report, "inspect_method", look)
+    monkeypatch.setattr(report, "draw_inspection", lambda *_: None)
+    file = letters / "glyphs-test-000000.png"
+    call("inspect", *(file if word == "file" else word for word in more), "--out", tmp_path / "a.png")
+    assert heard == [asked]

@@ -177,7 +177,7 @@ def test_as_a_data_set() -> None:
     assert data.classes == CLASSES
     assert data.condition_labels == tuple(range(10))
     assert data.prompts is not None
-    assert data.prompts[0] == ("a photo of the letter A",)
+    assert data.prompts[0] == ("a photo of a letter A",)
     item, scene = data[123], Scenes("test")[123]
     assert item.id == "glyphs-scenes-test-000123"
     assert item.labels == tuple(CLASSES.index(placed.letter) for placed in scene.letters)

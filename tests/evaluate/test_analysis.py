@@ -251,6 +251,55 @@ def test_the_same_call_gives_the_same_file_and_a_killed_one_goes_on(
     assert read_analysis(tmp_path / "a.json").pieces == found.pieces
 
 
+def test_all_versions_that_took_part_are_listed_once(
+    small: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def listed(torch_version: str, *methods: str) -> list[str]:
+        monkeypatch.setattr(analysis, "versions", lambda: {"torch": torch_version})
+        analyse(small(classify=2, methods=methods), tmp_path / "a.json", timesteps=1)
+        return [each["torch"] for each in read_analysis(tmp_path / "a.json").facts["versions"]]
+
+    assert listed("1", "todo-2") == ["1"]
+    assert listed("2", "todo-2") == ["1"]  # which had nothing to do
+    assert listed("2", "avgpool-2") == ["1", "2"]
+    assert listed("1", "todo-3") == ["1", "2"]
+
+
+def test_the_bar_counts_every_forward_that_is_made(
+    small: Make, denoiser: Denoiser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts: dict[str, int] = {}
+    progress_bar, predict = analysis.progress_bar, type(denoiser).predict
+
+    def counted_bar(total: int, *arguments: Any, **options: Any) -> Any:
+        bar = progress_bar(total, *arguments, **options)
+        monkeypatch.setattr(bar, "update", lambda more: counts.update(done=counts["done"] + more))
+        counts.update(total=total, done=0, made=0)
+        return bar
+
+    def counted_predict(self: Denoiser, x_t: torch.Tensor, *arguments: Any) -> torch.Tensor:
+        counts["made"] += len(x_t)
+        return predict(self, x_t, *arguments)
+
+    monkeypatch.setattr(analysis, "progress_bar", counted_bar)
+    monkeypatch.setattr(type(denoiser), "predict", counted_predict)
+    each = IMAGES * TIMESTEPS * (10 + 1)  # of 10 classes and the true one once more
+    for method, pieces in (("todo-2", 2 + 2), ("avgpool-2", 2 + 1)):  # 2 layers; none is there the second time
+        analyse(small(methods=(method,)), tmp_path / "a.json", timesteps=TIMESTEPS, denoiser=denoiser)
+        again = IMAGES * TIMESTEPS if method == "avgpool-2" else 0  # without compression, which is not in the file
+        assert counts == dict.fromkeys(("total", "done", "made"), pieces * each + again)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_data_with_several_true_classes_say_so(
+    small: Make, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch, several: bool
+) -> None:
+    data = replace(load("glyphs", image_size=16, limit=IMAGES), multi_label=several)
+    monkeypatch.setattr(analysis, "load_data", lambda *_: data)
+    work = analysis._Work.of(replace(small(), to_keep=(1,), n_samples=(1,)), denoiser, bands=2)
+    assert work.facts()["multi_label"] == several
+
+
 def test_a_layer_alone_is_a_method_of_its_own(small: Make, tmp_path: Path) -> None:
     analyse(small(classify=2), tmp_path / "a.json", timesteps=1)
     alone = in_layer("lgtm-0.5", 1)

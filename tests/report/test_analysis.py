@@ -34,7 +34,8 @@ def known(*methods: str) -> Analysis:
     )
     identity = {"model": "m", "dtype": "float32", "split": "validation", "images": 3, "timesteps": 2, "bands": 3,
                 "loss": "l2", "seed": 0}  # fmt: skip
-    facts = {"data": "letters", "classes": 3, "timesteps": [250, 750], "layers": ["first", "second"]}
+    facts = {"data": "letters", "multi_label": False, "classes": 3, "timesteps": [250, 750],
+             "layers": ["first", "second"]}  # fmt: skip
     names = [spec(parse(method)) for method in methods]
     pieces = {"none": PLAIN} | {name: replace(WORSE, spectra=spectra) for name in names}
     pieces |= {in_layer(name, layer): replace(PLAIN, spectra=spectra[layer:][:1]) for name in names for layer in (0, 1)}
@@ -72,6 +73,17 @@ def test_the_page_has_three_tables_per_finished_method() -> None:
     found.pieces.pop("todo:factor=2,layers=1")
     assert found.methods == ("lgtm:ratio=0.5",)
     assert analysis_page(found).count("| --- | ---: |") == 3
+
+
+@pytest.mark.parametrize(("several", "name"), [(False, "accuracy"), (True, "precision@1")])
+def test_with_several_true_classes_the_measure_is_precision(several: bool, name: str) -> None:
+    found = known(*METHODS)
+    found.facts["multi_label"] = several
+    page = analysis_page(found)
+    assert f"on average, the {name} 66.7%" in page
+    for heading in (f"| {name}, % |", f"| {name} without, % | {name} with, % |"):
+        assert page.count(heading) == 2
+    assert ("accuracy" in page) != several
 
 
 def test_pictures_are_drawn_and_repeat(tmp_path: Path) -> None:

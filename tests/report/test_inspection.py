@@ -41,8 +41,11 @@ def test_half_of_the_tokens_merge_into_one_destination_per_cell(
         assert len(set(cells)) == len(ends)
 
 
-def test_destinations_are_the_lowest_scores_of_their_cells(denoiser: ClassConditional, image: torch.Tensor) -> None:
-    found = look(denoiser, "lgtm-0.5", image, layer=1)
+@pytest.mark.parametrize("smoothing", [0, 1])
+def test_destinations_are_the_lowest_scores_of_their_cells(
+    denoiser: ClassConditional, image: torch.Tensor, smoothing: int
+) -> None:
+    found = look(denoiser, f"lgtm:ratio=0.5,smoothing={smoothing}", image, layer=1)
     lowest = found.scores.reshape(4, 2, 4, 2).min(axis=(1, 3))
     for group, size in enumerate(np.bincount(found.groups)):
         if size > 1:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 
 from bigain.classify import DiffusionClassifier
@@ -69,3 +70,8 @@ def test_the_text_to_image_model_is_a_pipeline_that_opens(train: Train, tmp_path
     conditions = denoiser.conditions(["a photo of the letter A", "a photo of the letters B and X"])
     [image] = sample(denoiser, conditions, [1], [0], steps=1, guidance=7.5)
     assert image.shape == (64, 64, 3)
+
+    pipe = StableDiffusionPipeline.from_pretrained(folder)  # its parts must have one dtype
+    pipe.set_progress_bar_config(disable=True)
+    made = pipe("a photo of the letter A", num_inference_steps=1, output_type="np").images
+    assert made.shape == (1, 64, 64, 3)

@@ -57,7 +57,7 @@ def analyse(
     """Says why a method loses accuracy: what its layers still see, what each costs, and at which timesteps.
 
     Each method is compressed in all of its layers and in each alone, and every class is evaluated at every timestep:
-    (layers + 2) x images x timesteps x classes forwards for one method.
+    (layers + 2) x images x timesteps x (prompts + 1) forwards for one method, the prompts being those of all classes.
 
     OUT/analysis.json holds all numbers, analysis.md the tables; spectrum-1.png shows the power kept by layer and
     frequency, layers.png the cost of each layer, timesteps.png accuracy and gap over t.

@@ -23,9 +23,10 @@ def generate(
     ] = None,
     preset: options.Preset = None,
     count: Annotated[int, typer.Option(min=1, help="Images per condition.")] = 4,
-    out: Annotated[Path, typer.Option(help="Folder: METHOD/NUMBER-CONDITION.png, and page.png.")] = Path(
-        "runs/generate"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of METHOD/NUMBER-CONDITION.png and page.png; runs/generate/MODEL if left out."),
+    ] = None,
     steps: options.Steps = 20,
     guidance: options.Guidance = None,
     sampler: options.Sampler = None,
@@ -65,6 +66,7 @@ def generate(
         wanted = [options.label_of(text, names) for text in conditions]
     encoded = denoiser.conditions(wanted)
     index = [position for position in range(len(conditions)) for _ in range(count)]
+    out = options.folder(out, "generate", model)
     rows = []
     for name in specs:
         with applied(denoiser, name):

@@ -12,6 +12,7 @@ from bigain.cli import options
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from bigain.data import ImageCollection, Item
     from bigain.diffusion import Denoiser
 
 
@@ -31,7 +32,10 @@ def inspect(
     ] = None,
     condition: Annotated[
         str | None,
-        typer.Option(help="Class or prompt that the model is asked with; left out: the image's own class, or none."),
+        typer.Option(
+            help="Class or prompt that the model is asked with. If left out the image's own class (for text models the "
+            "first prompt that --data has for it); where that is not known label 0, or the empty prompt."
+        ),
     ] = None,
     model: options.Model = "glyphs-dit",
     data: Annotated[
@@ -62,7 +66,7 @@ def inspect(
     pixels, name, own = _image(denoiser, image, data, split)
     asked: str | int
     if denoiser.kind == "text":
-        asked = condition or ""
+        asked = own if condition is None and own is not None else condition or ""
     elif condition is not None:
         asked = options.label_of(condition, options.class_names(denoiser, model))
     else:
@@ -77,8 +81,8 @@ def inspect(
     typer.echo(f"{out}: {name}, {where}, {inspection.grid.tokens} tokens in {groups} groups")
 
 
-def _image(denoiser: Denoiser, image: str, data: str, split: str | None) -> tuple[Tensor, str, int | None]:
-    """The image in [-1, 1], its id, and the label under which a class-conditional model knows its class."""
+def _image(denoiser: Denoiser, image: str, data: str, split: str | None) -> tuple[Tensor, str, str | int | None]:
+    """The image in [-1, 1], its id, and what the model is asked for its class, if that is known."""
     from bigain.data import load, preprocess
     from bigain.data.reading import read_image
 
@@ -88,6 +92,13 @@ def _image(denoiser: Denoiser, image: str, data: str, split: str | None) -> tupl
     if int(image) >= len(found):
         raise ValueError(f"--image must be a file or a number below {len(found)}, not {image}")
     item = found[int(image)]
-    known = found.condition_labels
-    own = known[item.labels[0]] if known and item.labels else None
-    return preprocess(item.image, denoiser.image_size), item.id, own
+    return preprocess(item.image, denoiser.image_size), item.id, _own_condition(denoiser, found, item)
+
+
+def _own_condition(denoiser: Denoiser, data: ImageCollection, item: Item) -> str | int | None:
+    """The first prompt of the image's (first) class, or the label under which a class-conditional model knows it."""
+    if not item.labels:
+        return None
+    if denoiser.kind == "text":
+        return data.prompts[item.labels[0]][0] if data.prompts else None
+    return data.condition_labels[item.labels[0]] if data.condition_labels else None

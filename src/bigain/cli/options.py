@@ -114,8 +114,11 @@ def reported(command: Callable[P, R]) -> Callable[P, R]:
 
 
 def folder(out: Path | None, command: str, model: str) -> Path:
-    """``out``, or where it is left out runs/COMMAND/MODEL, the model by the last part of its name."""
-    return Path("runs", command, Path(model).name or Path(model).resolve().name) if out is None else out
+    """``out``, or where it is left out runs/COMMAND/MODEL: the model's folder, or the last part of its name."""
+    if out is not None:
+        return out
+    path = Path(model)
+    return Path("runs", command, path.resolve().name if path.exists() else path.name)
 
 
 def whole_numbers(option: str, text: str) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from bigain.data.captions import describe
 from bigain.data.catalogue import Catalogue
 from bigain.data.glyphs import CLASSES, Glyphs
 from bigain.data.item import Entry, Pixels
-from bigain.data.prompts import LETTER
+from bigain.data.prompts import LETTER, ONE_LETTER
 from bigain.data.scenes import Scenes
 
 
@@ -23,13 +23,14 @@ def glyphs(split: str, size: int) -> Catalogue:
         Entry(f"glyphs-{split}-{index:06d}", partial(_glyph, data, index), (index % len(CLASSES),))
         for index in range(len(data))
     )
-    return _catalogue("glyphs", entries)
+    return _catalogue("glyphs", entries, LETTER)
 
 
 def scenes(split: str, size: int) -> Catalogue:
     """All scenes of a split, ids like ``glyphs-scenes-test-000123``, drawn at ``size`` x ``size`` pixels on demand.
 
-    Multi-label: the letters in reading order of their places; the caption names each with its colour and place.
+    Multi-label: the letters in reading order of their places; the caption names each with its colour and place. The
+    prompt of a class is ``prompts.ONE_LETTER``, the caption of a scene that tells of one of its letters alone.
 
     Raises:
         ValueError: unknown split, or a size under 32.
@@ -41,11 +42,11 @@ def scenes(split: str, size: int) -> Catalogue:
         labels = tuple(CLASSES.index(placed.letter) for placed in letters)
         identity = f"glyphs-scenes-{split}-{index:06d}"
         entries.append(Entry(identity, partial(_scene, data, index), labels, describe(letters)))
-    return _catalogue("glyphs-scenes", tuple(entries), multi_label=True)
+    return _catalogue("glyphs-scenes", tuple(entries), ONE_LETTER, multi_label=True)
 
 
-def _catalogue(name: str, entries: tuple[Entry, ...], multi_label: bool = False) -> Catalogue:
-    return Catalogue(name, CLASSES, entries, LETTER, multi_label, condition_labels=tuple(range(len(CLASSES))))
+def _catalogue(name: str, entries: tuple[Entry, ...], template: str, multi_label: bool = False) -> Catalogue:
+    return Catalogue(name, CLASSES, entries, template, multi_label, condition_labels=tuple(range(len(CLASSES))))
 
 
 def _glyph(data: Glyphs, index: int) -> Pixels:

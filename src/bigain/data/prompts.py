@@ -13,6 +13,7 @@ from bigain.data.rows import read_rows
 PHOTO = "a photo of a {}."
 PET = "a photo of a {}, a type of pet."
 LETTER = "a photo of the letter {}"
+ONE_LETTER = "a photo of a letter {}"  # there may be others
 
 COLUMNS = ("prompt", "classname", "classidx")
 

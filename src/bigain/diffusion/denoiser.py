@@ -100,7 +100,7 @@ class Denoiser(ABC):
         """All networks that results depend on: ``model``, then autoencoder and text encoders where there are any."""
         parts = [getattr(self.space, "vae", None)]
         if self.pipe is not None:
-            parts += [part for _, part in sorted(self.pipe.components.items())]
+            parts += [part for name, part in sorted(self.pipe.components.items()) if name.startswith("text_encoder")]
         return tuple(dict.fromkeys([self.model, *(part for part in parts if isinstance(part, nn.Module))]))
 
     @property

@@ -10,7 +10,7 @@ import functools
 import json
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,8 @@ def analyse(
     for name in methods:
         wanted += [name, *(in_layer(name, layer) for layer in layers[name])]
     missing = [name for name in dict.fromkeys(wanted) if name not in analysis.pieces]
+    if missing and versions() not in analysis.facts["versions"]:
+        analysis.facts["versions"].append(versions())
     path.parent.mkdir(parents=True, exist_ok=True)
     with progress_bar(work.forwards(missing), progress, unit="forward", unit_scale=True, smoothing=0.05) as bar:
         for number, name in enumerate(missing, start=1):
@@ -141,6 +143,7 @@ class _Work:
     data: ImageCollection
     items: list[Item]
     bands: int
+    _before: list[Tensor] = field(default_factory=list, init=False)  # what _plain has made
 
     @classmethod
     def of(cls, settings: Settings, denoiser: Denoiser, bands: int) -> _Work:
@@ -191,19 +194,24 @@ class _Work:
         }
 
     def facts(self) -> dict[str, Any]:
-        """What tables and pictures need to know."""
+        """What tables and pictures need to know; the versions are added as they take part, in order of first use."""
         return {
             "data": self.data.name,
+            "multi_label": self.data.multi_label,
             "classes": self.classifier.classes,
             "timesteps": self.classifier.timesteps.tolist(),
             "images": {item.id: list(item.labels) for item in self.items},
             "layers": [layer.name for layer in layout(self.denoiser.model).layers],
-            "versions": versions(),
+            "versions": [],
         }
 
     def forwards(self, names: list[str]) -> int:
-        """How many the pieces take."""
-        looked_at = sum(name != "none" for name in names) * len(self.classifier.timesteps)
+        """How many the pieces take: each all conditions, and each of a method a look under the true class.
+
+        That is compared with a look without compression, which all methods share.
+        """
+        looks = sum(name != "none" for name in names)
+        looked_at = (looks + bool(looks)) * len(self.classifier.timesteps)
         return len(self.items) * (looked_at + len(names) * self.classifier.forwards)
 
     def measure(self, methods: tuple[Method, ...], done: Callable[[int], object]) -> Piece:
@@ -229,7 +237,7 @@ class _Work:
 
     def _look(self, method: Method, done: Callable[[int], object]) -> tuple[float, tuple[Spectrum, ...]]:
         """The change of the prediction under the true class, and the spectrum of every layer."""
-        plain, meter = self._plain, SpectrumMeter(method, self.bands)
+        plain, meter = self._plain(done), SpectrumMeter(method, self.bands)
         changes = []
         with recorded(self.denoiser.model, method, meter.note):
             for part, before in zip(self._predictions(), plain, strict=True):
@@ -237,10 +245,13 @@ class _Work:
                 done(len(part))
         return float(torch.cat(changes).mean()), meter.spectra()
 
-    @functools.cached_property
-    def _plain(self) -> list[Tensor]:
-        """The predictions without compression, batch by batch."""
-        return list(self._predictions())
+    def _plain(self, done: Callable[[int], object]) -> list[Tensor]:
+        """The predictions without compression, batch by batch; made once."""
+        if not self._before:
+            for part in self._predictions():
+                self._before.append(part)
+                done(len(part))
+        return self._before
 
     @functools.cached_property
     def _clean(self) -> Tensor:

@@ -75,9 +75,9 @@ class Sizes:
     timing_batch: int
 
 
-# The demo is cut to about 18,000 forwards of the embedded model: some 3 minutes on 2 CPU cores.
+# The demo is cut to about 14,000 forwards of an embedded model: 2 to 3 minutes on 2 CPU cores.
 SIZES: dict[str, Sizes] = {
-    "demo": Sizes(50, 30, (3, 1), (2, 6), 12, 5, 16),
+    "demo": Sizes(40, 20, (3, 1), (2, 6), 12, 5, 16),
     "published": Sizes(500, 1000, (3, 1), (2, 8), 20, 9, 64),
     "full": Sizes(500, 1000, (3, 1), (2, 8), 20, 9, 64),
     "default": Sizes(100, 100, (5, 1), (5, 20), 20, 7, 16),
@@ -108,7 +108,7 @@ class Settings:
     """What a joint run is to do; frozen, and checked when made.
 
     Args:
-        model: "glyphs-dit" (embedded), a folder or a Hub id.
+        model: "glyphs-dit" or "glyphs-sd" (embedded), a folder or a Hub id.
         variant: of the weights' file names, such as "fp16".
         data: as `bigain.data.load` takes it.
         split: of the data; None is the data set's own default.

@@ -71,7 +71,7 @@ class TokenMerging:
         cached: compute the assignment in a level's first block and reuse it for the rest of the forward.
         features: which tokens are scored and matched: the "block"'s input, or what the "attention" sees after the norm.
         smoothing: passes of a 3×3 binomial filter over these tokens before they are scored and matched, so that noise
-            decides less about what merges. The tokens that merge stay as they are. Not in a paper.
+            decides less about what merges; 0 to 16. The tokens that merge stay as they are. Not in a paper.
 
     Raises:
         ValueError: names the field, its value and the allowed range.
@@ -109,8 +109,8 @@ class TokenMerging:
         check_choice("queries", self.queries, ("merged", "full"))
         check_choice("features", self.features, ("block", "attention"))
         check_choice("size_bias", self.size_bias, ("mask", "channel"))
-        if not isinstance(self.smoothing, int) or isinstance(self.smoothing, bool) or self.smoothing < 0:
-            raise ValueError(f"smoothing must be a whole number from 0, not {self.smoothing!r}")
+        if not isinstance(self.smoothing, int) or isinstance(self.smoothing, bool) or not 0 <= self.smoothing <= 16:
+            raise ValueError(f"smoothing must be a whole number from 0 to 16, not {self.smoothing!r}")
         if self.size_bias == "channel" and not self.size_aware:
             raise ValueError("size_bias='channel' is a form of size_aware, which must then be True, not False")
         if self.queries == "full" and self.locations != ("self_attention",):

@@ -158,7 +158,7 @@ _EXPECTED = {
     "gate": "give a number from 0",
     "protect": "give a number in [0, 1)",
     "window": "give a multiple of the cell's sides, or none",
-    "smoothing": "give a whole number from 0",
+    "smoothing": "give a whole number from 0 to 16",
     "depth": "give a whole number from 1",
 }
 

@@ -84,10 +84,9 @@ def low_pass(x: Tensor, grid: Grid, passes: int) -> Tensor:
         return x
     check_tokens(x, grid, 3, "x")
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    image = wide.reshape(x.shape[0], grid.height, grid.width, x.shape[2])
+    image = (wide.clone() if wide is x else wide).reshape(x.shape[0], grid.height, grid.width, x.shape[2])
     for _ in range(passes):
         across_rows = (image[:, 1:] - image[:, :-1]) / 4
-        image = image.clone()
         image[:, :-1] += across_rows
         image[:, 1:] -= across_rows
         across_columns = (image[:, :, 1:] - image[:, :, :-1]) / 4

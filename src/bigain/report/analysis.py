@@ -71,8 +71,13 @@ def _caption(analysis: Analysis) -> str:
         f"Model {known['model']} ({known['dtype']}), data {facts['data']}, {split}: {known['images']} images, "
         f"{known['timesteps']} timesteps, {facts['classes']} classes, loss {known['loss']}, seed {known['seed']}. "
         f"Gap: error of the best wrong class minus that of the true one. Without compression the gap × {_SCALE} is "
-        f"{_scaled(plain.gap)} on average, the accuracy {100 * plain.accuracy:.1f}%."
+        f"{_scaled(plain.gap)} on average, the {_measure(analysis)} {100 * plain.accuracy:.1f}%."
     )
+
+
+def _measure(analysis: Analysis) -> str:
+    """What the share of right images is called: with several true classes the accuracy is precision@1."""
+    return "precision@1" if analysis.facts["multi_label"] else "accuracy"
 
 
 def analysis_tables(analysis: Analysis, method: str) -> tuple[TextTable, TextTable, TextTable]:
@@ -102,7 +107,7 @@ def _costs(analysis: Analysis, method: str) -> TextTable:
         "layer",
         f"change of the prediction × {_SCALE}",
         f"shift of the gap × {_SCALE} (± s.d.)",
-        "accuracy, %",
+        f"{_measure(analysis)}, %",
         "change, points (95%)",
     )
     return TextTable("Which layer costs what: each compressed alone", headings, tuple(rows))
@@ -117,8 +122,8 @@ def _times(analysis: Analysis, method: str) -> TextTable:
         rows.append((str(t), *accuracies, *gaps))
     headings = (
         "t",
-        "accuracy without, %",
-        "accuracy with, %",
+        f"{_measure(analysis)} without, %",
+        f"{_measure(analysis)} with, %",
         f"gap without × {_SCALE}",
         f"gap with × {_SCALE}",
     )
@@ -218,7 +223,7 @@ def draw_timesteps(analysis: Analysis, path: Path) -> None:
                 zorder=3 if method == "none" else 2,
                 label=str(label(method)) if axis is left else None,
             )
-    left.set_ylabel("accuracy, %")
+    left.set_ylabel(f"{_measure(analysis)}, %")
     right.set_ylabel(f"gap × {_SCALE}")
     right.axhline(0, color="0.6", linewidth=0.8, zorder=0)
     for axis in (left, right):

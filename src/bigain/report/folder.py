@@ -34,8 +34,11 @@ def draw_page(store: Store, path: Path) -> None:
     """Draws the first generated images of every method, each column from one noise."""
     first = store.generated("none", _COLUMNS)
     numbers = [image.image for image in first]
-    names = store.facts["classes"]
-    headings = [image.condition if image.label is None else names[image.label] for image in first]
+    names, several = store.facts["classes"], store.facts["multi_label"]
+    headings = []
+    for image in first:
+        captioned = several and not image.condition.isdigit()  # a caption says more than one of its classes
+        headings.append(image.condition if image.label is None or captioned else names[image.label])
     rows = []
     for spec in store.methods():
         made = {image.image: image for image in store.generated(spec, _COLUMNS)}

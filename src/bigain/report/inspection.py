@@ -28,7 +28,7 @@ from bigain.methods import (
     ToMe,
     parse,
 )
-from bigain.operators.frequency import score
+from bigain.operators.frequency import low_pass, score
 from bigain.operators.grid import Grid, cell_index
 from bigain.operators.matching import mix_keys
 
@@ -52,7 +52,7 @@ class Inspection:
         grid: of the tokens.
         score_name: which score.
         score_used: whether the method goes by it, or it is shown for comparison.
-        scores: float32 (height, width), high is detail.
+        scores: float32 (height, width), high is detail; of the tokens after the method's smoothing, if it has any.
         groups: int64 (tokens,), the group of each token.
         kept: int64 (groups,), the token that stands for each group: its destination, or itself.
         merges: False where only keys and values are pooled, so that every token stays a query.
@@ -128,6 +128,7 @@ def inspect_method(
         raise ValueError(f"layer must be one in which {method} decides what merges, {sorted(seen)}, not {layer}")
     found, grid = seen[chosen], seen[chosen].context.grid
     score_name = getattr(methods[0], "score", _DEFAULT_SCORE)
+    scored = low_pass(found.tokens, grid, getattr(methods[0], "smoothing", 0))
     if found.assignment is None:
         factor = methods[0].factor  # type: ignore[union-attr]
         groups = cell_index(grid, (factor, factor)).numpy()
@@ -144,7 +145,7 @@ def inspect_method(
         grid=grid,
         score_name=score_name,
         score_used=_uses_score(methods[0]),
-        scores=score(found.tokens, grid, score_name)[0].float().cpu().numpy().reshape(grid.height, grid.width),
+        scores=score(scored, grid, score_name)[0].float().cpu().numpy().reshape(grid.height, grid.width),
         groups=groups,
         kept=kept,
         merges=found.assignment is not None,
