@@ -19,6 +19,7 @@ export MALLOC_MMAP_THRESHOLD_ ?= 4000000000
 export MALLOC_TRIM_THRESHOLD_ ?= 40000000000
 
 .DEFAULT_GOAL := help
+.NOTPARALLEL:  # what is timed, and what rewrites README.md
 .PHONY: help venv demo test slow lint types imports results readme benchmarks train clean
 
 help: ## this list
@@ -33,8 +34,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install $(INDEX) -c constraints.txt -e '.[dev]'
 	touch $(STAMP)
 
-demo: $(STAMP) ## a few minutes: the joint run on the embedded model, in small
+demo: $(STAMP) ## a few minutes: the joint run on the embedded models, in small
 	$(BIN)/bigain evaluate
+	$(BIN)/bigain evaluate --model glyphs-sd
 
 test: $(STAMP) ## the tests, without the slow ones
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -51,16 +53,22 @@ types: $(STAMP) ## mypy
 imports: $(STAMP) ## the direction of imports
 	$(BIN)/lint-imports --no-logo
 
-results: $(STAMP) ## hours, resumes: the full comparison on the embedded model, exported to results/
-	$(BIN)/bigain evaluate --preset-grid full --dtype bfloat16 --out runs/full
-	$(BIN)/bigain report runs/full/results.sqlite --export results/glyphs-dit.json
-	mkdir -p docs/pictures
-	cp runs/full/samples.png docs/pictures/samples.png
+results: results-glyphs-dit results-glyphs-sd ## hours, resumes: the full comparison on the embedded models, into results/
 
-readme: $(STAMP) ## the table and the picture of README.md, drawn from results/
-	$(BIN)/bigain report results/glyphs-dit.json --readme README.md --out runs/report
+results-%: GRID = published
+results-glyphs-dit: GRID = full
+results-%: $(STAMP)
+	$(BIN)/bigain evaluate --model $* --preset-grid $(GRID) --dtype bfloat16 --out runs/full/$*
+	$(BIN)/bigain report runs/full/$*/results.sqlite --export results/$*.json
 	mkdir -p docs/pictures
-	cp runs/report/front.png docs/pictures/front.png
+	cp runs/full/$*/samples.png docs/pictures/samples-$*.png
+
+readme: readme-glyphs-dit ## the tables and pictures of README.md, drawn from results/
+
+readme-%: $(STAMP)
+	$(BIN)/bigain report results/$*.json --readme README.md --out runs/report/$*
+	mkdir -p docs/pictures
+	cp runs/report/$*/front.png docs/pictures/front-$*.png
 
 benchmarks: $(STAMP) ## minutes: the table of docs/speed.md, and our ToMe beside tomesd's
 	$(BIN)/python benchmarks/break_even.py --docs docs/speed.md
@@ -68,6 +76,8 @@ benchmarks: $(STAMP) ## minutes: the table of docs/speed.md, and our ToMe beside
 
 train: $(STAMP) ## hours, resumes: trains the embedded models; see docs/training.md
 	$(BIN)/python training/train_dit.py
+	$(BIN)/python training/train_autoencoder.py
+	$(BIN)/python training/train_text_to_image.py
 	$(BIN)/python training/train_recogniser.py
 
 clean: ## removes caches and builds; keeps .venv and runs

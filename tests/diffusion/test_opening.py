@@ -67,6 +67,16 @@ def test_a_pipeline_and_its_folder(families, tmp_path):
     assert from_folder.pipe is not None
 
 
+def test_without_transformers_a_text_model_names_the_extra_that_brings_it(families, tmp_path, monkeypatch):
+    monkeypatch.setattr(opening, "find_spec", lambda name: None)
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
+    with pytest.raises(ImportError, match=r"a StableDiffusionPipeline, .* pip install 'bigain\[text\]'"):
+        open_model(tmp_path)
+    pipe = DiTPipeline(families["dit"].build(in_channels=4, out_channels=8), _vae(), DDIMScheduler())
+    pipe.save_pretrained(tmp_path / "dit")
+    assert isinstance(open_model(tmp_path / "dit"), ClassConditional)  # which needs none
+
+
 def test_what_is_swapped_in_the_pipeline_takes_effect(families):
     pipe = DiTPipeline(families["dit"].build(in_channels=4, out_channels=8), _vae(), DDIMScheduler())
     denoiser = open_model(pipe)
@@ -100,7 +110,7 @@ def test_pickled_weights_are_not_read(families, parts):
 
 @pytest.mark.parametrize("name", ["glyphs", "no/such/folder", "./missing", "~/missing"])
 def test_an_unknown_name_lists_what_a_model_can_be(name):
-    with pytest.raises(ValueError, match=r"neither embedded \(glyphs-dit\), nor a folder, nor a Hub id"):
+    with pytest.raises(ValueError, match=r"neither embedded \(glyphs-dit, glyphs-sd\), nor a folder, nor a Hub id"):
         open_model(name)
 
 

@@ -8,17 +8,22 @@ from bigain import zoo
 
 
 def test_names_are_sorted_and_known():
-    assert zoo.names() == ("glyphs-dit", "glyphs-recogniser")
+    assert zoo.names() == ("glyphs-dit", "glyphs-recogniser", "glyphs-sd")
 
 
-def test_the_recogniser_ships_with_weights_and_a_card():
-    folder = zoo.path("glyphs-recogniser")
-    assert {file.name for file in folder.iterdir()} >= {"config.json", "model.safetensors", "README.md"}
-    assert zoo.path("glyphs_recogniser") == folder
+@pytest.mark.parametrize("name", zoo.names())
+def test_every_model_ships_with_a_card_and_in_small_files(name):
+    folder = zoo.path(name)
+    assert zoo.path(name.replace("-", "_")) == folder
+    assert (folder / "README.md").is_file()
+    sizes = [file.stat().st_size for file in folder.rglob("*") if file.is_file()]
+    assert max(sizes) <= 10 * 2**20
+    assert sum(sizes) <= 40 * 2**20
+    assert not [file for file in folder.rglob("*") if file.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl")]
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(ValueError, match=r"glyphs-dit, glyphs-recogniser, not 'glyphs-vae'"):
+    with pytest.raises(ValueError, match=r"glyphs-dit, glyphs-recogniser, glyphs-sd, not 'glyphs-vae'"):
         zoo.path("glyphs-vae")
 
 

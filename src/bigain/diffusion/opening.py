@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from bigain import zoo
 from bigain.diffusion.class_conditional import ClassConditional
 from bigain.diffusion.denoiser import Denoiser
 
-EMBEDDED: tuple[str, ...] = ("glyphs-dit",)
+EMBEDDED: tuple[str, ...] = ("glyphs-dit", "glyphs-sd")
 """Diffusion models that come with the package."""
 
 # Pipelines are told by the names of their classes: importing the classes imports transformers, which a
@@ -37,9 +38,9 @@ def open_model(
     """A denoiser for a name, a folder, a Hub id, a pipeline or a denoiser.
 
     Args:
-        model: ``"glyphs-dit"`` (embedded); a folder of a diffusers pipeline; a folder that holds ``transformer/`` and
-            ``scheduler/`` of a DiT, and ``vae/`` unless it denoises pixels; the id of a pipeline on the Hub
-            (``"owner/name"``); a pipeline; or a :class:`Denoiser`, which comes back as it is.
+        model: ``"glyphs-dit"`` or ``"glyphs-sd"`` (embedded); a folder of a diffusers pipeline; a folder that holds
+            ``transformer/`` and ``scheduler/`` of a DiT, and ``vae/`` unless it denoises pixels; the id of a pipeline
+            on the Hub (``"owner/name"``); a pipeline; or a :class:`Denoiser`, which comes back as it is.
         dtype: of the weights; None for float32, or for leaving a given pipeline as it is.
         device: None for the CPU, or for leaving a given pipeline where it is.
         variant: of the weights' files, such as ``"fp16"``.
@@ -48,6 +49,7 @@ def open_model(
         ValueError: for a name that is neither embedded nor a folder nor a Hub id, or an unsupported pipeline,
             scheduler or autoencoder; lists what is supported.
         OSError: where weights are missing or exist as pickles only; nothing but safetensors is read.
+        ImportError: for a text model's name or folder without transformers; names the extra that brings it.
     """
     if isinstance(model, Denoiser):
         if dtype is not None or device is not None:
@@ -90,6 +92,10 @@ def _wrapped(pipe: Any) -> Denoiser:
 def _open_pipeline(name: str, dtype: torch.dtype, device: torch.device | str, variant: str | None) -> Denoiser:
     from diffusers import DiffusionPipeline  # imports transformers, which folders of parts do not need
 
+    if find_spec("transformers") is None:
+        family = str(DiffusionPipeline.load_config(name).get("_class_name"))
+        if _FAMILIES.get(family, ("",))[0].endswith("text_conditional"):
+            raise ImportError(f"{name} is a {family}, a text model, which needs: pip install 'bigain[text]'")
     pipe = DiffusionPipeline.from_pretrained(name, dtype=dtype, variant=variant, use_safetensors=True)
     return _wrapped(pipe.to(device))
 

@@ -17,6 +17,22 @@ _MODELS: dict[str, tuple[str, tuple[str, ...], str]] = {
         ),
         "python training/train_dit.py",
     ),
+    "glyphs-sd": (
+        "glyphs_sd",
+        (
+            "model_index.json",
+            "scheduler/scheduler_config.json",
+            "text_encoder/config.json",
+            "text_encoder/model.safetensors",
+            "tokenizer/tokenizer.json",
+            "tokenizer/tokenizer_config.json",
+            "unet/config.json",
+            "unet/diffusion_pytorch_model.safetensors",
+            "vae/config.json",
+            "vae/diffusion_pytorch_model.safetensors",
+        ),
+        "python training/train_autoencoder.py` and `python training/train_text_to_image.py",
+    ),
     "glyphs-recogniser": (
         "glyphs_recogniser",
         ("config.json", "model.safetensors"),
