@@ -30,5 +30,5 @@ def test_an_unknown_name_lists_the_known_ones():
 @pytest.mark.parametrize("name", zoo.names())
 def test_a_missing_file_is_named_with_the_command_that_makes_it(name, tmp_path, monkeypatch):
     monkeypatch.setattr(zoo, "_ROOT", tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"config\.json.*python training/train_\w+\.py"):
+    with pytest.raises(FileNotFoundError, match=r"(config|model_index)\.json.*python training/train_\w+\.py"):
         zoo.path(name)
