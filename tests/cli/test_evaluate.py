@@ -98,6 +98,21 @@ def test_two_processes_share_a_run(call: Callable[..., Any], arguments: list[str
         assert (tmp_path / "shared" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
+def test_methods_are_compared_at_equal_flops(call: Callable[..., Any], tiny_model: str, tmp_path: Path) -> None:
+    sizes = "--classify 1 --generate 0 --to-keep 1 --n-samples 1 --features none --timing-rounds 0 --quiet"
+    asked = ["--methods", "tome abm", "--equal-flops", "todo-2 tome-0.3"]
+    text = call("evaluate", "--model", tiny_model, *sizes.split(), *asked, "--out", tmp_path / "run").output
+    assert "At the FLOPs of todo-2: tome:ratio=" in text
+    with sqlite3.connect(tmp_path / "run" / "results.sqlite") as connection:
+        flops = dict(connection.execute("SELECT spec, flops FROM method ORDER BY position"))
+    specs = list(flops)
+    assert specs[1] == "todo:factor=2"
+    assert specs[4] == "tome:ratio=0.3"
+    for reference, others in ((1, (2, 3)), (4, (5, 6))):
+        for other in others:
+            assert 0.9 * flops[specs[reference]] < flops[specs[other]] <= flops[specs[reference]]
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [
@@ -109,6 +124,8 @@ def test_two_processes_share_a_run(call: Callable[..., Any], arguments: list[str
         (["--model", "/nowhere/model"], "/nowhere/model"),
         (["--guidance", "inf"], "guidance must be finite"),
         (["--bad-images", "ignore"], "on_bad_image"),
+        (["--equal-flops", "todo-9"], "give larger cells, more levels or another method"),
+        (["--equal-flops", "todo-2", "--preset-grid", "demo"], "takes the methods of --methods and --preset, not a"),
         (["--shard", "3/2"], "--shard must be I/N with I from 1 to N"),
         (["--shard", "half"], "such as 2/4, not 'half'"),
     ],

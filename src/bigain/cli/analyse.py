@@ -9,33 +9,19 @@ import typer
 
 from bigain.cli import options
 
-_WHAT = "What to look at"
-
 
 @options.reported
 def analyse(
-    methods: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--methods",
-            "-m",
-            help="Presets or specs, with commas or spaces between; may be given several times. See bigain methods.",
-            rich_help_panel=_WHAT,
-        ),
-    ] = None,
+    methods: options.Methods = None,
     preset: options.Preset = None,
     model: options.Model = "glyphs-dit",
     data: options.Data = "glyphs",
-    split: Annotated[
-        str | None,
-        typer.Option(
-            help="Of the data; validation for embedded data if left out, so that the test split stays unseen.",
-            rich_help_panel=options.DATA,
-        ),
-    ] = None,
-    images: Annotated[int, typer.Option(min=2, help="The first that have a label.", rich_help_panel=_WHAT)] = 32,
-    timesteps: Annotated[int, typer.Option(min=1, help="Evenly spaced.", rich_help_panel=_WHAT)] = 8,
-    bands: Annotated[int, typer.Option(min=1, help="Of radial frequency.", rich_help_panel=_WHAT)] = 8,
+    split: options.UnseenSplit = None,
+    images: Annotated[
+        int, typer.Option(min=2, help="The first that have a label.", rich_help_panel=options.MEASURED)
+    ] = 32,
+    timesteps: Annotated[int, typer.Option(min=1, help="Evenly spaced.", rich_help_panel=options.MEASURED)] = 8,
+    bands: Annotated[int, typer.Option(min=1, help="Of radial frequency.", rich_help_panel=options.MEASURED)] = 8,
     out: Annotated[
         Path | None,
         typer.Option(

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bigain.cli import options
 from bigain.cli.options import SAMPLING
 
-_WHAT = "What to compare"
+if TYPE_CHECKING:
+    from bigain.diffusion import Denoiser
 
 
 @options.reported
 def evaluate(
     model: options.Model = "glyphs-dit",
     data: options.Data = "glyphs",
-    methods: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--methods",
-            "-m",
-            help="Presets or specs, with commas or spaces between; may be given several times. See bigain methods.",
-            rich_help_panel=_WHAT,
-        ),
-    ] = None,
+    methods: options.Methods = None,
     preset: options.Preset = None,
     preset_grid: Annotated[
         str | None,
@@ -33,14 +26,22 @@ def evaluate(
             help="demo: every published method once, minutes on 2 CPU cores. published: each at three strengths, "
             "hours. full: with variants and α swept, hours. demo is taken where none of this, --methods and --preset "
             "is given.",
-            rich_help_panel=_WHAT,
+            rich_help_panel=options.MEASURED,
+        ),
+    ] = None,
+    equal_flops: Annotated[
+        str | None,
+        typer.Option(
+            help="Presets or specs. Instead of its own ratio or factor each method is given the least at which it "
+            "takes no more FLOPs than these, which are compared too.",
+            rich_help_panel=options.MEASURED,
         ),
     ] = None,
     classify: Annotated[
-        int | None, typer.Option(min=0, help="Images to classify per method.", rich_help_panel=_WHAT)
+        int | None, typer.Option(min=0, help="Images to classify per method.", rich_help_panel=options.MEASURED)
     ] = None,
     generate: Annotated[
-        int | None, typer.Option(min=0, help="Images to generate per method.", rich_help_panel=_WHAT)
+        int | None, typer.Option(min=0, help="Images to generate per method.", rich_help_panel=options.MEASURED)
     ] = None,
     out: Annotated[
         Path | None,
@@ -73,10 +74,10 @@ def evaluate(
     threads: options.Threads = None,
     batch_size: options.BatchSize = 64,
     timing_rounds: Annotated[
-        int | None, typer.Option(min=0, help="Timed forwards per method; 0 for none.", rich_help_panel=_WHAT)
+        int | None, typer.Option(min=0, help="Timed forwards per method; 0 for none.", rich_help_panel=options.MEASURED)
     ] = None,
     timing_batch: Annotated[
-        int | None, typer.Option(min=1, help="Images of a timed forward.", rich_help_panel=_WHAT)
+        int | None, typer.Option(min=1, help="Images of a timed forward.", rich_help_panel=options.MEASURED)
     ] = None,
     shard: Annotated[
         str | None,
@@ -103,6 +104,8 @@ def evaluate(
 
       bigain evaluate -m "lgtm-0.7 tome:ratio=0.7,destinations=random iekvd-2" --classify 500 --generate 1000
 
+      bigain evaluate -m "tome:cell=4x4,queries=full lgtm:cell=4x4" --equal-flops "iekvd-2 iekvd-3"
+
       bigain evaluate --preset-grid full --out runs/full
 
       bigain evaluate --preset-grid full --out runs/full --device cuda:1 --shard 2/4
@@ -117,7 +120,18 @@ def evaluate(
         raise ValueError(f"--preset-grid must be one of {', '.join(GRIDS)}, not {preset_grid!r}")
     grid = preset_grid or (None if methods or preset else "demo")
     size = SIZES[grid or "default"]
+    compared = [
+        *(GRIDS[grid] if grid else ()),
+        *split_specs(methods or []),
+        *([] if preset is None else [options.spec_of(preset)]),
+    ]
+    denoiser = None
     options.use_threads(threads)
+    if equal_flops is not None:
+        if grid is not None:
+            raise ValueError("--equal-flops takes the methods of --methods and --preset, not a grid: give those")
+        denoiser = options.open_denoiser(model, dtype, device, variant, threads)
+        compared = _at_equal_flops(denoiser, compared, split_specs([equal_flops]))
     settings = Settings(
         model=model,
         variant=variant,
@@ -125,11 +139,7 @@ def evaluate(
         split=split,
         classes=None if classes is None else str(classes),
         prompts_csv=None if prompts_csv is None else str(prompts_csv),
-        methods=(
-            *(GRIDS[grid] if grid else ()),
-            *split_specs(methods or []),
-            *([] if preset is None else [options.spec_of(preset)]),
-        ),
+        methods=tuple(compared),
         classify=size.classify if classify is None else classify,
         generate=size.generate if generate is None else generate,
         to_keep=size.to_keep if to_keep is None else options.whole_numbers("--to-keep", to_keep),
@@ -150,7 +160,7 @@ def evaluate(
     )
     out = options.folder(out, "evaluate", model)
     path = out / "results.sqlite"
-    run(settings, path, progress=not quiet)
+    run(settings, path, progress=not quiet, denoiser=denoiser)
     if settings.shard != (0, 1):
         options.console().print(f"Share {shard} of {path} is done; once all are, run again without --shard.")
         return
@@ -161,3 +171,15 @@ def evaluate(
     stems = ("results", "results.timings", "table", "front", "samples")
     written = sorted(file.name for file in out.iterdir() if file.stem in stems)
     screen.print(f"In {out}: {', '.join(written)}", highlight=False)
+
+
+def _at_equal_flops(denoiser: Denoiser, methods: list[str], references: tuple[str, ...]) -> list[str]:
+    """The references, each followed by the methods at its FLOPs."""
+    from bigain.evaluate import at_equal_flops
+
+    condition = 0 if denoiser.kind == "class" else ""
+    found = []
+    for reference in references:
+        found += [reference, *(at_equal_flops(denoiser, method, reference, condition) for method in methods)]
+        options.console().print(f"At the FLOPs of {reference}: {' '.join(found[-len(methods) :])}", highlight=False)
+    return found

@@ -23,6 +23,7 @@ show_tracebacks: ContextVar[bool] = ContextVar("show_tracebacks", default=False)
 
 MODEL = "Model"
 DATA = "Data"
+MEASURED = "What to measure"
 CLASSIFIER = "Diffusion classifier"
 SAMPLING = "Sampling"
 
@@ -54,7 +55,23 @@ Data = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+Methods = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--methods",
+        "-m",
+        help="Presets or specs, with commas or spaces between; may be given several times. See bigain methods.",
+        rich_help_panel=MEASURED,
+    ),
+]
 Split = Annotated[str | None, typer.Option(help="Of the data; their own default if left out.", rich_help_panel=DATA)]
+UnseenSplit = Annotated[
+    str | None,
+    typer.Option(
+        help="Of the data; validation for embedded data if left out, so that the test split stays unseen.",
+        rich_help_panel=DATA,
+    ),
+]
 Classes = Annotated[
     Path | None, typer.Option(help="File of the classes that take part (ImageNet-100).", rich_help_panel=DATA)
 ]

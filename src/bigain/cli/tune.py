@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bigain.cli import options
-from bigain.cli.options import DATA
 
 if TYPE_CHECKING:
     from bigain.evaluate import Trial
@@ -29,13 +28,7 @@ def tune(
     ],
     model: options.Model = "glyphs-dit",
     data: options.Data = "glyphs",
-    split: Annotated[
-        str | None,
-        typer.Option(
-            help="Of the data; validation for embedded data if left out, so that the test split stays unseen.",
-            rich_help_panel=DATA,
-        ),
-    ] = None,
+    split: options.UnseenSplit = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder; runs/tune/MODEL if left out. A search that is there goes on where it was stopped."),

@@ -1,6 +1,7 @@
 """The joint run: classification, generation, cost and speed of every method, in one file that resumes."""
 
 from bigain.evaluate.analysis import analyse
+from bigain.evaluate.budget import at_equal_flops
 from bigain.evaluate.claims import Claim, PaperTable, asks_for_text, paper_tables
 from bigain.evaluate.effects import Analysis, Effect, Piece, read_analysis
 from bigain.evaluate.engine import run
@@ -34,6 +35,7 @@ __all__ = [
     "Verdict",
     "analyse",
     "asks_for_text",
+    "at_equal_flops",
     "choose",
     "front",
     "judge",
