@@ -14,7 +14,8 @@ from diffusers import (
 )
 
 import bigain
-from bigain.classify import DiffusionClassifier, classifier, paired_noise
+from bigain.classify import DiffusionClassifier, paired_noise
+from bigain.classify import noise as noise_module
 from bigain.diffusion import ClassConditional, Conditions, image_key
 
 SCHEDULERS = {
@@ -152,7 +153,7 @@ def test_forwards_rows_and_keys(build, monkeypatch):
         made.append((image.tolist(), draw.tolist()))
         yield
 
-    monkeypatch.setattr(classifier, "row_keys", record)
+    monkeypatch.setattr(noise_module, "row_keys", record)
     subject = build(batch_size=16)
     predict = subject.denoiser.predict
 

@@ -11,12 +11,10 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from bigain.backbones import row_keys
 from bigain.classify.elimination import Floats, Stages, rank, survivors
 from bigain.classify.losses import LOSSES
-from bigain.classify.noise import paired_noise
+from bigain.classify.noise import keyed_prediction, paired_noise
 from bigain.diffusion import Conditions, Denoiser, image_key, open_model
-from bigain.operators.matching import mix_keys
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,8 +177,7 @@ class DiffusionClassifier:
         x_t = process.noise(clean, noise, pair_t)[row_pair]
         target = process.target(clean, noise, pair_t)
         t = self.timesteps[position]
-        with row_keys(self.denoiser.model, image=keys.to(device), draw=mix_keys(condition, t).to(device)):
-            prediction = self.denoiser.predict(x_t, t, self.conditions, condition)
+        prediction = keyed_prediction(self.denoiser, x_t, t, self.conditions, condition, keys)
         return LOSSES[self.loss](prediction, target[row_pair])
 
     def _classification(self, image_id: str, errors: Floats, stage: list[int]) -> Classification:

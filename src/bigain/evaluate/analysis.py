@@ -19,9 +19,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bigain.backbones import compressed, recorded, row_keys
+from bigain.backbones import compressed, recorded
 from bigain.backbones.families import layout
-from bigain.classify import DiffusionClassifier, paired_noise
+from bigain.classify import DiffusionClassifier, keyed_prediction, paired_noise
 from bigain.data import ImageCollection, Item, preprocess
 from bigain.diffusion import Denoiser, image_key, open_model
 from bigain.evaluate.effects import Analysis, Piece, in_layer, margins, read_analysis
@@ -30,7 +30,6 @@ from bigain.evaluate.export import write_whole
 from bigain.evaluate.plan import Settings, differences, identity_hash
 from bigain.evaluate.spectra import Spectrum, SpectrumMeter
 from bigain.methods import FrequencySelection, Method, parse
-from bigain.operators.matching import mix_keys
 
 _FEWEST_IMAGES = 2  # of which there is a standard deviation
 _CHUNK_FORWARDS = 8  # batches of a chunk of images, so that few are half empty
@@ -290,7 +289,4 @@ class _Work:
             pairs = zip(image.tolist(), t.tolist(), strict=True)
             noise = torch.stack([paired_noise(classifier.seed, self.items[i].id, at, shape) for i, at in pairs])
             x_t = process.noise(self._clean[image.to(device)], noise.to(device), t)
-            draw = mix_keys(true[image], t)
-            with row_keys(denoiser.model, image=keys[image].to(device), draw=draw.to(device)):
-                prediction = denoiser.predict(x_t, t, classifier.conditions, true[image])
-            yield prediction.cpu()
+            yield keyed_prediction(denoiser, x_t, t, classifier.conditions, true[image], keys[image]).cpu()

@@ -17,8 +17,8 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from torch import Tensor
 
-from bigain.backbones import Seen, recorded, row_keys
-from bigain.classify import paired_noise
+from bigain.backbones import Seen, recorded
+from bigain.classify import keyed_prediction, paired_noise
 from bigain.diffusion import Denoiser, image_key
 from bigain.methods import (
     AdaptiveBlockMerging,
@@ -30,7 +30,6 @@ from bigain.methods import (
 )
 from bigain.operators.frequency import low_pass, score
 from bigain.operators.grid import Grid, cell_index
-from bigain.operators.matching import mix_keys
 
 _DEFAULT_SCORE = "laplacian_l1"
 # Paul Tol's "muted" and "light" schemes: told apart with colour blindness, and on grey.
@@ -112,17 +111,15 @@ def inspect_method(
     noise = paired_noise(seed, image_id, timestep, x0.shape[1:])[None].to(x0.device)
     x_t = denoiser.process.noise(x0, noise, t)
     conditions = denoiser.conditions([condition])  # type: ignore[arg-type]
-    key = torch.tensor([image_key(image_id)], device=x0.device)
-    first = torch.zeros(1, dtype=torch.long)
-    draw = mix_keys(first, t).to(x0.device)
+    key, first = torch.tensor([image_key(image_id)]), torch.zeros(1, dtype=torch.long)
     seen: dict[int, Seen] = {}  # by layer
 
     def note(each: Seen) -> None:
         if each.decided:
             seen[each.context.layer] = each
 
-    with recorded(denoiser.model, methods[0], note), row_keys(denoiser.model, image=key, draw=draw):
-        denoiser.predict(x_t, t, conditions, first)
+    with recorded(denoiser.model, methods[0], note):
+        keyed_prediction(denoiser, x_t, t, conditions, first, key)
     chosen = min(seen) if layer is None else layer
     if chosen not in seen:
         raise ValueError(f"layer must be one in which {method} decides what merges, {sorted(seen)}, not {layer}")
