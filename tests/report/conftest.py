@@ -1,71 +1,16 @@
-"""A tiny random DiT, and a results file with known contents."""
+"""A tiny random DiT."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from diffusers import DDIMScheduler
 
 from bigain.diffusion import ClassConditional
-from bigain.evaluate import Store
-from bigain.evaluate.engine import encode_png
-from bigain.evaluate.store import Classified, Generated
 
 
 @pytest.fixture
 def denoiser(families: Any) -> ClassConditional:
     """A random DiT of 2 layers on 16x16 pixels, 8x8 tokens."""
     return ClassConditional(model=families["dit"].build(), scheduler=DDIMScheduler())
-
-
-FACTS = {
-    "data": "letters",
-    "multi_label": False,
-    "classes": ["A", "B", "C"],
-    "conditions": 3,
-    "timesteps": [250, 750],
-    "image_size": 8,
-    "feature_network": "test-network",
-}
-
-
-@pytest.fixture
-def known_store(tmp_path: Path) -> Any:
-    """4 images under "none" (3 right) and "todo-2" (2 right), 6 generated each, features and a reference."""
-    rng = np.random.default_rng(0)
-    errors = np.full((3, 2), np.nan, dtype=np.float32)
-    errors[:, 0] = (0.5, 0.25, 0.125)
-    identity = {"model": "m", "seed": 0, "dtype": "float32", "split": "test", "to_keep": [1], "n_samples": [2],
-                "loss": "l2", "sampler": None, "steps": 2, "guidance": 1.0}  # fmt: skip
-    images = rng.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
-    features = rng.normal(size=(6, 2)).astype(np.float32)
-    labels = (0, 1, 2, 0)
-    with Store.open(tmp_path / "known.sqlite", identity, FACTS) as store:
-        store.begin_session({"torch": "1"}, {})
-        store.add_methods(["none", "todo:factor=2"])
-        for spec, predictions, change in (("none", (0, 1, 2, 1), 0), ("todo:factor=2", (0, 2, 0, 0), 10)):
-            store.add_classified(
-                spec,
-                [
-                    Classified(f"i{n}", n, (labels[n],), p, (p, *({0, 1, 2} - {p})), (1, 0, 0), errors)
-                    for n, p in enumerate(predictions)
-                ],
-            )
-            moved = np.where(images < 128, images + change, images - change).astype(np.uint8)
-            store.add_generated(
-                spec,
-                [Generated(n, n % 3, "x", encode_png(moved[n]), n % 3 if n < 3 + change else 0, f + change)
-                 for n, f in enumerate(features)],
-            )  # fmt: skip
-            store.set_flops(spec, 1000 - 10 * change)
-        real = {"data": "letters", "split": "validation", "images": 6, "network": "test-network", "dimensions": 2}
-        store.set_reference(real, features)
-        where = {"device": "cpu", "device_name": "c", "threads": 1, "torch": "1", "dtype": "float32"}
-        store.set_timing(
-            where | {"sample": [2, 3, 8, 8]},
-            {"none": [4.0, 2.0, 3.0], "todo:factor=2": [1.0, 2.0, 1.5]},
-        )
-        yield store
