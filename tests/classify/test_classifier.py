@@ -14,8 +14,7 @@ from diffusers import (
 )
 
 import bigain
-from bigain.classify import DiffusionClassifier, paired_noise
-from bigain.classify import noise as noise_module
+from bigain.classify import DiffusionClassifier, paired_noise, pairing
 from bigain.diffusion import ClassConditional, Conditions, image_key
 
 SCHEDULERS = {
@@ -153,7 +152,7 @@ def test_forwards_rows_and_keys(build, monkeypatch):
         made.append((image.tolist(), draw.tolist()))
         yield
 
-    monkeypatch.setattr(noise_module, "row_keys", record)
+    monkeypatch.setattr(pairing, "row_keys", record)
     subject = build(batch_size=16)
     predict = subject.denoiser.predict
 

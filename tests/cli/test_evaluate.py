@@ -100,9 +100,9 @@ def test_two_processes_share_a_run(call: Callable[..., Any], arguments: list[str
 
 def test_methods_are_compared_at_equal_flops(call: Callable[..., Any], tiny_model: str, tmp_path: Path) -> None:
     sizes = "--classify 1 --generate 0 --to-keep 1 --n-samples 1 --features none --timing-rounds 0 --quiet"
-    asked = ["--methods", "tome abm", "--equal-flops", "todo-2 tome-0.3"]
+    asked = ["--methods", "none tome abm", "--equal-flops", "todo-2", "--equal-flops", "tome-0.3"]
     text = call("evaluate", "--model", tiny_model, *sizes.split(), *asked, "--out", tmp_path / "run").output
-    assert "At the FLOPs of todo-2: tome:ratio=" in text
+    assert "At the FLOPs of todo:factor=2: tome:ratio=" in text
     with sqlite3.connect(tmp_path / "run" / "results.sqlite") as connection:
         flops = dict(connection.execute("SELECT spec, flops FROM method ORDER BY position"))
     specs = list(flops)
@@ -124,7 +124,9 @@ def test_methods_are_compared_at_equal_flops(call: Callable[..., Any], tiny_mode
         (["--model", "/nowhere/model"], "/nowhere/model"),
         (["--guidance", "inf"], "guidance must be finite"),
         (["--bad-images", "ignore"], "on_bad_image"),
-        (["--equal-flops", "todo-9"], "give larger cells, more levels or another method"),
+        (["--equal-flops", "todo-9"], "give larger cells, more levels or layers"),
+        (["--equal-flops", ""], "one other whose FLOPs are the measure"),
+        (["--equal-flops", "todo-2", "--loss", "l3"], "loss must be one of"),
         (["--equal-flops", "todo-2", "--preset-grid", "demo"], "takes the methods of --methods and --preset, not a"),
         (["--shard", "3/2"], "--shard must be I/N with I from 1 to N"),
         (["--shard", "half"], "such as 2/4, not 'half'"),

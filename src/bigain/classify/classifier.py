@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from bigain.classify.elimination import Floats, Stages, rank, survivors
 from bigain.classify.losses import LOSSES
-from bigain.classify.noise import keyed_prediction, paired_noise
+from bigain.classify.pairing import keyed_prediction, paired_noise
 from bigain.diffusion import Conditions, Denoiser, image_key, open_model
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,10 +31,10 @@ def evaluate(
         ),
     ] = None,
     equal_flops: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            help="Presets or specs. Instead of its own ratio or factor each method is given the least at which it "
-            "takes no more FLOPs than these, which are compared too.",
+            help="Presets or specs, as --methods takes them. Each method is given the least ratio or factor at which "
+            "it takes no more FLOPs than these, instead of its own, and they are compared too.",
             rich_help_panel=options.MEASURED,
         ),
     ] = None,
@@ -120,18 +121,9 @@ def evaluate(
         raise ValueError(f"--preset-grid must be one of {', '.join(GRIDS)}, not {preset_grid!r}")
     grid = preset_grid or (None if methods or preset else "demo")
     size = SIZES[grid or "default"]
-    compared = [
-        *(GRIDS[grid] if grid else ()),
-        *split_specs(methods or []),
-        *([] if preset is None else [options.spec_of(preset)]),
-    ]
-    denoiser = None
+    if equal_flops and grid is not None:
+        raise ValueError("--equal-flops takes the methods of --methods and --preset, not a grid: give those")
     options.use_threads(threads)
-    if equal_flops is not None:
-        if grid is not None:
-            raise ValueError("--equal-flops takes the methods of --methods and --preset, not a grid: give those")
-        denoiser = options.open_denoiser(model, dtype, device, variant, threads)
-        compared = _at_equal_flops(denoiser, compared, split_specs([equal_flops]))
     settings = Settings(
         model=model,
         variant=variant,
@@ -139,7 +131,11 @@ def evaluate(
         split=split,
         classes=None if classes is None else str(classes),
         prompts_csv=None if prompts_csv is None else str(prompts_csv),
-        methods=tuple(compared),
+        methods=(
+            *(GRIDS[grid] if grid else ()),
+            *split_specs(methods or []),
+            *([] if preset is None else [options.spec_of(preset)]),
+        ),
         classify=size.classify if classify is None else classify,
         generate=size.generate if generate is None else generate,
         to_keep=size.to_keep if to_keep is None else options.whole_numbers("--to-keep", to_keep),
@@ -158,6 +154,11 @@ def evaluate(
         timing_batch=size.timing_batch if timing_batch is None else timing_batch,
         shard=(0, 1) if shard is None else options.share("--shard", shard),
     )
+    denoiser = None
+    if equal_flops:
+        denoiser = options.open_denoiser(model, dtype, device, variant, threads)
+        compared = _at_equal_flops(denoiser, settings.methods, split_specs(equal_flops))
+        settings = replace(settings, methods=compared)
     out = options.folder(out, "evaluate", model)
     path = out / "results.sqlite"
     run(settings, path, progress=not quiet, denoiser=denoiser)
@@ -173,13 +174,11 @@ def evaluate(
     screen.print(f"In {out}: {', '.join(written)}", highlight=False)
 
 
-def _at_equal_flops(denoiser: Denoiser, methods: list[str], references: tuple[str, ...]) -> list[str]:
+def _at_equal_flops(denoiser: Denoiser, methods: tuple[str, ...], references: tuple[str, ...]) -> tuple[str, ...]:
     """The references, each followed by the methods at its FLOPs."""
     from bigain.evaluate import at_equal_flops
 
-    condition = 0 if denoiser.kind == "class" else ""
-    found = []
-    for reference in references:
-        found += [reference, *(at_equal_flops(denoiser, method, reference, condition) for method in methods)]
-        options.console().print(f"At the FLOPs of {reference}: {' '.join(found[-len(methods) :])}", highlight=False)
-    return found
+    found = at_equal_flops(denoiser, [method for method in methods if method != "none"], references)
+    for reference, several in found.items():
+        options.console().print(f"At the FLOPs of {reference}: {' '.join(several)}", highlight=False)
+    return tuple(text for reference, several in found.items() for text in (reference, *several))

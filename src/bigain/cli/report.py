@@ -32,7 +32,7 @@ def report(
 
       bigain report runs/full/results.sqlite
 
-      bigain report runs/full/glyphs-dit/results.sqlite --export results/glyphs-dit.json
+      bigain report runs/full/results.sqlite --export results/glyphs-dit.json
 
       bigain report results/glyphs-dit.json --readme README.md
     """

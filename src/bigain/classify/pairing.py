@@ -40,7 +40,7 @@ def keyed_prediction(
 
     Args:
         x_t: (B, C, h, w), noised.
-        t: (B,) int64.
+        t: (B,) int64, on the CPU.
         index: (B,) int64, of the conditions, on the CPU.
         keys: (B,) int64, `bigain.diffusion.image_key` of each row's image.
 
