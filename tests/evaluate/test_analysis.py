@@ -300,6 +300,13 @@ def test_data_with_several_true_classes_say_so(
     assert work.facts()["multi_label"] == several
 
 
+def test_sensitivities_are_those_of_the_analysis(small: Make, denoiser: Denoiser, tmp_path: Path) -> None:
+    settings = small(methods=("todo-2",), split="validation")
+    found = analyse(settings, tmp_path / "a.json", timesteps=2)
+    alone = [found.pieces[in_layer("todo:factor=2", layer)].change for layer in (0, 1)]
+    assert analysis.sensitivities(settings, denoiser, images=IMAGES, timesteps=2) == pytest.approx(alone, rel=1e-6)
+
+
 def test_a_layer_alone_is_a_method_of_its_own(small: Make, tmp_path: Path) -> None:
     analyse(small(classify=2), tmp_path / "a.json", timesteps=1)
     alone = in_layer("lgtm-0.5", 1)

@@ -83,10 +83,29 @@ def test_all_that_is_proposed_can_be_applied_and_read_back(
 
 def test_the_space_is_that_of_the_model(tiny_settings: Make) -> None:
     space = Space.of(open_model(tiny_settings().model))
-    assert space == Space((1, 1), (Grid(8, 8),))
+    assert space == Space((1, 1), (Grid(8, 8),), space.saved)
+    assert space.saved[0] == space.saved[1] > 0
     assert space.ratios(1)["tome"] == (0.05, 0.7)  # 2x2 cells allow 0.75
     assert "abm" not in Space((1,), (Grid(1, 2),)).ratios(1)
     assert Space((1, 2), (Grid(9, 9), Grid(5, 5))).ratios(2)["abm"][1] == 0.45  # 4 whole cells of 25 tokens: 12
+
+
+def test_layers_join_in_order_of_what_they_cost_for_what_they_save() -> None:
+    space = Space((1, 2, 1, 2), (Grid(8, 8), Grid(4, 4)), saved=(100, 10, 100, 0)).by_sensitivity([4.0, 0.1, 1.0, 0.0])
+    assert space.order == (1, 2, 0, 3)  # 0.01, 0.01, 0.04 per FLOP; the last saves nothing
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    chosen = {method.layers for method in (space.suggest(study.ask()) for _ in range(100))}
+    assert chosen == {(2,), (1,), (1, 2), (0, 1, 2), None}
+
+
+def test_a_search_leaves_the_sensitive_layer_out(
+    tiny_settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, "sensitivities", lambda settings, denoiser: [1.0, 0.5])
+    found = tune(tiny_settings(**QUICK | {"generate": 0}), FASTER, tmp_path, trials=8, cost="flops")
+    assert {parse(trial.method)[0].layers for trial in found} == {(1,), None}
+    monkeypatch.setattr(tuning, "sensitivities", lambda settings, denoiser: pytest.fail("measured again"))
+    tune(tiny_settings(**QUICK | {"generate": 0}), FASTER, tmp_path, trials=9, cost="flops")
 
 
 def test_a_killed_search_goes_on_as_it_would_have(

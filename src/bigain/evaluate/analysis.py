@@ -29,7 +29,7 @@ from bigain.evaluate.engine import class_conditions, fingerprint, load_data, pro
 from bigain.evaluate.export import write_whole
 from bigain.evaluate.plan import Settings, differences, identity_hash
 from bigain.evaluate.spectra import Spectrum, SpectrumMeter
-from bigain.methods import FrequencySelection, Method, parse
+from bigain.methods import FrequencySelection, Method, ToDo, parse
 
 _FEWEST_IMAGES = 2  # of which there is a standard deviation
 _CHUNK_FORWARDS = 8  # batches of a chunk of images, so that few are half empty
@@ -100,6 +100,29 @@ def analyse(
     if not missing:  # a method may be new all the same, made of pieces of others
         _write(path, analysis)
     return analysis
+
+
+def sensitivities(settings: Settings, denoiser: Denoiser, *, images: int = 8, timesteps: int = 4) -> list[float]:
+    """How much the prediction changes if a layer's keys and values alone are halved along each side, for every layer.
+
+    The mean squared change under the true class, on the noise of the diffusion classifier; no class is told from
+    another, so few images do. Layers in the order of the forward.
+
+    Args:
+        settings: the data, split, seed and batch size.
+        images: the first that have a label, as many of them as there are.
+        timesteps: evenly spaced.
+
+    Raises:
+        ValueError: the data do not fit the model, or have fewer than two images or classes.
+    """
+    data = load_data(settings, denoiser, settings.split)
+    images = min(images, sum(bool(entry.labels) for entry in data.entries))
+    work = _Work.of(replace(settings, classify=images, to_keep=(1,), n_samples=(timesteps,)), denoiser, bands=1)
+    where = layout(denoiser.model)
+    every = tuple(range(1, where.levels + 1))
+    methods = (ToDo(factor=2, levels=every, layers=(layer,)) for layer in range(len(where.layers)))
+    return [work.change(method) for method in methods]
 
 
 def _write(path: Path, analysis: Analysis) -> None:
@@ -233,6 +256,10 @@ class _Work:
             correct_at=tuple(tuple(each.tolist()) for _, each in at),
             spectra=spectra,
         )
+
+    def change(self, method: Method) -> float:
+        """The change of the prediction under the true class."""
+        return self._look(method, lambda _: None)[0]
 
     def _look(self, method: Method, done: Callable[[int], object]) -> tuple[float, tuple[Spectrum, ...]]:
         """The change of the prediction under the true class, and the spectrum of every layer."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bigain.backbones import compressed
@@ -27,10 +28,14 @@ class Space:
     Args:
         levels: the resolution level of each transformer block, in the order of the forward.
         grids: of tokens, of level 1, 2, …
+        saved: FLOPs that each block saves when its keys and values are halved along each side.
+        order: the blocks in the order in which they join a method; that of the forward if left out.
     """
 
     levels: tuple[int, ...]
     grids: tuple[Grid, ...]
+    saved: tuple[int, ...] = ()
+    order: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, denoiser: Denoiser) -> Space:
@@ -40,9 +45,23 @@ class Space:
         condition: Any = 0 if denoiser.kind == "class" else ""
         with compressed(denoiser.model, every) as handle:
             forward_of(denoiser, condition, denoiser.process.timesteps(1))()
-            shown = {row.layer: Grid(*row.grid) for row in handle.summary()}
-        grids = {layer.level: shown[layer.name] for layer in where.layers}
-        return cls(tuple(layer.level for layer in where.layers), tuple(grids[level] for level in sorted(grids)))
+            shown = {row.layer: row for row in handle.summary()}
+        rows = [shown[layer.name] for layer in where.layers]
+        grids = {layer.level: Grid(*row.grid) for layer, row in zip(where.layers, rows, strict=True)}
+        return cls(
+            tuple(layer.level for layer in where.layers),
+            tuple(grids[level] for level in sorted(grids)),
+            tuple(row.flops[0] - row.flops[1] for row in rows),
+        )
+
+    def by_sensitivity(self, changes: Sequence[float]) -> Space:
+        """The same, in which the blocks join in order of what they cost for what they save, the best bargain first.
+
+        Args:
+            changes: per block how much the prediction changes if it is compressed alone.
+        """
+        prices = [change / saved if saved > 0 else math.inf for change, saved in zip(changes, self.saved, strict=True)]
+        return replace(self, order=tuple(sorted(range(len(prices)), key=prices.__getitem__)))
 
     def ratios(self, depth: int) -> dict[str, tuple[float, float]]:
         """Per merging method the lowest and highest ratio, in steps of 0.05, that suit every grid down to a level.
@@ -80,9 +99,8 @@ class Space:
         return METHODS[kind](**fields, **places)
 
     def _layers(self, trial: optuna.Trial, depth: int) -> tuple[int, ...] | None:
-        """A run, around the middle one, of the layers on the levels down to ``depth``; None for all of them."""
-        layers = [number for number, level in enumerate(self.levels) if level <= depth]
-        middle, last = len(layers) // 2, len(layers) - 1
-        begin = trial.suggest_int(f"first_layer_{depth}", 0, middle)
-        end = trial.suggest_int(f"last_layer_{depth}", middle, last)
-        return None if (begin, end) == (0, last) else tuple(layers[begin : end + 1])
+        """The first few, in the space's order, of the layers on the levels down to ``depth``; None for all of them."""
+        order = self.order or range(len(self.levels))
+        layers = [layer for layer in order if self.levels[layer] <= depth]
+        count = trial.suggest_int(f"layers_{depth}", 1, len(layers))
+        return None if count == len(layers) else tuple(sorted(layers[:count]))

@@ -2,7 +2,8 @@
 
 Each trial is one method in an ordinary results file, so nothing is computed twice and everything can be looked at
 afterwards. Its values - speed-up, accuracy, PSNR - are what Optuna's multi-objective TPE sampler (Ozaki et al., 2022)
-learns from. The sampler is seeded anew for each trial, so a search that was stopped goes on as it would have.
+learns from. Layers join in order of their sensitivity, which is measured first. The sampler is seeded anew for each
+trial, so a search that was stopped goes on as it would have.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bigain.diffusion import Denoiser, open_model
+from bigain.evaluate.analysis import sensitivities
 from bigain.evaluate.engine import run
 from bigain.evaluate.plan import Settings, differences, identity_hash
 from bigain.evaluate.space import Space
@@ -80,7 +82,11 @@ def tune(
     if cost == "time":  # of other machines, or batches, they do not compare
         identity |= environment(denoiser.device, {"timing_batch": settings.timing_batch})
     study = _study(folder / "tune.sqlite", identity, objectives=1 + bool(settings.classify) + bool(settings.generate))
-    space = Space.of(denoiser)
+    changes = study.user_attrs.get("changes")
+    if changes is None:
+        changes = sensitivities(settings, denoiser)
+        study.set_user_attr("changes", changes)
+    space = Space.of(denoiser).by_sensitivity(changes)
     for killed in study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
         study.tell(killed.number, state=optuna.trial.TrialState.FAIL)
     complete = study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])
