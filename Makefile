@@ -20,7 +20,7 @@ export MALLOC_TRIM_THRESHOLD_ ?= 40000000000
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # what is timed, and what rewrites README.md
-.PHONY: help venv demo test slow lint types imports results readme benchmarks train clean
+.PHONY: help venv demo test slow lint types imports results readme pictures benchmarks train clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,12 +63,18 @@ results-%: $(STAMP)
 	mkdir -p docs/pictures
 	cp runs/full/$*/samples.png docs/pictures/samples-$*.png
 
-readme: readme-glyphs-dit ## the tables and pictures of README.md, drawn from results/
+readme: readme-glyphs-dit readme-glyphs-sd ## the tables and pictures of README.md, drawn from results/
 
 readme-%: $(STAMP)
 	$(BIN)/bigain report results/$*.json --readme README.md --out runs/report/$*
 	mkdir -p docs/pictures
 	cp runs/report/$*/front.png docs/pictures/front-$*.png
+
+pictures: $(STAMP) ## the pictures of docs/method.md
+	mkdir -p docs/pictures
+	$(BIN)/bigain inspect -m lgtm-0.5 --image 3 --timestep 100 --out docs/pictures/method-inspect.png
+	$(BIN)/bigain analyse -m "lgtm-0.5 todo-2 avgpool-2 iekvd-2" --images 4 --dtype bfloat16 --out runs/pictures
+	cp runs/pictures/spectrum-1.png docs/pictures/method-spectrum.png
 
 benchmarks: $(STAMP) ## minutes: the table of docs/speed.md, and our ToMe beside tomesd's
 	$(BIN)/python benchmarks/break_even.py --docs docs/speed.md
@@ -76,6 +82,8 @@ benchmarks: $(STAMP) ## minutes: the table of docs/speed.md, and our ToMe beside
 
 train: $(STAMP) ## hours, resumes: trains the embedded models; see docs/training.md
 	$(BIN)/python training/train_dit.py
+	$(BIN)/python training/train_dit.py --size 64 --start-from src/bigain/zoo/glyphs_dit --folder runs/glyphs-dit-64 \
+		--train-length 25000 --images 28800 --decay-images 19200 --batch 32 --learning-rate 0.0005 --muon-rate 0.01 --ema 0.995
 	$(BIN)/python training/train_autoencoder.py
 	$(BIN)/python training/train_text_to_image.py
 	$(BIN)/python training/train_recogniser.py

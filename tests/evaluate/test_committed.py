@@ -15,7 +15,7 @@ from bigain.report import markdown
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("name", ["glyphs-dit"])
+@pytest.mark.parametrize("name", ["glyphs-dit", "glyphs-sd"])
 def test_they_are_of_the_weights_that_ship(name: str) -> None:
     results, _ = read_results(ROOT / "results" / f"{name}.json")
     assert results.settings["model"] == name
@@ -23,7 +23,7 @@ def test_they_are_of_the_weights_that_ship(name: str) -> None:
     assert results.settings["weights"] == fingerprint(*denoiser.networks), "make results readme"
 
 
-@pytest.mark.parametrize("name", ["glyphs-dit"])
+@pytest.mark.parametrize("name", ["glyphs-dit", "glyphs-sd"])
 def test_the_readme_shows_them(name: str) -> None:
     results, times = read_results(ROOT / "results" / f"{name}.json")
     assert markdown(results, times).strip() in (ROOT / "README.md").read_text(encoding="utf-8"), "make readme"
