@@ -63,10 +63,11 @@ results-%: $(STAMP)
 	mkdir -p docs/pictures
 	cp runs/full/$*/samples.png docs/pictures/samples-$*.png
 
-readme: readme-glyphs-dit readme-glyphs-sd ## the tables and pictures of README.md, drawn from results/
+readme: readme-glyphs-dit readme-glyphs-sd ## the tables and pictures of README.md and docs/results.md, from results/
+	$(BIN)/bigain report results/glyphs-sd.json --beside results/glyphs-dit.json --readme README.md
 
 readme-%: $(STAMP)
-	$(BIN)/bigain report results/$*.json --readme README.md --out runs/report/$*
+	$(BIN)/bigain report results/$*.json --readme docs/results.md --out runs/report/$*
 	mkdir -p docs/pictures
 	cp runs/report/$*/front.png docs/pictures/front-$*.png
 

@@ -84,6 +84,14 @@ def test_a_run_prints_its_table_and_a_report_prints_it_again(
     assert before["table.md"].decode().strip() in readme.read_text()
     assert (tmp_path / "pictures" / "front.png").read_bytes() == before["front.png"]
 
+    other = exported.with_name("other.json")
+    other.write_text(exported.read_text().replace(arguments[2], "another"))
+    exported.with_name("tiny.timings.json").rename(exported.with_name("other.timings.json"))
+    readme.write_text("<!-- side-by-side: begin -->\n<!-- side-by-side: end -->\n")
+    call("report", exported, "--beside", other, "--readme", readme)
+    assert "another: accuracy, %" in readme.read_text()
+    assert "say which file" in call("report", exported, "--beside", other, fails=True).stderr
+
 
 def test_two_processes_share_a_run(call: Callable[..., Any], arguments: list[str], tmp_path: Path) -> None:
     shared = [sys.executable, "-m", "bigain", *arguments, "--out", tmp_path / "shared", "--shard"]

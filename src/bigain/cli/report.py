@@ -23,7 +23,17 @@ def report(
     ] = None,
     readme: Annotated[
         Path | None,
-        typer.Option(help="Put the table between '<!-- NAME: begin -->' and '<!-- NAME: end -->', named as SOURCE is."),
+        typer.Option(
+            help="Put the table between '<!-- NAME: begin -->' and '<!-- NAME: end -->' of this file; NAME is SOURCE's "
+            "without its ending, or side-by-side with --beside."
+        ),
+    ] = None,
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="An exported .json of another model; may be given several times. The table for --readme is then that "
+            "of the methods that all have, a few columns for each model."
+        ),
     ] = None,
 ) -> None:
     """Draws the tables and pictures of a run from its results: no model, no data, no forward.
@@ -34,11 +44,13 @@ def report(
 
       bigain report runs/full/results.sqlite --export results/glyphs-dit.json
 
-      bigain report results/glyphs-dit.json --readme README.md
+      bigain report results/glyphs-dit.json --readme docs/results.md
+
+      bigain report results/glyphs-sd.json --beside results/glyphs-dit.json --readme README.md
     """
     from bigain.evaluate import Store, read_results, summarise, timings, write_results
     from bigain.evaluate.export import write_whole
-    from bigain.report import draw_front, markdown, put_between, terminal, write_folder
+    from bigain.report import draw_front, markdown, put_between, side_by_side, terminal, write_folder
 
     if source.suffix == ".json":
         if export is not None:
@@ -59,7 +71,11 @@ def report(
                 raise ValueError(f"--export must end in .json, not {export}")
             export.parent.mkdir(parents=True, exist_ok=True)
             write_results(export, results, times)
+    if beside and readme is None:
+        raise ValueError("--beside makes a table for --readme: say which file")
     if readme is not None:
-        put_between(readme, source.stem, markdown(results, times))
+        others = [read_results(path) for path in beside or ()]
+        text = side_by_side([(results, times), *others]) if others else markdown(results, times)
+        put_between(readme, "side-by-side" if others else source.stem, text)
     screen = options.console()
     screen.print(terminal(results, times, screen.width))

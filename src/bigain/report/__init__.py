@@ -1,6 +1,7 @@
 """What is made of results: tables, pictures, and a look inside one forward."""
 
 from bigain.report.analysis import TextTable, analysis_page, analysis_tables, write_analysis
+from bigain.report.comparison import side_by_side
 from bigain.report.folder import write_folder
 from bigain.report.inspection import Inspection, draw_inspection, inspect_method
 from bigain.report.labels import Label, label
@@ -25,6 +26,7 @@ __all__ = [
     "markdown",
     "put_between",
     "reproduction",
+    "side_by_side",
     "terminal",
     "verdict_cells",
     "write_analysis",

@@ -46,7 +46,7 @@ def terminal(results: Results, times: Timings | None = None, width: int = 150) -
 
     Markdown has the intervals of the changes too.
     """
-    columns, lines = _columns(results, times), _lines(results, times)
+    columns, lines = _columns(results, times), lines_of(results, times)
     parts = [columns]
     if width < _WIDE:
         first = columns[:1]
@@ -67,7 +67,7 @@ def terminal(results: Results, times: Timings | None = None, width: int = 150) -
 
 def markdown(results: Results, times: Timings | None = None) -> str:
     """The table as GitHub's Markdown, with what it was measured on below."""
-    columns, lines = _columns(results, times), _lines(results, times)
+    columns, lines = _columns(results, times), lines_of(results, times)
     written = [[column.heading for column in columns], ["---", *["---:"] * (len(columns) - 1)]]
     written += [[column.write(line, full=True) for column in columns] for line in lines]
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in written)
@@ -120,7 +120,8 @@ def _split(name: str | None) -> str:
     return f"split {name}" if name else "default split"
 
 
-def _lines(results: Results, times: Timings | None) -> list[Line]:
+def lines_of(results: Results, times: Timings | None) -> list[Line]:
+    """The rows of a run, each with its time."""
     known = {} if times is None else times.methods
     return [Line(row, known.get(row.method), known.get("none")) for row in results.rows]
 
@@ -134,19 +135,19 @@ def _columns(results: Results, times: Timings | None) -> list[Column]:
     columns = [
         Column("method", "", lambda line: str(label(line.row.method))),
         Column("classified", classes, lambda line: str(line.row.classified)),
-        Column(heading, classes, _accuracy),
+        Column(heading, classes, accuracy_cell),
         Column("change, points", classes, _short_change, _long_change),
         Column("mAP (classes), %", classes, lambda line: _percent(line.row.class_map)),
         Column("AP (images), %", classes, lambda line: _percent(line.row.image_ap)),
         Column("generated", images, lambda line: str(line.row.generated)),
-        Column("FID", images, lambda line: _fixed(line.row.fid)),
+        Column("FID", images, lambda line: fixed(line.row.fid)),
         Column("KID × 1000", images, _short_kid, _long_kid),
         Column("recognised, %", images, lambda line: _percent(line.row.recognised), _recognised),
-        Column("PSNR, dB", images, lambda line: _fixed(line.row.psnr, 1)),
+        Column("PSNR, dB", images, lambda line: fixed(line.row.psnr, 1)),
         Column(unit_name, cost, lambda line: _flops(line.row, unit)),
         Column(f"ms per forward{batch}", cost, _time),
     ]
-    lines = _lines(results, times)
+    lines = lines_of(results, times)
     same = {
         "classified": len({row.classified for row in results.rows}) == 1,
         "generated": len({row.generated for row in results.rows}) == 1,
@@ -158,7 +159,8 @@ def _columns(results: Results, times: Timings | None) -> list[Column]:
     ]
 
 
-def _accuracy(line: Line) -> str:
+def accuracy_cell(line: Line) -> str:
+    """Accuracy in percent with its interval."""
     return _interval(line.row.accuracy, line.row.accuracy_low, line.row.accuracy_high)
 
 
@@ -183,7 +185,7 @@ def _p(value: float) -> str:
 
 
 def _short_kid(line: Line) -> str:
-    return _fixed(None if line.row.kid is None else 1000 * line.row.kid)
+    return fixed(None if line.row.kid is None else 1000 * line.row.kid)
 
 
 def _long_kid(line: Line) -> str:
@@ -222,7 +224,8 @@ def _percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.1f}"
 
 
-def _fixed(value: float | None, digits: int = 2) -> str:
+def fixed(value: float | None, digits: int = 2) -> str:
+    """A number with so many digits after the point; empty where there is none."""
     return "" if value is None else f"{value:.{digits}f}"
 
 

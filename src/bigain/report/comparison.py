@@ -1,0 +1,45 @@
+"""The same methods on several models, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bigain.evaluate import Results, Timings
+from bigain.report.labels import label
+from bigain.report.table import Line, accuracy_cell, caption, fixed, lines_of
+
+_NOTHING = "–"
+
+
+def side_by_side(runs: Sequence[tuple[Results, Timings | None]]) -> str:
+    """A Markdown table of the methods that all runs have, in the order of the first, with the captions below.
+
+    Per model: accuracy with its interval, FID, the change of the FLOPs, and the speed against no compression.
+
+    Raises:
+        ValueError: fewer than two runs, two runs of one model, or no method besides "none" that all have.
+    """
+    models = [results.settings["model"] for results, _ in runs]
+    if len(runs) < 2 or len({*models}) < len(models):
+        raise ValueError(f"side by side go two models at least, each once, not {', '.join(models) or 'none'}")
+    lines = [{line.row.method: line for line in lines_of(results, times)} for results, times in runs]
+    shared = [method for method in lines[0] if all(method in of_model for of_model in lines)]
+    if shared in ([], ["none"]):
+        raise ValueError(f"{', '.join(models)} have no method in common besides no compression")
+    headings = ["method"]
+    for results, _ in runs:
+        first = "precision@1, %" if results.facts["multi_label"] else "accuracy, %"
+        headings += [f"{results.settings['model']}: {first}", "FID", "FLOPs", "speed"]
+    rows = [headings, ["---", *["---:"] * (len(headings) - 1)]]
+    for method in shared:
+        cells = [cell or _NOTHING for of_model in lines for cell in _cells(of_model[method])]
+        rows.append([str(label(method)), *cells])
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return "\n\n".join([table, *(caption(results, times) for results, times in runs)]) + "\n"
+
+
+def _cells(line: Line) -> tuple[str, str, str, str]:
+    change = "" if line.row.flops_change is None else f"{100 * line.row.flops_change:+.1f}%"
+    plain = line.row.method == "none" or line.time is None or line.plain_time is None
+    speed = "" if plain else f"{line.plain_time.median / line.time.median:.2f}×"  # type: ignore[union-attr]
+    return accuracy_cell(line), fixed(line.row.fid), change, speed
