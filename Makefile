@@ -83,8 +83,6 @@ benchmarks: $(STAMP) ## minutes: the table of docs/speed.md, and our ToMe beside
 
 train: $(STAMP) ## hours, resumes: trains the embedded models; see docs/training.md
 	$(BIN)/python training/train_dit.py
-	$(BIN)/python training/train_dit.py --size 64 --start-from src/bigain/zoo/glyphs_dit --folder runs/glyphs-dit-64 \
-		--train-length 25000 --images 28800 --decay-images 19200 --batch 32 --learning-rate 0.0005 --muon-rate 0.01 --ema 0.995
 	$(BIN)/python training/train_autoencoder.py
 	$(BIN)/python training/train_text_to_image.py
 	$(BIN)/python training/train_recogniser.py
