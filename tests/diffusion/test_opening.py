@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -106,6 +107,16 @@ def test_pickled_weights_are_not_read(families, parts):
     weights.rename(weights.with_suffix(".bin"))
     with pytest.raises(OSError, match="safetensors"):
         open_model(parts)
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "unet", "vae"])
+def test_pickled_weights_of_a_pipeline_are_not_read(part, tmp_path):
+    folder = shutil.copytree(zoo.path("glyphs-sd"), tmp_path / "pipe")
+    [weights] = (folder / part).glob("*.safetensors")
+    name = "pytorch_model.bin" if part == "text_encoder" else "diffusion_pytorch_model.bin"
+    weights.rename(weights.with_name(name))
+    with pytest.raises(OSError, match=f"{weights.name} found"):
+        open_model(folder)
 
 
 @pytest.mark.parametrize("name", ["glyphs", "no/such/folder", "./missing", "~/missing"])

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 
 from bigain.evaluate import Results, Timings
 from bigain.report.labels import label
-from bigain.report.table import Line, accuracy_cell, caption, fixed, lines_of
-
-_NOTHING = "–"
+from bigain.report.table import NOTHING, Line, accuracy_cell, accuracy_heading, caption, fixed, lines_of
 
 
 def side_by_side(runs: Sequence[tuple[Results, Timings | None]]) -> str:
@@ -28,11 +26,10 @@ def side_by_side(runs: Sequence[tuple[Results, Timings | None]]) -> str:
         raise ValueError(f"{', '.join(models)} have no method in common besides no compression")
     headings = ["method"]
     for results, _ in runs:
-        first = "precision@1, %" if results.facts["multi_label"] else "accuracy, %"
-        headings += [f"{results.settings['model']}: {first}", "FID", "FLOPs", "speed"]
+        headings += [f"{results.settings['model']}: {accuracy_heading(results)}", "FID", "FLOPs", "speed"]
     rows = [headings, ["---", *["---:"] * (len(headings) - 1)]]
     for method in shared:
-        cells = [cell or _NOTHING for of_model in lines for cell in _cells(of_model[method])]
+        cells = [cell or NOTHING for of_model in lines for cell in _cells(of_model[method])]
         rows.append([str(label(method)), *cells])
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     return "\n\n".join([table, *(caption(results, times) for results, times in runs)]) + "\n"
@@ -40,6 +37,4 @@ def side_by_side(runs: Sequence[tuple[Results, Timings | None]]) -> str:
 
 def _cells(line: Line) -> tuple[str, str, str, str]:
     change = "" if line.row.flops_change is None else f"{100 * line.row.flops_change:+.1f}%"
-    plain = line.row.method == "none" or line.time is None or line.plain_time is None
-    speed = "" if plain else f"{line.plain_time.median / line.time.median:.2f}×"  # type: ignore[union-attr]
-    return accuracy_cell(line), fixed(line.row.fid), change, speed
+    return accuracy_cell(line), fixed(line.row.fid), change, line.speed

@@ -18,6 +18,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from bigain.evaluate import Results, Row, Timings
 from bigain.report.labels import label
+from bigain.report.table import accuracy_heading
 
 Images = npt.NDArray[np.uint8]
 
@@ -127,7 +128,7 @@ def draw_samples(
 
 
 def _panels(results: Results, times: Timings | None) -> list[Panel]:
-    accuracy = "precision@1, %" if results.facts["multi_label"] else "accuracy, %"
+    accuracy = accuracy_heading(results)
     if times is not None and times.methods:
         batch = times.environment["sample"][0]
         cost_label = f"median time per forward of {batch} images, ms"

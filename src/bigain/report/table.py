@@ -13,7 +13,7 @@ from rich.text import Text
 from bigain.evaluate import Results, Row, Timing, Timings
 from bigain.report.labels import label
 
-_NOTHING = "–"
+NOTHING = "–"
 _WIDE = 140  # characters that all columns take in a terminal
 _ABOUT = ("classification", "generation", "cost")
 
@@ -25,6 +25,13 @@ class Line:
     row: Row
     time: Timing | None
     plain_time: Timing | None
+
+    @property
+    def speed(self) -> str:
+        """How many times as fast as no compression; empty for that itself, and where there is no time."""
+        if self.time is None or self.plain_time is None or self.row.method == "none":
+            return ""
+        return f"{self.plain_time.median / self.time.median:.2f}×"
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,7 @@ class Column:
 
     def write(self, line: Line, full: bool) -> str:
         """The cell, or a dash where it would be empty."""
-        return (self.long if full and self.long is not None else self.short)(line) or _NOTHING
+        return (self.long if full and self.long is not None else self.short)(line) or NOTHING
 
 
 def terminal(results: Results, times: Timings | None = None, width: int = 150) -> Group:
@@ -102,7 +109,8 @@ def caption(results: Results, times: Timings | None = None) -> str:
         )
         if min(row.generated for row in results.rows) <= real["dimensions"]:
             parts.append(
-                f"FID of no more images than its {real['dimensions']} dimensions is biased: a rough guide only."
+                f"FID of no more images than its {real['dimensions']} dimensions is biased, and KID of so few scatters "
+                "around 0: rough guides only."
             )
     parts.append("FLOPs: one forward of one image, matrix products and convolutions.")
     if times is not None and times.methods:
@@ -128,14 +136,13 @@ def lines_of(results: Results, times: Timings | None) -> list[Line]:
 
 def _columns(results: Results, times: Timings | None) -> list[Column]:
     """The columns that some line fills."""
-    heading = "precision@1, %" if results.facts["multi_label"] else "accuracy, %"
     batch = "" if times is None or not times.methods else f", batch {times.environment['sample'][0]}"
     unit, unit_name = _flops_unit(results)
     classes, images, cost = _ABOUT
     columns = [
         Column("method", "", lambda line: str(label(line.row.method))),
         Column("classified", classes, lambda line: str(line.row.classified)),
-        Column(heading, classes, accuracy_cell),
+        Column(accuracy_heading(results), classes, accuracy_cell),
         Column("change, points", classes, _short_change, _long_change),
         Column("mAP (classes), %", classes, lambda line: _percent(line.row.class_map)),
         Column("AP (images), %", classes, lambda line: _percent(line.row.image_ap)),
@@ -155,8 +162,13 @@ def _columns(results: Results, times: Timings | None) -> list[Column]:
     return [
         column
         for column in columns
-        if not same.get(column.heading, False) and any(column.write(line, full=True) != _NOTHING for line in lines)
+        if not same.get(column.heading, False) and any(column.write(line, full=True) != NOTHING for line in lines)
     ]
+
+
+def accuracy_heading(results: Results) -> str:
+    """What the share of right images is called: with several labels to an image it is precision@1."""
+    return "precision@1, %" if results.facts["multi_label"] else "accuracy, %"
 
 
 def accuracy_cell(line: Line) -> str:
@@ -209,9 +221,7 @@ def _flops(row: Row, unit: float) -> str:
 def _time(line: Line) -> str:
     if line.time is None:
         return ""
-    if line.plain_time is None or line.row.method == "none":
-        return f"{line.time.median:.1f}"
-    return f"{line.time.median:.1f} ({line.plain_time.median / line.time.median:.2f}×)"
+    return f"{line.time.median:.1f} ({line.speed})" if line.speed else f"{line.time.median:.1f}"
 
 
 def _interval(share: float | None, low: float | None, high: float | None) -> str:
