@@ -18,6 +18,7 @@ import torch
 from diffusers import DDIMScheduler, DiTTransformer2DModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from bigain.data.glyphs import CLASSES
 from images import letters, to_pixels
@@ -39,18 +40,53 @@ def config(size: int) -> dict[str, Any]:
     )
 
 
-def scheduler() -> DDIMScheduler:
-    """The scheduler that ships with the model: cosine betas, noise prediction."""
-    return DDIMScheduler(
+def scheduler(size: int, cosine_at: int = 32) -> DDIMScheduler:
+    """The scheduler that ships with the model: cosine betas, noise prediction.
+
+    More pixels show a letter through more noise. Away from ``cosine_at`` pixels the cosine schedule is therefore
+    shifted, so that the image averaged down to these has the same ratio of signal to noise at the same timestep
+    (Hoogeboom et al. 2023, arXiv 2301.11093).
+    """
+    cosine = DDIMScheduler(
         beta_schedule="squaredcos_cap_v2", prediction_type="epsilon", clip_sample=True, timestep_spacing="trailing"
     )
+    if size == cosine_at:
+        return cosine
+    signal = cosine.alphas_cumprod.double()
+    shifted = signal / (signal + (size / cosine_at) ** 2 * (1 - signal))
+    before = torch.cat([torch.ones(1, dtype=torch.float64), shifted[:-1]])
+    return DDIMScheduler.from_config(cosine.config, trained_betas=(1 - shifted / before).tolist())
 
 
-def export(trainer: Trainer, size: int, folder: Path) -> None:
+def export(trainer: Trainer, size: int, cosine_at: int, folder: Path) -> None:
     """Writes the averaged weights and the scheduler in diffusers' format."""
     model = trainer.average_into(DiTTransformer2DModel(**config(size)))
     model.save_pretrained(folder / "transformer", safe_serialization=True)
-    scheduler().save_pretrained(folder / "scheduler")
+    scheduler(size, cosine_at).save_pretrained(folder / "scheduler")
+
+
+class Teacher:
+    """A trained model of smaller images, to follow where it knows the noised image averaged down to its size.
+
+    Averaged over squares of ``factor`` pixels a noised image is a noised image again, with 1 / ``factor`` of the noise.
+    So the teacher's prediction is about the mean of what ours, averaged down, is to be: the target that the noise
+    itself is, without its chance, which learns the large shapes in a fraction of the images.
+    """
+
+    def __init__(self, folder: Path, size: int, device: str) -> None:
+        model = DiTTransformer2DModel.from_pretrained(folder, subfolder="transformer")
+        self.factor, left = divmod(size, model.config.sample_size)
+        if left or self.factor < 2:
+            raise ValueError(f"a teacher for images of {size} pixels has to have a part of that size, not {folder}'s")
+        self.model = model.to(device, torch.bfloat16).eval().requires_grad_(False)
+
+    def loss(self, prediction: Tensor, noised: Tensor, alphas: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+        """(B,) The squared error of the averaged ``prediction``, in units of the averaged noise's variance."""
+        a = alphas[t].view(-1, 1, 1, 1)
+        scale = (a + (1 - a) / self.factor**2).sqrt()
+        small = avg_pool2d(noised.float(), self.factor) / scale
+        target = self.model(small.bfloat16(), timestep=t, class_labels=labels, return_dict=False)[0].float()
+        return (avg_pool2d(prediction, self.factor) * self.factor - target).square().mean((1, 2, 3))
 
 
 def main() -> None:
@@ -60,6 +96,10 @@ def main() -> None:
     parser.add_argument("--start-from", type=Path, help="a trained model whose weights to begin with, of any size")
     parser.add_argument("--drop-labels", type=float, default=0.1, help="share of labels replaced by the null class")
     parser.add_argument("--train-length", type=int, default=100_000)
+    parser.add_argument("--cosine-at", type=int, default=32, help="image size of the unshifted cosine schedule")
+    parser.add_argument("--weight", type=float, default=1.0, help="of a timestep at most: 1 / its signal up to this")
+    parser.add_argument("--teacher", type=Path, help="a trained model of smaller images, to follow at low frequencies")
+    parser.add_argument("--teaching", type=float, default=4.0, help="weight of the teacher's part of the loss")
     args = parser.parse_args()
 
     images = letters("train", args.size, args.train_length, args.folder.parent / "cache")
@@ -83,7 +123,8 @@ def main() -> None:
         args.muon_rate,
         args.ema,
     )
-    alphas = scheduler().alphas_cumprod.to(args.device)
+    teacher = None if args.teacher is None else Teacher(args.teacher, args.size, args.device)
+    alphas = scheduler(args.size, args.cosine_at).alphas_cumprod.to(args.device)
     forward = torch.compile(trainer.model) if args.compile else trainer.model
 
     def loss_of(generator: torch.Generator) -> Tensor:
@@ -98,9 +139,12 @@ def main() -> None:
         a = alphas[t].view(-1, 1, 1, 1)
         noised = (a.sqrt() * x0 + (1 - a).sqrt() * noise).bfloat16()
         prediction = forward(noised, timestep=t, class_labels=labels, return_dict=False)[0]
-        return (prediction.float() - noise).square().mean()
+        error = (prediction.float() - noise).square().mean((1, 2, 3))
+        if teacher is not None:
+            error = error + args.teaching * teacher.loss(prediction.float(), noised, alphas, t, labels)
+        return (error / alphas[t].clamp(min=1 / args.weight)).mean()
 
-    train(trainer, args, loss_of, partial(export, trainer, args.size, args.folder / "export"))
+    train(trainer, args, loss_of, partial(export, trainer, args.size, args.cosine_at, args.folder / "export"))
 
 
 if __name__ == "__main__":

@@ -126,6 +126,7 @@ def options(parser: argparse.ArgumentParser, images: int, decay: int, folder: st
     """Adds the options that all programs have."""
     parser.add_argument("--images", type=int, default=images, help="images to train on in all")
     parser.add_argument("--decay-images", type=int, default=decay, help="over the last of which the rate falls to 0")
+    parser.add_argument("--warmup-steps", type=int, default=200, help="over which the rate rises from 0")
     parser.add_argument("--stop-after", type=int, help="steps of this run; the schedule stays that of --images")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="AdamW's")
@@ -163,7 +164,9 @@ def train(
                 f"the loss is {loss.item()} at step {trainer.step}; lower --learning-rate or --muon-rate"
             )
         loss.backward()
-        trainer.update(rate_at(trainer.step * args.batch, args.images, 200 * args.batch, args.decay_images))
+        trainer.update(
+            rate_at(trainer.step * args.batch, args.images, args.warmup_steps * args.batch, args.decay_images)
+        )
         losses.append(loss.item())
         if trainer.step % 100 == 0:
             entry = {

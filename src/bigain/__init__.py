@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         SiTo,
         ToDo,
         ToMe,
+        preset,
     )
 
 __version__ = "0.1.0"
@@ -29,6 +30,7 @@ _HOMES = {
     "Handle": "bigain.backbones",
     "apply": "bigain.backbones",
     "compressed": "bigain.backbones",
+    "preset": "bigain.methods",
     "remove": "bigain.backbones",
     "DiffusionClassifier": "bigain.classify",
     "AdaptiveBlockMerging": "bigain.methods",
@@ -58,6 +60,7 @@ __all__ = [
     "ToMe",
     "apply",
     "compressed",
+    "preset",
     "remove",
 ]
 

@@ -15,7 +15,8 @@ from bigain.cli import options
 
 
 @pytest.mark.parametrize(
-    "command", ["evaluate", "classify", "generate", "inspect", "analyse", "tune", "reproduce", "methods", "report"]
+    "command",
+    ["evaluate", "classify", "generate", "inspect", "analyse", "allocate", "tune", "reproduce", "methods", "report"],
 )
 def test_every_command_has_help_with_examples(call: Callable[..., Any], command: str) -> None:
     text = call(command, "--help").output

@@ -25,11 +25,11 @@ def test_the_preset_that_is_found_is_taken_everywhere(
     assert content["found"]["speed_up"] >= 1
     assert (tmp_path / "tune.png").stat().st_size > 0
 
-    [method] = parse(preset)
+    methods = parse(preset)
     with bigain.compressed(families["dit"].build(), preset) as handle:
-        assert handle.methods == (method,)
+        assert handle.methods == methods
     with bigain.compressed(families["dit"].build(), str(preset)) as handle:
-        assert handle.methods == (method,)
+        assert handle.methods == methods
     run = ("evaluate", "--model", tiny_model, "--classify", 1, "--generate", 0, "--timing-rounds", 0, "--quiet",
            "--features", "none")  # fmt: skip
     call(*run, "--preset", preset, "--out", tmp_path / "run")

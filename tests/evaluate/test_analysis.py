@@ -15,7 +15,7 @@ from bigain.backbones import Seen, compressed, recorded, row_keys
 from bigain.classify import DiffusionClassifier, paired_noise
 from bigain.data import load, preprocess
 from bigain.diffusion import Denoiser, image_key, open_model
-from bigain.evaluate import Settings, analyse, analysis, read_analysis
+from bigain.evaluate import Settings, analyse, analysis, probe, read_analysis
 from bigain.evaluate.effects import in_layer, margins
 from bigain.evaluate.engine import encode_png
 from bigain.evaluate.spectra import SpectrumMeter, remaining
@@ -142,9 +142,9 @@ def slow_remaining(method: Any, seen: Seen) -> np.ndarray:
 
 
 def test_a_method_sees_what_it_sees_in_the_classifier(small: Make, denoiser: Denoiser) -> None:
-    work = analysis._Work.of(replace(small(), to_keep=(1,), n_samples=(TIMESTEPS,)), denoiser, bands=2)
+    work = probe.Probe.of(replace(small(), to_keep=(1,), n_samples=(TIMESTEPS,)), denoiser)
     with compressed(denoiser.model, PER_FORWARD):
-        errors = work._errors(lambda forwards: None)
+        errors = work.errors(lambda forwards: None)
         predictions = torch.cat(list(work._predictions()))
     for number in range(IMAGES):
         _, name, label = image(number)
@@ -227,15 +227,15 @@ def test_the_same_call_gives_the_same_file_and_a_killed_one_goes_on(
     analyse(settings, tmp_path / "whole" / "a.json", timesteps=1)
     whole = (tmp_path / "whole" / "a.json").read_bytes()
     measured: list[str] = []
-    measure = analysis._Work.measure
+    measure = analysis._measure
 
-    def killed(self: Any, methods: Any, done: Any) -> Any:
+    def killed(on: Any, methods: Any, *arguments: Any) -> Any:
         if len(measured) == 4:
             raise KeyboardInterrupt
         measured.append(str(methods))
-        return measure(self, methods, done)
+        return measure(on, methods, *arguments)
 
-    monkeypatch.setattr(analysis._Work, "measure", killed)
+    monkeypatch.setattr(analysis, "_measure", killed)
     with pytest.raises(KeyboardInterrupt):
         analyse(settings, tmp_path / "a.json", timesteps=1)
     half = read_analysis(tmp_path / "a.json")
@@ -295,16 +295,9 @@ def test_data_with_several_true_classes_say_so(
     small: Make, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch, several: bool
 ) -> None:
     data = replace(load("glyphs", image_size=16, limit=IMAGES), multi_label=several)
-    monkeypatch.setattr(analysis, "load_data", lambda *_: data)
-    work = analysis._Work.of(replace(small(), to_keep=(1,), n_samples=(1,)), denoiser, bands=2)
+    monkeypatch.setattr(probe, "load_data", lambda *_: data)
+    work = probe.Probe.of(replace(small(), to_keep=(1,), n_samples=(1,)), denoiser)
     assert work.facts()["multi_label"] == several
-
-
-def test_sensitivities_are_those_of_the_analysis(small: Make, denoiser: Denoiser, tmp_path: Path) -> None:
-    settings = small(methods=("todo-2",), split="validation")
-    found = analyse(settings, tmp_path / "a.json", timesteps=2)
-    alone = [found.pieces[in_layer("todo:factor=2", layer)].change for layer in (0, 1)]
-    assert analysis.sensitivities(settings, denoiser, images=IMAGES, timesteps=2) == pytest.approx(alone, rel=1e-6)
 
 
 def test_a_layer_alone_is_a_method_of_its_own(small: Make, tmp_path: Path) -> None:

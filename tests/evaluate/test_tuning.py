@@ -12,7 +12,8 @@ import pytest
 import bigain
 from bigain.backbones.families import layout
 from bigain.diffusion import open_model
-from bigain.evaluate import Settings, Store, Target, summary, tune, tuning
+from bigain.evaluate import Offer, Settings, Store, Target, allocate, offers, read_offers, summary, tune, tuning
+from bigain.evaluate.allocation import most_saved
 from bigain.evaluate.space import Space
 from bigain.evaluate.trials import SAME_IMAGES
 from bigain.methods import parse, spec
@@ -73,7 +74,7 @@ def test_all_that_is_proposed_can_be_applied_and_read_back(
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     kinds = set()
     for _ in range(40):
-        method = space.suggest(study.ask())
+        [method] = space.suggest(study.ask())
         kinds.add(type(method))
         assert parse(spec(method)) == (method,)
         with bigain.compressed(model, method):
@@ -83,29 +84,56 @@ def test_all_that_is_proposed_can_be_applied_and_read_back(
 
 def test_the_space_is_that_of_the_model(tiny_settings: Make) -> None:
     space = Space.of(open_model(tiny_settings().model))
-    assert space == Space((1, 1), (Grid(8, 8),), space.saved)
-    assert space.saved[0] == space.saved[1] > 0
+    assert space == Space((1, 1), (Grid(8, 8),))
     assert space.ratios(1)["tome"] == (0.05, 0.7)  # 2x2 cells allow 0.75
     assert "abm" not in Space((1,), (Grid(1, 2),)).ratios(1)
     assert Space((1, 2), (Grid(9, 9), Grid(5, 5))).ratios(2)["abm"][1] == 0.45  # 4 whole cells of 25 tokens: 12
 
 
+OFFERS = (
+    Offer(0, "todo:factor=2,layers=0", saved=100, change=4.0),
+    Offer(0, "avgpool:factor=2,layers=0", saved=100, change=8.0),
+    Offer(1, "todo:factor=2,levels=2,layers=1", saved=10, change=0.1),
+    Offer(2, "todo:factor=2,layers=2", saved=100, change=1.5),
+    Offer(3, "todo:factor=2,levels=2,layers=3", saved=0, change=0.0),
+)
+
+
+def fixed(**values: Any) -> optuna.samplers.BaseSampler:
+    return tuning._fixed(values, optuna.samplers.RandomSampler(seed=0))
+
+
 def test_layers_join_in_order_of_what_they_cost_for_what_they_save() -> None:
-    space = Space((1, 2, 1, 2), (Grid(8, 8), Grid(4, 4)), saved=(100, 10, 100, 0)).by_sensitivity([4.0, 0.1, 1.0, 0.0])
-    assert space.order == (1, 2, 0, 3)  # 0.01, 0.01, 0.04 per FLOP; the last saves nothing
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    chosen = {method.layers for method in (space.suggest(study.ask()) for _ in range(100))}
-    assert chosen == {(2,), (1,), (1, 2), (0, 1, 2), None}
+    space = Space((1, 2, 1, 2), (Grid(8, 8), Grid(4, 4)), OFFERS)
+    assert space.order == (1, 2, 0, 3)  # 0.01, 0.015, 0.04 per FLOP; the last saves nothing
+    study = optuna.create_study(sampler=fixed(approach="alike"))
+    chosen = {method.layers for [method] in (space.suggest(study.ask()) for _ in range(100))}
+    assert chosen == {(2,), (1,), (1, 2), (0, 1, 2), None}  # on the finest level alone, or on both
 
 
-def test_a_search_leaves_the_sensitive_layer_out(
+def test_offers_are_allocated_too() -> None:
+    space = Space((1, 2, 1, 2), (Grid(8, 8), Grid(4, 4)), OFFERS)
+    study = optuna.create_study(sampler=fixed(approach="allocated", share=0.5))
+    assert space.suggest(study.ask()) == parse("todo:factor=2,levels=1/2,layers=1/2")  # 110 of 210
+    without = Space(space.levels, space.grids)
+    assert without.order == (0, 1, 2, 3)
+    trial = study.ask()
+    without.suggest(trial)
+    assert "approach" not in trial.params
+
+
+def test_a_search_begins_with_allocations_of_offers_that_are_measured_once(
     tiny_settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tuning, "sensitivities", lambda settings, denoiser: [1.0, 0.5])
-    found = tune(tiny_settings(**QUICK | {"generate": 0}), FASTER, tmp_path, trials=8, cost="flops")
-    assert {parse(trial.method)[0].layers for trial in found} == {(1,), None}
-    monkeypatch.setattr(tuning, "sensitivities", lambda settings, denoiser: pytest.fail("measured again"))
-    tune(tiny_settings(**QUICK | {"generate": 0}), FASTER, tmp_path, trials=9, cost="flops")
+    settings = tiny_settings(**QUICK | {"generate": 0})
+    found = tune(settings, FASTER, tmp_path, trials=3, cost="flops")
+    offered = read_offers(tmp_path / "offers.json")
+    most = sum(most_saved(offered.offers).values())
+    assert [trial.method for trial in found] == [
+        spec(allocate(offered.offers, round(share * most)).methods) for share in (0.1, 0.2, 0.3)
+    ]
+    monkeypatch.setattr(offers.Probe, "change", lambda self, done: pytest.fail("measured again"))
+    tune(settings, FASTER, tmp_path, trials=4, cost="flops")
 
 
 def test_a_killed_search_goes_on_as_it_would_have(

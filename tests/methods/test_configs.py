@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bigain
-from bigain.methods import METHODS, Context, parse, preset_file, preset_names, spec
+from bigain.methods import METHODS, Context, measured_names, parse, preset_file, preset_names, spec
 from bigain.operators.frequency import low_pass
 from bigain.operators.grid import Grid
 
@@ -79,6 +79,28 @@ def test_bad_values_are_named_with_what_would_be_right(build, message):
 def test_configs_are_frozen():
     with pytest.raises(FrozenInstanceError):
         bigain.ToMe().ratio = 0.7
+
+
+@pytest.mark.parametrize("text", measured_names())
+def test_the_presets_of_models_read_and_write(text):
+    model, _, name = text.partition("/")
+    methods = bigain.preset(name, model)
+    assert parse(text) == methods == parse(spec(methods))
+    assert len(methods) > 1
+    taken = [layer for method in methods for layer in method.layers]
+    assert len({*taken}) == len(taken)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("glyphs-dit/slow", "a preset of glyphs-dit is one of quality, balanced, fast, not 'slow'"),
+        ("sd2/fast", "no preset was measured for 'sd2', only for glyphs-dit, glyphs-sd.*bigain allocate --model sd2"),
+    ],
+)
+def test_a_preset_that_was_not_measured_is_refused(text, words):
+    with pytest.raises(ValueError, match=words):
+        parse(text)
 
 
 @pytest.mark.parametrize("name", preset_names())

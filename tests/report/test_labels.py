@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bigain.evaluate import GRIDS
+from bigain.methods import parse, spec
 from bigain.report import label
 
 
@@ -42,3 +43,10 @@ def test_labels_of_the_full_grid_differ() -> None:
 def test_strength_grows_with_the_compression() -> None:
     assert label("lgtm-0.3").amount < label("lgtm-0.5").amount < label("lgtm-0.7").amount
     assert label("todo-2").amount < label("todo-4").amount
+
+
+def test_presets_of_models_go_by_their_names() -> None:
+    assert str(label("glyphs-sd/balanced")) == str(label(spec(parse("glyphs-dit/balanced")))) == "Preset balanced"
+    ordered = [label(f"glyphs-dit/{name}") for name in ("quality", "balanced", "fast")]
+    assert [each.family for each in ordered] == ["Preset"] * 3
+    assert ordered[0].amount < ordered[1].amount < ordered[2].amount

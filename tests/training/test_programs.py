@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from bigain.diffusion import open_model
 from bigain.generate import sample
 
 Train = Callable[..., None]
+TRAINING = Path(__file__).parents[2] / "training"
 SMALL = ("--batch", 4, "--train-length", 8, "--device", "cpu")
 
 
@@ -75,3 +78,45 @@ def test_the_text_to_image_model_is_a_pipeline_that_opens(train: Train, tmp_path
     pipe.set_progress_bar_config(disable=True)
     made = pipe("a photo of the letter A", num_inference_steps=1, output_type="np").images
     assert made.shape == (1, 64, 64, 3)
+
+
+def test_a_teacher_of_smaller_images_is_followed(train: Train, tmp_path: Path) -> None:
+    train("train_dit", *SMALL, "--size", 16, "--images", 4, "--folder", "small")
+    taught = ("--size", 32, "--start-from", "small/export", "--teacher", "small/export", "--weight", 16)
+    for folder, options in (("with", taught), ("without", taught[:4])):
+        train("train_dit", *SMALL, *options, "--images", 4, "--warmup-steps", 1, "--folder", folder)
+    learned, alone = (weights(tmp_path / folder / "export") for folder in ("with", "without"))
+    assert not any(t.isnan().any() for t in learned.values())
+    assert any(not torch.equal(learned[name], alone[name]) for name in learned)
+    with pytest.raises(ValueError, match="a teacher for images of 16 pixels"):
+        train("train_dit", *SMALL, "--size", 16, "--teacher", "small/export", "--images", 4, "--folder", "same")
+
+
+@pytest.fixture
+def train_dit(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The program as a module."""
+    monkeypatch.syspath_prepend(str(TRAINING))
+    return importlib.import_module("train_dit")
+
+
+def test_the_schedule_is_shifted_so_that_averaged_images_have_the_same_noise(train_dit: Any) -> None:
+    small, large = (train_dit.scheduler(size).alphas_cumprod.double() for size in (32, 64))
+    ratio = (1 - large) / large / ((1 - small) / small)
+    torch.testing.assert_close(ratio[:-1], torch.full_like(ratio[:-1], 4.0), rtol=1e-2, atol=0)
+    assert torch.equal(train_dit.scheduler(64, cosine_at=64).alphas_cumprod, small.float())
+
+
+def test_who_says_what_the_teacher_says_has_no_loss(train_dit: Any, tmp_path: Path) -> None:
+    with torch.random.fork_rng(devices=[]):
+        model = train_dit.DiTTransformer2DModel(**train_dit.config(8))
+        torch.nn.init.normal_(model.proj_out_2.weight, std=0.1)
+    model.save_pretrained(tmp_path / "transformer")
+    teacher = train_dit.Teacher(tmp_path, 16, "cpu")
+    alphas, t, labels = torch.tensor([0.9, 0.3]), torch.tensor([0, 1]), torch.tensor([2, 3])
+    noised = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    averaged = noised.view(2, 3, 8, 2, 8, 2).mean((3, 5))  # has a quarter of the noise's variance
+    scaled = averaged / (alphas + (1 - alphas) / 4).sqrt().view(2, 1, 1, 1)
+    said = teacher.model(scaled.bfloat16(), timestep=t, class_labels=labels).sample.float()
+    same = said.repeat_interleave(2, 2).repeat_interleave(2, 3) / 2
+    assert teacher.loss(same, noised, alphas, t, labels).max() < 1e-9
+    assert teacher.loss(same + 0.5, noised, alphas, t, labels) == pytest.approx([1.0, 1.0], rel=1e-5)

@@ -70,7 +70,7 @@ def analyse(
         split=split,
         classes=None if classes is None else str(classes),
         prompts_csv=None if prompts_csv is None else str(prompts_csv),
-        methods=(*split_specs(methods or []), *([] if preset is None else [options.spec_of(preset)])),
+        methods=(*split_specs(methods or []), *([] if preset is None else [options.spec_of(preset, model)])),
         classify=images,
         generate=0,
         loss=loss,

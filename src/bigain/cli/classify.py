@@ -60,7 +60,7 @@ def classify(
     from bigain.classify import DiffusionClassifier
     from bigain.evaluate.timing import applied
 
-    method = options.method_or_preset(method, preset, "none")
+    method = options.method_or_preset(method, preset, model, "none")
     files = _files(images)
     denoiser = options.open_denoiser(model, dtype, device, variant, threads)
     names, conditions = _classes(denoiser, model, prompt, prompts_csv)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from bigain import __version__
+from bigain.cli.allocate import allocate
 from bigain.cli.analyse import analyse
 from bigain.cli.classify import classify
 from bigain.cli.evaluate import evaluate
@@ -46,8 +47,8 @@ def common(
     show_tracebacks.set(traceback)
 
 
-for command in (evaluate, classify, generate, inspect, methods, tune, reproduce, analyse, report):
-    app.command(no_args_is_help=command in (classify, generate, tune, reproduce, analyse, report))(command)
+for command in (evaluate, classify, generate, inspect, methods, allocate, tune, reproduce, analyse, report):
+    app.command(no_args_is_help=command in (classify, generate, allocate, tune, reproduce, analyse, report))(command)
 
 
 def main() -> None:

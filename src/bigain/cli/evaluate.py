@@ -134,7 +134,7 @@ def evaluate(
         methods=(
             *(GRIDS[grid] if grid else ()),
             *split_specs(methods or []),
-            *([] if preset is None else [options.spec_of(preset)]),
+            *([] if preset is None else [options.spec_of(preset, model)]),
         ),
         classify=size.classify if classify is None else classify,
         generate=size.generate if generate is None else generate,

@@ -57,7 +57,7 @@ def generate(
     from bigain.methods import parse, spec
     from bigain.report import draw_samples, label
 
-    texts = [*split_specs(methods or []), *([] if preset is None else [options.spec_of(preset)])]
+    texts = [*split_specs(methods or []), *([] if preset is None else [options.spec_of(preset, model)])]
     specs = list(dict.fromkeys(["none", *(spec(parse(text)) for text in texts)]))
     denoiser = options.open_denoiser(model, dtype, device, variant, threads)
     wanted: list[str] | list[int] = conditions

@@ -61,7 +61,7 @@ def inspect(
     """
     from bigain.report import draw_inspection, inspect_method
 
-    method = options.method_or_preset(method, preset, "lgtm-0.5")
+    method = options.method_or_preset(method, preset, model, "lgtm-0.5")
     denoiser = options.open_denoiser(model, dtype, device, variant, threads)
     pixels, name, own = _image(denoiser, image, data, split)
     asked: str | int

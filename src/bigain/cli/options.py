@@ -109,7 +109,11 @@ BadImages = Annotated[
     str, typer.Option(help="What to do with an image that cannot be read: raise or skip.", rich_help_panel=DATA)
 ]
 Preset = Annotated[
-    Path | None, typer.Option(help="A preset file, such as bigain tune writes.", exists=True, dir_okay=False)
+    str | None,
+    typer.Option(
+        help="quality, balanced or fast, where they were measured for the model; or a preset file, such as bigain "
+        "allocate and bigain tune write."
+    ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 
@@ -150,8 +154,8 @@ def whole_numbers(option: str, text: str) -> tuple[int, ...]:
     return tuple(int(word) for word in words)
 
 
-def method_or_preset(method: str | None, preset: Path | None, default: str) -> str:
-    """The spec that --method gives, or a preset file instead.
+def method_or_preset(method: str | None, preset: str | None, model: str, default: str) -> str:
+    """The spec that --method gives, or a preset instead.
 
     Raises:
         ValueError: both are given.
@@ -160,14 +164,20 @@ def method_or_preset(method: str | None, preset: Path | None, default: str) -> s
         return default if method is None else method
     if method is not None:
         raise ValueError(f"give either --method {method} or --preset {preset}, not both")
-    return spec_of(preset)
+    return spec_of(preset, model)
 
 
-def spec_of(preset: Path) -> str:
-    """The spec in a preset file."""
+def spec_of(preset: str, model: str) -> str:
+    """The spec of a preset: of a file, or of this name for the model.
+
+    Raises:
+        ValueError: no such preset was measured for the model, or the file is none.
+        FileNotFoundError: there is no such file.
+    """
     from bigain.methods import parse, spec
+    from bigain.methods import preset as named
 
-    return spec(parse(preset))
+    return spec(parse(preset) if preset.endswith(".json") else named(preset, model))
 
 
 def share(option: str, text: str) -> tuple[int, int]:

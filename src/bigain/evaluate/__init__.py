@@ -1,11 +1,13 @@
 """The joint run: classification, generation, cost and speed of every method, in one file that resumes."""
 
+from bigain.evaluate.allocation import Allocation, Offer, allocate
 from bigain.evaluate.analysis import analyse
 from bigain.evaluate.budget import at_equal_flops
 from bigain.evaluate.claims import Claim, PaperTable, asks_for_text, paper_tables
 from bigain.evaluate.effects import Analysis, Effect, Piece, read_analysis
 from bigain.evaluate.engine import run
 from bigain.evaluate.export import read_results, write_results
+from bigain.evaluate.offers import CANDIDATES, Offers, measure_offers, read_offers
 from bigain.evaluate.plan import GRIDS, SIZES, Settings, split_specs
 from bigain.evaluate.spectra import Spectrum
 from bigain.evaluate.store import Store
@@ -15,12 +17,16 @@ from bigain.evaluate.tuning import tune
 from bigain.evaluate.verdicts import Verdict, judge
 
 __all__ = [
+    "CANDIDATES",
     "GRIDS",
     "SIZES",
     "TARGETS",
+    "Allocation",
     "Analysis",
     "Claim",
     "Effect",
+    "Offer",
+    "Offers",
     "PaperTable",
     "Piece",
     "Results",
@@ -33,15 +39,18 @@ __all__ = [
     "Timings",
     "Trial",
     "Verdict",
+    "allocate",
     "analyse",
     "asks_for_text",
     "at_equal_flops",
     "choose",
     "front",
     "judge",
+    "measure_offers",
     "paper_tables",
     "parse_target",
     "read_analysis",
+    "read_offers",
     "read_results",
     "run",
     "split_specs",

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bigain.backbones import compressed
 from bigain.backbones.families import layout
 from bigain.diffusion import Denoiser
+from bigain.evaluate.allocation import Offer, allocate, most_saved
 from bigain.evaluate.timing import forward_of
-from bigain.methods import METHODS, InterpolateExtrapolateKV, ToDo, TokenDownsampling, TokenMerging
+from bigain.methods import METHODS, InterpolateExtrapolateKV, Method, ToDo, TokenMerging
 from bigain.operators.grid import Grid
 
 if TYPE_CHECKING:
     import optuna
 
 _HIGHEST_RATIO, _RATIO_STEP = 0.7, 0.05
+_SHARES, _SHARE_STEP = (0.05, 0.75), 0.05  # of the FLOPs that all layers could save
 _FEWEST_TOKENS = 3  # that block merging can take away: all but one of a cell
 
 
@@ -28,14 +29,12 @@ class Space:
     Args:
         levels: the resolution level of each transformer block, in the order of the forward.
         grids: of tokens, of level 1, 2, …
-        saved: FLOPs that each block saves when its keys and values are halved along each side.
-        order: the blocks in the order in which they join a method; that of the forward if left out.
+        offers: what the layers were found to offer.
     """
 
     levels: tuple[int, ...]
     grids: tuple[Grid, ...]
-    saved: tuple[int, ...] = ()
-    order: tuple[int, ...] = ()
+    offers: tuple[Offer, ...] = ()
 
     @classmethod
     def of(cls, denoiser: Denoiser) -> Space:
@@ -51,17 +50,16 @@ class Space:
         return cls(
             tuple(layer.level for layer in where.layers),
             tuple(grids[level] for level in sorted(grids)),
-            tuple(row.flops[0] - row.flops[1] for row in rows),
         )
 
-    def by_sensitivity(self, changes: Sequence[float]) -> Space:
-        """The same, in which the blocks join in order of what they cost for what they save, the best bargain first.
-
-        Args:
-            changes: per block how much the prediction changes if it is compressed alone.
-        """
-        prices = [change / saved if saved > 0 else math.inf for change, saved in zip(changes, self.saved, strict=True)]
-        return replace(self, order=tuple(sorted(range(len(prices)), key=prices.__getitem__)))
+    @property
+    def order(self) -> tuple[int, ...]:
+        """The blocks in order of their best bargain, the least change for a FLOP saved; as they come without offers."""
+        prices = dict.fromkeys(range(len(self.levels)), 0.0 if not self.offers else math.inf)
+        for offer in self.offers:
+            if offer.saved > 0:
+                prices[offer.layer] = min(prices[offer.layer], offer.change / offer.saved)
+        return tuple(sorted(prices, key=prices.__getitem__))
 
     def ratios(self, depth: int) -> dict[str, tuple[float, float]]:
         """Per merging method the lowest and highest ratio, in steps of 0.05, that suit every grid down to a level.
@@ -79,8 +77,16 @@ class Space:
                     found[name] = round(low * _RATIO_STEP, 2), round(high * _RATIO_STEP, 2)
         return found
 
-    def suggest(self, trial: optuna.Trial) -> TokenMerging | TokenDownsampling:
-        """The method that a trial of Optuna proposes."""
+    def suggest(self, trial: optuna.Trial) -> tuple[Method, ...]:
+        """What a trial of Optuna proposes: where there are offers, to allocate them or to treat some layers alike."""
+        if self.offers and trial.suggest_categorical("approach", ["allocated", "alike"]) == "allocated":
+            most = sum(most_saved(self.offers).values())
+            share = trial.suggest_float("share", *_SHARES, step=_SHARE_STEP)
+            return allocate(self.offers, max(1, round(share * most))).methods
+        return (self._alike(trial),)
+
+    def _alike(self, trial: optuna.Trial) -> Method:
+        """One method for the layers that it takes."""
         depth = trial.suggest_int("levels", 1, len(self.grids)) if len(self.grids) > 1 else 1
         ratios = self.ratios(depth)
         kind = trial.suggest_categorical(f"method_{depth}", ["downsampling", *ratios])
@@ -99,8 +105,7 @@ class Space:
         return METHODS[kind](**fields, **places)
 
     def _layers(self, trial: optuna.Trial, depth: int) -> tuple[int, ...] | None:
-        """The first few, in the space's order, of the layers on the levels down to ``depth``; None for all of them."""
-        order = self.order or range(len(self.levels))
-        layers = [layer for layer in order if self.levels[layer] <= depth]
+        """The first few by their bargain of the layers on the levels down to ``depth``; None for all of them."""
+        layers = [layer for layer in self.order if self.levels[layer] <= depth]
         count = trial.suggest_int(f"layers_{depth}", 1, len(layers))
         return None if count == len(layers) else tuple(sorted(layers[:count]))

@@ -2,13 +2,15 @@
 
 Each trial is one method in an ordinary results file, so nothing is computed twice and everything can be looked at
 afterwards. Its values - speed-up, accuracy, PSNR - are what Optuna's multi-objective TPE sampler (Ozaki et al., 2022)
-learns from. Layers join in order of their sensitivity, which is measured first. The sampler is seeded anew for each
+learns from. What every layer offers is measured first: trials allocate these offers to the layers, or let layers join
+one method in order of their bargain. The sampler is seeded anew for each
 trial, so a search that was stopped goes on as it would have.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bigain.diffusion import Denoiser, open_model
-from bigain.evaluate.analysis import sensitivities
 from bigain.evaluate.engine import run
+from bigain.evaluate.offers import measure_offers
 from bigain.evaluate.plan import Settings, differences, identity_hash
 from bigain.evaluate.space import Space
 from bigain.evaluate.store import Store
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     import optuna
 
 _STARTUP = 16  # trials at random, before the sampler learns from them
+_FIRST_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5)
 _TIMING_ROUNDS = 5
 
 
@@ -82,20 +85,15 @@ def tune(
     if cost == "time":  # of other machines, or batches, they do not compare
         identity |= environment(denoiser.device, {"timing_batch": settings.timing_batch})
     study = _study(folder / "tune.sqlite", identity, objectives=1 + bool(settings.classify) + bool(settings.generate))
-    changes = study.user_attrs.get("changes")
-    if changes is None:
-        changes = sensitivities(settings, denoiser)
-        study.set_user_attr("changes", changes)
-    space = Space.of(denoiser).by_sensitivity(changes)
+    offered = measure_offers(settings, denoiser, folder / "offers.json")
+    space = replace(Space.of(denoiser), offers=offered.offers)
     for killed in study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
         study.tell(killed.number, state=optuna.trial.TrialState.FAIL)
     complete = study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])
     found = {trial.method: trial for trial in (Trial(**each.user_attrs["found"]) for each in complete)}
     counted(min(len(complete), trials))
     for index in range(len(complete), trials):
-        study.sampler = optuna.samplers.TPESampler(
-            seed=settings.seed * 1_000_003 + index, n_startup_trials=_STARTUP, multivariate=True, constant_liar=False
-        )
+        study.sampler = _sampler(settings.seed * 1_000_003 + index, index)
         asked = study.ask()
         method = spec(space.suggest(asked))
         if method not in found:
@@ -105,6 +103,23 @@ def tune(
         study.tell(asked, found[method].values())
         counted(1)
     return list(found.values())
+
+
+def _sampler(seed: int, index: int) -> optuna.samplers.BaseSampler:
+    """TPE; the first trials allocate shares of what can be saved, from little to much."""
+    optuna = _optuna()
+    tpe = optuna.samplers.TPESampler(seed=seed, n_startup_trials=_STARTUP, multivariate=True, constant_liar=False)
+    if index < len(_FIRST_SHARES):
+        return _fixed({"approach": "allocated", "share": _FIRST_SHARES[index]}, tpe)
+    return tpe
+
+
+def _fixed(values: dict[str, Any], sampler: optuna.samplers.BaseSampler) -> optuna.samplers.BaseSampler:
+    """A sampler that proposes these values, and what ``sampler`` proposes beside them."""
+    optuna = _optuna()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.PartialFixedSampler(values, sampler)
 
 
 def _measured(method: str, settings: Settings, path: Path, denoiser: Denoiser, cost: str) -> Trial:

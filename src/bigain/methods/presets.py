@@ -14,6 +14,7 @@ from bigain.methods.base import TokenDownsampling, TokenMerging
 from bigain.methods.frequency_selection import FrequencySelection
 from bigain.methods.kv_downsampling import AveragePooling, InterpolateExtrapolateKV, ToDo
 from bigain.methods.laplacian_merging import LaplacianMerging
+from bigain.methods.measured import PRESETS, preset_text
 from bigain.methods.quadtree_merging import QuadtreeMerging
 from bigain.methods.schedules import Linear
 from bigain.methods.sito import SiTo
@@ -44,10 +45,33 @@ def preset_names() -> tuple[str, ...]:
     return tuple(f"{name}-{value}" for name, method in METHODS.items() for value in _strength(method)[1])
 
 
+def measured_names() -> tuple[str, ...]:
+    """The presets of models, such as "glyphs-dit/balanced"."""
+    return tuple(f"{model}/{name}" for model, presets in PRESETS.items() for name in presets)
+
+
+def preset(name: str, model: str) -> tuple[Method, ...]:
+    """A named preset of a model: "quality", "balanced" or "fast".
+
+    Which layers can give what differs from model to model, so there are presets only for models that were measured;
+    for another ``bigain allocate`` finds what its layers can give.
+
+    PLACEHOLDER
+
+    Raises:
+        ValueError: nothing was measured for the model, or there is no such preset; says what to do.
+
+    Example:
+        >>> bigain.apply(model, bigain.preset("balanced", "glyphs-dit"))  # the same as "glyphs-dit/balanced"
+    """
+    return parse(preset_text(name, model))
+
+
 def parse(text: str | Path) -> tuple[Method, ...]:
     """Reads methods from text: "none", "NAME-STRENGTH", "NAME:field=value,…", joined by "+" outside of fields.
 
-    A path that ends in ".json" is that of a preset file, such as `bigain tune` writes.
+    "MODEL/NAME" is a preset of a model, such as "glyphs-dit/balanced"; a path that ends in ".json" that of a preset
+    file, such as `bigain tune` and `bigain allocate` write.
 
     Values: numbers, words, "2x2" for a cell, "1/2" for several levels, layers or locations, "0.8>1.2" for
     `Linear(0.8, 1.2)` ("0.8>1.2@4000" where the model was trained on 4000 timesteps).
@@ -62,6 +86,9 @@ def parse(text: str | Path) -> tuple[Method, ...]:
     """
     if isinstance(text, Path) or text.endswith(".json"):
         text = _read_preset(Path(text))
+    model, slash, name = text.partition("/")
+    if slash and ":" not in model:
+        text = preset_text(name, model)
     if text.strip() == "none":
         return ()
     return tuple(_parse_one(part.strip()) for part in text.split("+"))
@@ -103,7 +130,7 @@ def _parse_one(text: str) -> Method:
     if name not in METHODS:
         raise ValueError(
             f"unknown method or preset {text!r}: give 'none', a method ({', '.join(METHODS)}) such as "
-            f"'lgtm:ratio=0.7', or a preset ({', '.join(preset_names())})"
+            f"'lgtm:ratio=0.7', or a preset ({', '.join((*preset_names(), *measured_names()))})"
         )
     method = METHODS[name]
     types_ = typing.get_type_hints(method)

@@ -1,4 +1,4 @@
-"""The same methods on several models, side by side."""
+"""The same methods, or presets of the same name, on several models, side by side."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def side_by_side(runs: Sequence[tuple[Results, Timings | None]]) -> str:
     models = [results.settings["model"] for results, _ in runs]
     if len(runs) < 2 or len({*models}) < len(models):
         raise ValueError(f"side by side go two models at least, each once, not {', '.join(models) or 'none'}")
-    lines = [{line.row.method: line for line in lines_of(results, times)} for results, times in runs]
+    lines = [{str(label(line.row.method)): line for line in lines_of(results, times)} for results, times in runs]
     shared = [method for method in lines[0] if all(method in of_model for of_model in lines)]
-    if shared in ([], ["none"]):
+    if shared in ([], [str(label("none"))]):
         raise ValueError(f"{', '.join(models)} have no method in common besides no compression")
     headings = ["method"]
     for results, _ in runs:
@@ -30,7 +30,7 @@ def side_by_side(runs: Sequence[tuple[Results, Timings | None]]) -> str:
     rows = [headings, ["---", *["---:"] * (len(headings) - 1)]]
     for method in shared:
         cells = [cell or NOTHING for of_model in lines for cell in _cells(of_model[method])]
-        rows.append([str(label(method)), *cells])
+        rows.append([method, *cells])
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     return "\n\n".join([table, *(caption(results, times) for results, times in runs)]) + "\n"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bigain.methods import InterpolateExtrapolateKV, Linear, Method, TokenMerging, ToMe, parse, spec
+from bigain.methods import InterpolateExtrapolateKV, Linear, Method, TokenMerging, ToMe, measured_names, parse, spec
 
 _NAMES = {
     "lgtm": "L-GTM",
@@ -17,6 +17,9 @@ _NAMES = {
     "avgpool": "Average",
     "freqsel": "Frequency selection",
 }
+
+
+_PRESETS = ("quality", "balanced", "fast")  # from little to much
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,11 @@ def label(text: str) -> Label:
     methods = parse(text)
     if not methods:
         return Label("No compression", "", "", 0.0)
+    if len(methods) > 1:
+        for preset in measured_names():
+            if parse(preset) == methods:
+                _, _, name = preset.partition("/")
+                return Label("Preset", "", name, float(_PRESETS.index(name)))
     each = [_label(method) for method in methods]
     if len(each) == 1:
         return each[0]

@@ -1,0 +1,171 @@
+"""``bigain allocate``: gives every layer the method that costs it least."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bigain.cli import options
+
+if TYPE_CHECKING:
+    from bigain.diffusion import Denoiser
+    from bigain.evaluate import Allocation, Offers
+
+
+@options.reported
+def allocate(
+    save: Annotated[
+        float | None, typer.Option(help="Share of a forward's FLOPs to save, such as 0.25.", rich_help_panel="Target")
+    ] = None,
+    flops_of: Annotated[
+        str | None,
+        typer.Option(help="Or a preset or spec that sets the FLOPs, such as iekvd-2.", rich_help_panel="Target"),
+    ] = None,
+    model: options.Model = "glyphs-dit",
+    data: options.Data = "glyphs",
+    split: options.UnseenSplit = None,
+    candidates: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Presets or specs that a layer may take, with commas or spaces between; their layers and levels are "
+            "replaced. A good mixture if left out.",
+            rich_help_panel=options.MEASURED,
+        ),
+    ] = None,
+    images: Annotated[
+        int, typer.Option(min=2, help="The first that have a label.", rich_help_panel=options.MEASURED)
+    ] = 8,
+    timesteps: Annotated[int, typer.Option(min=1, help="Evenly spaced.", rich_help_panel=options.MEASURED)] = 4,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder; runs/allocate/MODEL if left out. What was measured there is not measured again."),
+    ] = None,
+    classes: options.Classes = None,
+    prompts_csv: options.PromptsCsv = None,
+    bad_images: options.BadImages = "raise",
+    loss: options.Loss = "l2",
+    seed: Annotated[int, typer.Option(help="Of the noise.")] = 1,
+    dtype: options.Dtype = "float32",
+    device: options.Device = None,
+    variant: options.Variant = None,
+    threads: options.Threads = None,
+    batch_size: options.BatchSize = 64,
+    quiet: options.Quiet = False,
+) -> None:
+    """Gives every layer the method that changes the prediction least, for the FLOPs that are to be saved.
+
+    Each candidate is tried in each layer alone, on a few images; then the layers' choices are put together so that the
+    changes add up to the least. Takes layers x candidates x images x timesteps forwards, once: another --save is
+    answered from what was measured. Judge the result with bigain evaluate, on images that it has not seen.
+
+    OUT/preset.json is what --preset and bigain.apply take; OUT/offers.json holds what every layer offers.
+
+    [bold]Examples[/]
+
+      bigain allocate --save 0.25
+
+      bigain allocate --flops-of iekvd-2 --model glyphs-sd
+
+      bigain evaluate --preset runs/allocate/glyphs-dit/preset.json --classify 500 --generate 500
+
+      bigain allocate --save 0.2 --model stabilityai/stable-diffusion-2-base --data pets:/data/pets --dtype bfloat16
+    """
+    from tqdm.auto import tqdm
+
+    from bigain.evaluate import CANDIDATES, Settings, measure_offers, split_specs
+    from bigain.evaluate import allocate as choose
+    from bigain.evaluate.engine import versions
+    from bigain.evaluate.export import write_whole
+    from bigain.methods import preset_file, spec
+
+    if (save is None) == (flops_of is None):
+        raise ValueError("give either --save, such as --save 0.25, or --flops-of, such as --flops-of iekvd-2")
+    if save is not None and not 0 < save < 1:
+        raise ValueError(f"--save must lie between 0 and 1, not {save:g}")
+    out = options.folder(out, "allocate", model)
+    settings = Settings(
+        model=model,
+        variant=variant,
+        data=data,
+        split=split,
+        classes=None if classes is None else str(classes),
+        prompts_csv=None if prompts_csv is None else str(prompts_csv),
+        on_bad_image=bad_images,  # type: ignore[arg-type]
+        generate=0,
+        loss=loss,
+        seed=seed,
+        dtype=dtype,
+        features="none",
+        batch_size=batch_size,
+        device=device or options.default_device(),
+    )
+    if split is None and settings.is_embedded:
+        settings = settings.with_split("validation")
+    denoiser = options.open_denoiser(model, dtype, settings.device, variant, threads)
+    with tqdm(disable=quiet, unit="offer", desc="allocate") as bar:
+
+        def counted(done: int, of: int) -> None:
+            bar.total = of
+            bar.update(done - bar.n)
+
+        offers = measure_offers(
+            settings,
+            denoiser,
+            out / "offers.json",
+            candidates=split_specs(candidates) if candidates else CANDIDATES,
+            images=images,
+            timesteps=timesteps,
+            counted=counted,
+        )
+    chosen = choose(offers.offers, _saving(denoiser, offers, save, flops_of))
+    about = {
+        "saved": round(chosen.saved / offers.flops, 4),
+        "change": chosen.change,
+        "model": model,
+        "data": data,
+        "images": images,
+        "timesteps": timesteps,
+        "seed": seed,
+        "versions": versions(),
+    }
+    write_whole(out / "preset.json", preset_file(spec(chosen.methods), about))
+    screen = options.console()
+    screen.print(_table(offers, chosen))
+    screen.print(f"Chosen: {spec(chosen.methods)}", highlight=False)
+    screen.print(f"In {out}: preset.json, offers.json", highlight=False)
+
+
+def _saving(denoiser: Denoiser, offers: Offers, save: float | None, flops_of: str | None) -> int:
+    """FLOPs that are to be saved."""
+    from bigain.evaluate.timing import flops
+
+    if flops_of is None:
+        assert save is not None
+        return round(save * offers.flops)
+    saving = offers.flops - flops(denoiser, flops_of, 0 if denoiser.kind == "class" else "")
+    if saving < 1:
+        raise ValueError(f"--flops-of {flops_of} saves no FLOPs in this model")
+    return saving
+
+
+def _table(offers: Offers, chosen: Allocation) -> object:
+    """What each layer takes."""
+    from rich.table import Table
+
+    from bigain.report import label
+
+    title = "What each layer takes; change: mean square, of the prediction"
+    table = Table("layer", "method", "FLOPs saved, %", "change x 1000", title=title, title_justify="left")
+    taken = {offer.layer: offer for offer in chosen.offers}
+    for layer in sorted({offer.layer for offer in offers.offers}):
+        if layer not in taken:
+            table.add_row(str(layer), "none", "0.0", "0.00")
+            continue
+        offer = taken[layer]
+        share = 100 * offer.saved / offers.flops
+        table.add_row(str(layer), str(label(offer.candidate)), f"{share:.1f}", f"{1e3 * offer.change:.2f}")
+    table.add_section()
+    table.add_row("", "together", f"{100 * chosen.saved / offers.flops:.1f}", f"{1e3 * chosen.change:.2f}")
+    return table

@@ -1,0 +1,138 @@
+"""What every layer of a model offers: the FLOPs that a method saves in it alone, and what that changes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bigain.backbones import compressed
+from bigain.diffusion import Denoiser
+from bigain.evaluate.allocation import Offer
+from bigain.evaluate.export import write_whole
+from bigain.evaluate.plan import Settings, differences
+from bigain.evaluate.probe import Probe
+from bigain.evaluate.space import Space
+from bigain.evaluate.timing import flops
+from bigain.methods import Method, TokenMerging, parse, spec
+from bigain.operators.grid import Grid
+
+_MERGING = "destinations=random,size_aware=true"
+CANDIDATES: tuple[str, ...] = (
+    *(f"tome:ratio={ratio},{_MERGING},queries=full" for ratio in (0.5, 0.75)),
+    *(f"tome:ratio={ratio},cell=4x4,{_MERGING},queries=full" for ratio in (0.75, 0.85, 0.9375)),
+    *(
+        f"tome:ratio={ratio},cell={cell},locations={locations},{_MERGING}"
+        for locations in ("self_attention", "self_attention/mlp")
+        for cell, ratio in (("2x2", 0.3), ("2x2", 0.5), ("2x2", 0.7), ("4x4", 0.8), ("4x4", 0.9))
+    ),
+    "avgpool:factor=2",
+    "avgpool:factor=4",
+    "iekvd:factor=2",
+)
+"""Each layer's choice, if no others are given: keys and values merged or pooled, all of the attention, the MLP too."""
+
+_FORMAT = "bigain offers 1"
+
+
+@dataclass(frozen=True)
+class Offers:
+    """What all layers were found to offer, and the FLOPs of a forward without compression."""
+
+    identity: Mapping[str, Any]
+    flops: int
+    offers: tuple[Offer, ...]
+
+
+def measure_offers(
+    settings: Settings,
+    denoiser: Denoiser,
+    path: Path | None = None,
+    *,
+    candidates: Sequence[str] = CANDIDATES,
+    images: int = 8,
+    timesteps: int = 4,
+    counted: Callable[[int, int], object] = lambda done, of: None,
+) -> Offers:
+    """Measures every candidate in every layer alone; goes on where the file ``path`` leaves off.
+
+    The change is that of the prediction under the true class, on the noise of the diffusion classifier; no class is
+    told from another, so few images do. A candidate is left out of layers whose grid it does not suit or whose FLOPs
+    it does not lower.
+
+    Args:
+        settings: the data, split, seed and batch size; what concerns methods and counts is ignored.
+        path: of a JSON file with all offers, made if it is not there; None keeps none.
+        candidates: specs of one method each; their layers and levels are replaced.
+        images: the first that have a label.
+        timesteps: evenly spaced.
+        counted: called with the offers done and their number after each.
+
+    Raises:
+        ValueError: a candidate that is several methods or none, settings that do not fit the model or the data, or a
+            file of other measurements; says which fields differ.
+    """
+    probe = Probe.of(replace(settings, classify=images, to_keep=(1,), n_samples=(timesteps,)), denoiser)
+    condition = 0 if denoiser.kind == "class" else ""
+    found = Offers(probe.identity(), flops(denoiser, "none", condition), ())
+    if path is not None and path.exists():
+        found = read_offers(path)
+        if found.identity != probe.identity():
+            differing = "; ".join(differences(dict(found.identity), probe.identity()))
+            raise ValueError(f"{path} holds the offers of other measurements: {differing}. Give another folder")
+    known = {offer.method: offer for offer in found.offers}
+    wanted = _in_layers(candidates, Space.of(denoiser))
+    probe.plain(lambda _: None)
+    for number, (layer, method) in enumerate(wanted):
+        name = spec(method)
+        if name not in known:
+            saved = found.flops - flops(denoiser, name, condition)
+            with compressed(denoiser.model, method):
+                known[name] = Offer(layer, name, saved, probe.change(lambda _: None))
+            if path is not None:
+                _write(path, replace(found, offers=tuple(known.values())))
+        counted(number + 1, len(wanted))
+    return replace(found, offers=tuple(known[spec(method)] for _, method in wanted))
+
+
+def read_offers(path: Path) -> Offers:
+    """Reads what ``measure_offers`` wrote.
+
+    Raises:
+        ValueError: the file is something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no file of offers: {error}") from error
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise ValueError(f"{path} is no file of offers, which has format {_FORMAT!r}")
+    return Offers(content["identity"], content["flops"], tuple(Offer(**each) for each in content["offers"]))
+
+
+def _write(path: Path, offers: Offers) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {"format": _FORMAT, "identity": offers.identity, "flops": offers.flops}
+    write_whole(path, json.dumps(content | {"offers": [asdict(each) for each in offers.offers]}, indent=1) + "\n")
+
+
+def _in_layers(candidates: Sequence[str], space: Space) -> list[tuple[int, Method]]:
+    """Every candidate in every layer alone that it suits."""
+    found: list[tuple[int, Method]] = []
+    for layer, level in enumerate(space.levels):
+        for text in candidates:
+            parsed = parse(text)
+            if len(parsed) != 1:
+                raise ValueError(f"{text!r} is {len(parsed)} methods: a candidate is one, layers are put together here")
+            method = replace(parsed[0], levels=(level,), layers=(layer,))
+            if _suits(method, space.grids[level - 1]):
+                found.append((layer, method))
+    return found
+
+
+def _suits(method: Method, grid: Grid) -> bool:
+    if isinstance(method, TokenMerging):
+        return 0 < method.most_merged(grid) <= method.limit(grid)
+    return method.factor <= min(grid.height, grid.width)

@@ -1,0 +1,112 @@
+"""What every layer offers, against the analysis and a plain count; and that measuring resumes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bigain.diffusion import Denoiser, open_model
+from bigain.evaluate import CANDIDATES, Settings, analyse, measure_offers, offers, read_offers
+from bigain.evaluate.effects import in_layer
+from bigain.evaluate.timing import flops
+from bigain.methods import parse, spec
+
+Make = Callable[..., Settings]
+FEW: dict[str, Any] = {"candidates": ("todo-2", "tome:ratio=0.5,cell=4x4"), "images": 2, "timesteps": 2}
+
+
+@pytest.fixture
+def denoiser(tiny_settings: Make) -> Denoiser:
+    return open_model(tiny_settings().model)
+
+
+def test_an_offer_is_what_the_analysis_finds_of_the_layer_alone(
+    tiny_settings: Make, denoiser: Denoiser, tmp_path: Path
+) -> None:
+    settings = tiny_settings(split="validation")
+    found = measure_offers(settings, denoiser, **FEW)
+    seen = analyse(
+        tiny_settings(split="validation", methods=FEW["candidates"], classify=2), tmp_path / "a.json", timesteps=2
+    )
+    expected = [
+        (layer, spec(parse(in_layer(method, layer)))) for layer in (0, 1) for method in map(str, FEW["candidates"])
+    ]
+    assert [(offer.layer, offer.method) for offer in found.offers] == expected
+    plain = flops(denoiser, "none", 0)
+    assert found.flops == plain
+    for offer in found.offers:
+        assert offer.change == pytest.approx(seen.pieces[offer.method].change, rel=1e-6)
+        assert offer.saved == plain - flops(denoiser, offer.method, 0) > 0
+
+
+def test_a_candidate_is_left_out_where_the_grid_does_not_suit_it(tiny_settings: Make, denoiser: Denoiser) -> None:
+    options = FEW | {"candidates": ("tome:ratio=0.8,cell=2x2", "todo-9", "abm:ratio=0.01", "todo-8"), "timesteps": 1}
+    found = measure_offers(tiny_settings(), denoiser, **options)
+    assert {offer.candidate for offer in found.offers} == {"todo:factor=8"}  # of 8 x 8 tokens
+
+
+def test_the_default_candidates_are_single_methods_with_layers_left_open() -> None:
+    for text in CANDIDATES:
+        [method] = parse(text)
+        assert method.layers is None
+        assert method.levels == (1,)
+        assert not method.is_identity
+    assert len({spec(parse(text)) for text in CANDIDATES}) == len(CANDIDATES)
+
+
+def test_measuring_goes_on_where_it_was_stopped(
+    tiny_settings: Make, denoiser: Denoiser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, path = tiny_settings(), tmp_path / "offers.json"
+    whole = measure_offers(settings, denoiser, **FEW)
+    change, made = offers.Probe.change, []
+
+    def killed(self: Any, done: Any) -> float:
+        if len(made) == 3:
+            raise KeyboardInterrupt
+        made.append(1)
+        return change(self, done)
+
+    monkeypatch.setattr(offers.Probe, "change", killed)
+    with pytest.raises(KeyboardInterrupt):
+        measure_offers(settings, denoiser, path, **FEW)
+    assert read_offers(path).offers == whole.offers[:3]
+    made.clear()
+    counts: list[tuple[int, int]] = []
+    found = measure_offers(settings, denoiser, path, **FEW, counted=lambda done, of: counts.append((done, of)))
+    assert len(made) == 1
+    assert found == read_offers(path) == whole
+    assert counts == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    fewer = measure_offers(settings, denoiser, path, **FEW | {"candidates": ("todo-2",)})
+    assert [offer.candidate for offer in fewer.offers] == ["todo:factor=2"] * 2
+    assert read_offers(path) == whole  # nothing measured is lost
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "words"),
+    [
+        ({"seed": 3}, {}, "seed is 0 there and 3 here"),
+        ({}, {"images": 3}, "images is 2 there and 3 here"),
+        ({}, {"timesteps": 1}, "timesteps is 2 there and 1 here.*Give another folder"),
+        ({}, {"candidates": ("todo-2+lgtm-0.5",)}, "is 2 methods: a candidate is one"),
+        ({}, {"candidates": ("none",)}, "is 0 methods"),
+        ({}, {"images": 1}, "must lie in"),
+    ],
+)
+def test_what_does_not_go_on_is_refused(
+    tiny_settings: Make, denoiser: Denoiser, tmp_path: Path, changes: Any, options: Any, words: str
+) -> None:
+    measure_offers(tiny_settings(), denoiser, tmp_path / "o.json", **FEW | {"candidates": ("todo-2",)})
+    with pytest.raises(ValueError, match=words):
+        measure_offers(tiny_settings(**changes), denoiser, tmp_path / "o.json", **FEW | options)
+
+
+@pytest.mark.parametrize("content", ["[]", '{"format": "bigain preset 1"}', "not json"])
+def test_another_file_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "o.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"o\.json is no file of offers"):
+        read_offers(path)
