@@ -58,7 +58,7 @@ results: results-glyphs-dit results-glyphs-sd ## hours, resumes: the full compar
 results-%: GRID = published
 results-glyphs-dit: GRID = full
 results-%: $(STAMP)
-	$(BIN)/bigain evaluate --model $* --preset-grid $(GRID) --dtype bfloat16 --out runs/full/$*
+	$(BIN)/bigain evaluate --model $* --preset-grid $(GRID) -m "$*/quality $*/balanced $*/fast" --dtype bfloat16 --out runs/full/$*
 	$(BIN)/bigain report runs/full/$*/results.sqlite --export results/$*.json
 	mkdir -p docs/pictures
 	cp runs/full/$*/samples.png docs/pictures/samples-$*.png
@@ -83,6 +83,12 @@ benchmarks: $(STAMP) ## minutes: the table of docs/speed.md, and our ToMe beside
 
 train: $(STAMP) ## hours, resumes: trains the embedded models; see docs/training.md
 	$(BIN)/python training/train_dit.py
+	$(BIN)/python training/train_dit.py --size 64 --cosine-at 64 --start-from src/bigain/zoo/glyphs_dit \
+		--folder runs/glyphs-dit-64-first --train-length 25000 --batch 32 --images 20800 --decay-images 12800 \
+		--learning-rate 0.0005 --muon-rate 0.01 --ema 0.995
+	$(BIN)/python training/train_dit.py --size 64 --start-from runs/glyphs-dit-64-first/export \
+		--teacher src/bigain/zoo/glyphs_dit --weight 16 --folder runs/glyphs-dit-64 --train-length 25000 --batch 16 \
+		--images 22400 --decay-images 6400 --warmup-steps 50 --learning-rate 0.0005 --muon-rate 0.01 --ema 0.99
 	$(BIN)/python training/train_autoencoder.py
 	$(BIN)/python training/train_text_to_image.py
 	$(BIN)/python training/train_recogniser.py

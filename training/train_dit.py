@@ -73,20 +73,29 @@ class Teacher:
     itself is, without its chance, which learns the large shapes in a fraction of the images.
     """
 
-    def __init__(self, folder: Path, size: int, device: str) -> None:
+    def __init__(self, folder: Path, size: int, alphas: Tensor) -> None:
         model = DiTTransformer2DModel.from_pretrained(folder, subfolder="transformer")
         self.factor, left = divmod(size, model.config.sample_size)
         if left or self.factor < 2:
             raise ValueError(f"a teacher for images of {size} pixels has to have a part of that size, not {folder}'s")
-        self.model = model.to(device, torch.bfloat16).eval().requires_grad_(False)
+        known = DDIMScheduler.from_pretrained(folder, subfolder="scheduler").alphas_cumprod
+        if not torch.allclose(_averaged(alphas.cpu(), self.factor), known, rtol=1e-2, atol=1e-6):
+            raise ValueError(f"{folder} learned other noise levels than averaged images have here: give --cosine-at")
+        self.alphas = alphas
+        self.model = model.to(alphas.device, torch.bfloat16).eval().requires_grad_(False)
 
-    def loss(self, prediction: Tensor, noised: Tensor, alphas: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, prediction: Tensor, noised: Tensor, t: Tensor, labels: Tensor) -> Tensor:
         """(B,) The squared error of the averaged ``prediction``, in units of the averaged noise's variance."""
-        a = alphas[t].view(-1, 1, 1, 1)
+        a = self.alphas[t].view(-1, 1, 1, 1)
         scale = (a + (1 - a) / self.factor**2).sqrt()
         small = avg_pool2d(noised.float(), self.factor) / scale
         target = self.model(small.bfloat16(), timestep=t, class_labels=labels, return_dict=False)[0].float()
         return (avg_pool2d(prediction, self.factor) * self.factor - target).square().mean((1, 2, 3))
+
+
+def _averaged(alphas: Tensor, factor: int) -> Tensor:
+    """The share of signal in a noised image that is averaged over squares of ``factor`` pixels."""
+    return alphas / (alphas + (1 - alphas) / factor**2)
 
 
 def main() -> None:
@@ -123,8 +132,8 @@ def main() -> None:
         args.muon_rate,
         args.ema,
     )
-    teacher = None if args.teacher is None else Teacher(args.teacher, args.size, args.device)
     alphas = scheduler(args.size, args.cosine_at).alphas_cumprod.to(args.device)
+    teacher = None if args.teacher is None else Teacher(args.teacher, args.size, alphas)
     forward = torch.compile(trainer.model) if args.compile else trainer.model
 
     def loss_of(generator: torch.Generator) -> Tensor:
@@ -141,7 +150,7 @@ def main() -> None:
         prediction = forward(noised, timestep=t, class_labels=labels, return_dict=False)[0]
         error = (prediction.float() - noise).square().mean((1, 2, 3))
         if teacher is not None:
-            error = error + args.teaching * teacher.loss(prediction.float(), noised, alphas, t, labels)
+            error = error + args.teaching * teacher.loss(prediction.float(), noised, t, labels)
         return (error / alphas[t].clamp(min=1 / args.weight)).mean()
 
     train(trainer, args, loss_of, partial(export, trainer, args.size, args.cosine_at, args.folder / "export"))

@@ -126,7 +126,7 @@ def options(parser: argparse.ArgumentParser, images: int, decay: int, folder: st
     """Adds the options that all programs have."""
     parser.add_argument("--images", type=int, default=images, help="images to train on in all")
     parser.add_argument("--decay-images", type=int, default=decay, help="over the last of which the rate falls to 0")
-    parser.add_argument("--warmup-steps", type=int, default=200, help="over which the rate rises from 0")
+    parser.add_argument("--warmup-steps", type=int, default=200, help="over which the rate rises from 0, from 1")
     parser.add_argument("--stop-after", type=int, help="steps of this run; the schedule stays that of --images")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="AdamW's")

@@ -64,7 +64,7 @@ def test_the_flops_may_be_those_of_a_method(call: Callable[..., Any], tiny_model
         (("--save", 0.1, "--flops-of", "todo-2"), "give either --save"),
         (("--save", 1.5), "--save must lie between 0 and 1, not 1.5"),
         (("--save", 0.99), "FLOPs cannot be saved: the candidates save at most"),
-        (("--flops-of", "none"), "--flops-of none saves no FLOPs"),
+        (("--flops-of", "none"), "none saves no FLOPs in this model"),
     ],
 )
 def test_what_cannot_be_allocated_is_refused(

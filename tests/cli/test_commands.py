@@ -12,6 +12,7 @@ import pytest
 
 import bigain
 from bigain.cli import options
+from bigain.methods import parse
 
 
 @pytest.mark.parametrize(
@@ -72,3 +73,16 @@ def test_a_model_that_is_a_folder_is_named_by_it(monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(here)
     name = {"..": "over", "../..": tmp_path.name}.get(model, "model")
     assert options.folder(None, "tune", model) == Path("runs", "tune", name)
+
+
+def test_a_preset_is_a_name_that_was_measured_for_the_model_or_a_file(tmp_path: Path) -> None:
+    assert parse(options.spec_of("balanced", "glyphs-sd")) == bigain.preset("balanced", "glyphs-sd")
+    file = tmp_path / "p.json"
+    file.write_text('{"format": "bigain preset 1", "methods": "todo-2"}')
+    assert options.spec_of(str(file), "anything") == "todo:factor=2"
+    with pytest.raises(ValueError, match="no preset was measured for 'anything'"):
+        options.spec_of("balanced", "anything")
+    with pytest.raises(ValueError, match=r"a file that ends in \.json, not 'runs/preset'"):
+        options.spec_of("runs/preset", "glyphs-sd")
+    with pytest.raises(FileNotFoundError):
+        options.spec_of(str(tmp_path / "missing.json"), "glyphs-sd")

@@ -11,8 +11,10 @@ import pytest
 from bigain.diffusion import Denoiser, open_model
 from bigain.evaluate import CANDIDATES, Settings, analyse, measure_offers, offers, read_offers
 from bigain.evaluate.effects import in_layer
+from bigain.evaluate.space import Space
 from bigain.evaluate.timing import flops
 from bigain.methods import parse, spec
+from bigain.operators.grid import Grid
 
 Make = Callable[..., Settings]
 FEW: dict[str, Any] = {"candidates": ("todo-2", "tome:ratio=0.5,cell=4x4"), "images": 2, "timesteps": 2}
@@ -42,10 +44,29 @@ def test_an_offer_is_what_the_analysis_finds_of_the_layer_alone(
         assert offer.saved == plain - flops(denoiser, offer.method, 0) > 0
 
 
-def test_a_candidate_is_left_out_where_the_grid_does_not_suit_it(tiny_settings: Make, denoiser: Denoiser) -> None:
-    options = FEW | {"candidates": ("tome:ratio=0.8,cell=2x2", "todo-9", "abm:ratio=0.01", "todo-8"), "timesteps": 1}
-    found = measure_offers(tiny_settings(), denoiser, **options)
-    assert {offer.candidate for offer in found.offers} == {"todo:factor=8"}  # of 8 x 8 tokens
+def test_a_candidate_is_left_out_where_the_grid_does_not_suit_it() -> None:
+    space = Space((1, 2), (Grid(8, 8), Grid(4, 4)))
+    found = offers._in_layers(("todo-8", "abm:ratio=0.1", "tome:ratio=0.05", "todo-2"), space)
+    assert [(layer, spec(method)) for layer, method in found] == [
+        (0, "todo:factor=8,layers=0"),
+        (0, "abm:ratio=0.1,layers=0"),  # 6 of 64 tokens; of 16 it would be 1, and a block has 3 to give
+        (0, "tome:ratio=0.05,layers=0"),
+        (0, "todo:factor=2,layers=0"),
+        (1, "todo:factor=2,levels=2,layers=1"),
+    ]
+
+
+def test_a_text_model_with_several_grids_has_offers_on_each(
+    pipeline_folder: Path, tiny_settings: Make, tmp_path: Path
+) -> None:
+    settings = tiny_settings(model=str(pipeline_folder))
+    denoiser = open_model(settings.model)
+    found = measure_offers(settings, denoiser, **FEW | {"candidates": ("todo-2",), "timesteps": 1})
+    space = Space.of(denoiser)
+    assert {offer.layer: parse(offer.method)[0].levels for offer in found.offers} == {
+        layer: (level,) for layer, level in enumerate(space.levels) if min(vars(space.grids[level - 1]).values()) >= 2
+    }
+    assert all(offer.saved > 0 and offer.change > 0 for offer in found.offers)
 
 
 def test_the_default_candidates_are_single_methods_with_layers_left_open() -> None:
@@ -94,6 +115,14 @@ def test_measuring_goes_on_where_it_was_stopped(
         ({}, {"candidates": ("todo-2+lgtm-0.5",)}, "is 2 methods: a candidate is one"),
         ({}, {"candidates": ("none",)}, "is 0 methods"),
         ({}, {"images": 1}, "must lie in"),
+        (
+            {},
+            {"candidates": ("lgtm-0.8",)},
+            "'lgtm-0.8' suits no layer of this model, whose grids are 8x8: give a weaker",
+        ),
+        ({}, {"candidates": ("abm:ratio=0,threshold=0.1",)}, "depend on the image"),
+        ({}, {"candidates": ("lgtm:ratio=0.5,cached=true",)}, "is cached"),
+        ({}, {"candidates": ("lgtm-0",)}, "compresses nothing"),
     ],
 )
 def test_what_does_not_go_on_is_refused(
@@ -104,9 +133,19 @@ def test_what_does_not_go_on_is_refused(
         measure_offers(tiny_settings(**changes), denoiser, tmp_path / "o.json", **FEW | options)
 
 
-@pytest.mark.parametrize("content", ["[]", '{"format": "bigain preset 1"}', "not json"])
+def test_a_change_that_is_no_number_is_an_error(
+    tiny_settings: Make, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(offers.Probe, "change", lambda self, done: float("nan"))
+    with pytest.raises(ValueError, match="layers=0 changes the prediction by nan in float32: give another dtype"):
+        measure_offers(tiny_settings(), denoiser, **FEW)
+
+
+@pytest.mark.parametrize(
+    "content", ['{"format": "bigain offers 1", "flops": 1}', "[]", '{"format": "bigain preset 1"}', "not json"]
+)
 def test_another_file_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "o.json"
     path.write_text(content)
-    with pytest.raises(ValueError, match=r"o\.json is no file of offers"):
+    with pytest.raises(ValueError, match=r"o\.json is no (whole )?file of offers"):
         read_offers(path)

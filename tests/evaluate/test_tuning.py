@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,9 @@ OFFERS = (
 
 
 def fixed(**values: Any) -> optuna.samplers.BaseSampler:
-    return tuning._fixed(values, optuna.samplers.RandomSampler(seed=0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.PartialFixedSampler(values, optuna.samplers.RandomSampler(seed=0))
 
 
 def test_layers_join_in_order_of_what_they_cost_for_what_they_save() -> None:

@@ -81,13 +81,16 @@ def test_the_text_to_image_model_is_a_pipeline_that_opens(train: Train, tmp_path
 
 
 def test_a_teacher_of_smaller_images_is_followed(train: Train, tmp_path: Path) -> None:
-    train("train_dit", *SMALL, "--size", 16, "--images", 4, "--folder", "small")
-    taught = ("--size", 32, "--start-from", "small/export", "--teacher", "small/export", "--weight", 16)
-    for folder, options in (("with", taught), ("without", taught[:4])):
+    train("train_dit", *SMALL, "--size", 16, "--cosine-at", 16, "--images", 4, "--folder", "small")
+    taught = ("--size", 32, "--cosine-at", 16, "--start-from", "small/export", "--teacher", "small/export")
+    for folder, options in (("with", taught), ("weighted", (*taught, "--weight", 16)), ("without", taught[:-2])):
         train("train_dit", *SMALL, *options, "--images", 4, "--warmup-steps", 1, "--folder", folder)
-    learned, alone = (weights(tmp_path / folder / "export") for folder in ("with", "without"))
+    learned, weighted, alone = (weights(tmp_path / folder / "export") for folder in ("with", "weighted", "without"))
     assert not any(t.isnan().any() for t in learned.values())
     assert any(not torch.equal(learned[name], alone[name]) for name in learned)
+    assert any(not torch.equal(learned[name], weighted[name]) for name in learned)
+    with pytest.raises(ValueError, match="learned other noise levels than averaged images have here"):
+        train("train_dit", *SMALL, *taught, "--cosine-at", 32, "--images", 4, "--folder", "other")
     with pytest.raises(ValueError, match="a teacher for images of 16 pixels"):
         train("train_dit", *SMALL, "--size", 16, "--teacher", "small/export", "--images", 4, "--folder", "same")
 
@@ -111,12 +114,17 @@ def test_who_says_what_the_teacher_says_has_no_loss(train_dit: Any, tmp_path: Pa
         model = train_dit.DiTTransformer2DModel(**train_dit.config(8))
         torch.nn.init.normal_(model.proj_out_2.weight, std=0.1)
     model.save_pretrained(tmp_path / "transformer")
-    teacher = train_dit.Teacher(tmp_path, 16, "cpu")
-    alphas, t, labels = torch.tensor([0.9, 0.3]), torch.tensor([0, 1]), torch.tensor([2, 3])
+    train_dit.scheduler(8, cosine_at=8).save_pretrained(tmp_path / "scheduler")
+    alphas, t, labels = (
+        train_dit.scheduler(16, cosine_at=8).alphas_cumprod,
+        torch.tensor([50, 700]),
+        torch.tensor([2, 3]),
+    )
+    teacher = train_dit.Teacher(tmp_path, 16, alphas)
     noised = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     averaged = noised.view(2, 3, 8, 2, 8, 2).mean((3, 5))  # has a quarter of the noise's variance
-    scaled = averaged / (alphas + (1 - alphas) / 4).sqrt().view(2, 1, 1, 1)
+    scaled = averaged / (alphas[t] + (1 - alphas[t]) / 4).sqrt().view(2, 1, 1, 1)
     said = teacher.model(scaled.bfloat16(), timestep=t, class_labels=labels).sample.float()
     same = said.repeat_interleave(2, 2).repeat_interleave(2, 3) / 2
-    assert teacher.loss(same, noised, alphas, t, labels).max() < 1e-9
-    assert teacher.loss(same + 0.5, noised, alphas, t, labels) == pytest.approx([1.0, 1.0], rel=1e-5)
+    assert teacher.loss(same, noised, t, labels).max() < 1e-9
+    assert teacher.loss(same + 0.5, noised, t, labels) == pytest.approx([1.0, 1.0], rel=1e-5)

@@ -8,7 +8,7 @@ from bigain import zoo
 
 
 def test_names_are_sorted_and_known():
-    assert zoo.names() == ("glyphs-dit", "glyphs-recogniser", "glyphs-sd")
+    assert zoo.names() == ("glyphs-dit", "glyphs-dit-64", "glyphs-recogniser", "glyphs-sd")
 
 
 @pytest.mark.parametrize("name", zoo.names())
@@ -23,12 +23,14 @@ def test_every_model_ships_with_a_card_and_in_small_files(name):
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(ValueError, match=r"glyphs-dit, glyphs-recogniser, glyphs-sd, not 'glyphs-vae'"):
+    with pytest.raises(ValueError, match=r"glyphs-dit, glyphs-dit-64, glyphs-recogniser, glyphs-sd, not 'glyphs-vae'"):
         zoo.path("glyphs-vae")
 
 
 @pytest.mark.parametrize("name", zoo.names())
 def test_a_missing_file_is_named_with_the_command_that_makes_it(name, tmp_path, monkeypatch):
     monkeypatch.setattr(zoo, "_ROOT", tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"(config|model_index)\.json.*python training/train_\w+\.py"):
+    with pytest.raises(
+        FileNotFoundError, match=r"(config|model_index)\.json.*`(python training/train_\w+\.py|make train)"
+    ):
         zoo.path(name)

@@ -10,7 +10,6 @@ import typer
 from bigain.cli import options
 
 if TYPE_CHECKING:
-    from bigain.diffusion import Denoiser
     from bigain.evaluate import Allocation, Offers
 
 
@@ -21,7 +20,7 @@ def allocate(
     ] = None,
     flops_of: Annotated[
         str | None,
-        typer.Option(help="Or a preset or spec that sets the FLOPs, such as iekvd-2.", rich_help_panel="Target"),
+        typer.Option(help="Or a method whose FLOPs are not to be exceeded, such as iekvd-2.", rich_help_panel="Target"),
     ] = None,
     model: options.Model = "glyphs-dit",
     data: options.Data = "glyphs",
@@ -45,7 +44,6 @@ def allocate(
     classes: options.Classes = None,
     prompts_csv: options.PromptsCsv = None,
     bad_images: options.BadImages = "raise",
-    loss: options.Loss = "l2",
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 1,
     dtype: options.Dtype = "float32",
     device: options.Device = None,
@@ -78,6 +76,7 @@ def allocate(
     from bigain.evaluate import allocate as choose
     from bigain.evaluate.engine import versions
     from bigain.evaluate.export import write_whole
+    from bigain.evaluate.timing import flops
     from bigain.methods import preset_file, spec
 
     if (save is None) == (flops_of is None):
@@ -94,7 +93,6 @@ def allocate(
         prompts_csv=None if prompts_csv is None else str(prompts_csv),
         on_bad_image=bad_images,  # type: ignore[arg-type]
         generate=0,
-        loss=loss,
         seed=seed,
         dtype=dtype,
         features="none",
@@ -104,6 +102,7 @@ def allocate(
     if split is None and settings.is_embedded:
         settings = settings.with_split("validation")
     denoiser = options.open_denoiser(model, dtype, settings.device, variant, threads)
+    wanted = None if flops_of is None else flops(denoiser, flops_of, 0 if denoiser.kind == "class" else "")
     with tqdm(disable=quiet, unit="offer", desc="allocate") as bar:
 
         def counted(done: int, of: int) -> None:
@@ -119,12 +118,17 @@ def allocate(
             timesteps=timesteps,
             counted=counted,
         )
-    chosen = choose(offers.offers, _saving(denoiser, offers, save, flops_of))
+    saving = round(save * offers.flops) if save is not None else offers.flops - (wanted or 0)
+    if saving < 1:
+        raise ValueError(f"{flops_of} saves no FLOPs in this model: name a method that does, or give --save")
+    chosen = choose(offers.offers, saving)
     about = {
         "saved": round(chosen.saved / offers.flops, 4),
         "change": chosen.change,
         "model": model,
+        "dtype": dtype,
         "data": data,
+        "split": settings.split,
         "images": images,
         "timesteps": timesteps,
         "seed": seed,
@@ -135,19 +139,6 @@ def allocate(
     screen.print(_table(offers, chosen))
     screen.print(f"Chosen: {spec(chosen.methods)}", highlight=False)
     screen.print(f"In {out}: preset.json, offers.json", highlight=False)
-
-
-def _saving(denoiser: Denoiser, offers: Offers, save: float | None, flops_of: str | None) -> int:
-    """FLOPs that are to be saved."""
-    from bigain.evaluate.timing import flops
-
-    if flops_of is None:
-        assert save is not None
-        return round(save * offers.flops)
-    saving = offers.flops - flops(denoiser, flops_of, 0 if denoiser.kind == "class" else "")
-    if saving < 1:
-        raise ValueError(f"--flops-of {flops_of} saves no FLOPs in this model")
-    return saving
 
 
 def _table(offers: Offers, chosen: Allocation) -> object:

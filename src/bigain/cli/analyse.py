@@ -13,7 +13,7 @@ from bigain.cli import options
 @options.reported
 def analyse(
     methods: options.Methods = None,
-    preset: options.Preset = None,
+    preset: options.SinglePreset = None,
     model: options.Model = "glyphs-dit",
     data: options.Data = "glyphs",
     split: options.UnseenSplit = None,

@@ -21,7 +21,7 @@ def inspect(
     method: Annotated[
         str | None, typer.Option("--method", "-m", help="Preset or spec of one method; lgtm-0.5 if left out.")
     ] = None,
-    preset: options.Preset = None,
+    preset: options.SinglePreset = None,
     image: Annotated[
         str, typer.Option("--image", "-i", help="An image file, or the number of an image in --data.")
     ] = "0",

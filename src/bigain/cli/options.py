@@ -30,7 +30,8 @@ SAMPLING = "Sampling"
 Model = Annotated[
     str,
     typer.Option(
-        help="glyphs-dit or glyphs-sd (embedded), a folder, or a Hub id such as owner/name.", rich_help_panel=MODEL
+        help="glyphs-dit, glyphs-dit-64 or glyphs-sd (embedded), a folder, or a Hub id such as owner/name.",
+        rich_help_panel=MODEL,
     ),
 ]
 Variant = Annotated[
@@ -115,6 +116,7 @@ Preset = Annotated[
         "allocate and bigain tune write."
     ),
 ]
+SinglePreset = Annotated[str | None, typer.Option(help="A preset file (.json) that holds one method.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 
 
@@ -176,7 +178,10 @@ def spec_of(preset: str, model: str) -> str:
     """
     from bigain.methods import parse, spec
     from bigain.methods import preset as named
+    from bigain.methods.measured import PRESETS
 
+    if not preset.endswith(".json") and preset not in {name for names in PRESETS.values() for name in names}:
+        raise ValueError(f"--preset must be quality, balanced, fast or a file that ends in .json, not {preset!r}")
     return spec(parse(preset) if preset.endswith(".json") else named(preset, model))
 
 
@@ -226,10 +231,11 @@ def use_threads(threads: int | None) -> None:
 
 
 def class_names(denoiser: Any, model: str) -> tuple[str, ...]:
-    """What the labels of a class-conditional model are called: letters for the embedded one, else their numbers."""
+    """What the labels of a class-conditional model are called: letters for an embedded one, else their numbers."""
     from bigain.data.glyphs import CLASSES
+    from bigain.diffusion import EMBEDDED
 
-    return CLASSES if model == "glyphs-dit" else tuple(str(label) for label in range(denoiser.classes))
+    return CLASSES if model in EMBEDDED else tuple(str(label) for label in range(denoiser.classes))
 
 
 def label_of(text: str, names: tuple[str, ...]) -> int:

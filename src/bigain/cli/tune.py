@@ -66,7 +66,9 @@ def tune(
     ] = 16,
     quiet: options.Quiet = False,
 ) -> None:
-    """Searches method, ratio or factor, levels and layers until a target is kept at the best that is left.
+    """Searches methods, their strengths and their layers until a target is kept at the best that is left.
+
+    First it measures what every layer offers, as bigain allocate does: 18 candidates x layers x 32 forwards.
 
     With a speed-up among the targets, the choice is the truest trial that reaches it (accuracy, then PSNR); otherwise
     the fastest that loses no more than is allowed. Few images make a noisy choice: judge it afterwards with bigain
@@ -124,7 +126,12 @@ def tune(
         def done(trial: Trial) -> None:
             bar.set_postfix_str(f"{trial.method} {trial.speed_up:.2f}x")
 
-        found = search(settings, targets, out, trials=trials, cost=cost, done=done, counted=bar.update)
+        def offered(done: int, of: int) -> None:
+            bar.set_postfix_str(f"offers of the layers: {done}/{of}")
+
+        found = search(
+            settings, targets, out, trials=trials, cost=cost, done=done, counted=bar.update, offers_counted=offered
+        )
     screen = options.console()
     screen.print(_table(front(found), cost))
     try:
@@ -147,7 +154,7 @@ def tune(
     }
     write_whole(out / "preset.json", preset_file(chosen.method, about))
     screen.print(f"Chosen: {chosen.method}", highlight=False)
-    screen.print(f"In {out}: preset.json, tune.png, results.sqlite, tune.sqlite", highlight=False)
+    screen.print(f"In {out}: preset.json, tune.png, results.sqlite, tune.sqlite, offers.json", highlight=False)
 
 
 def _table(trials: list[Trial], cost: str) -> object:

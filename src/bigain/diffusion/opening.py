@@ -14,7 +14,7 @@ from bigain import zoo
 from bigain.diffusion.class_conditional import ClassConditional
 from bigain.diffusion.denoiser import Denoiser
 
-EMBEDDED: tuple[str, ...] = ("glyphs-dit", "glyphs-sd")
+EMBEDDED: tuple[str, ...] = ("glyphs-dit", "glyphs-dit-64", "glyphs-sd")
 """Diffusion models that come with the package."""
 
 # Pipelines are told by the names of their classes: importing the classes imports transformers, which a
@@ -38,7 +38,7 @@ def open_model(
     """A denoiser for a name, a folder, a Hub id, a pipeline or a denoiser.
 
     Args:
-        model: ``"glyphs-dit"`` or ``"glyphs-sd"`` (embedded); a folder of a diffusers pipeline; a folder that holds
+        model: one of ``EMBEDDED``, such as ``"glyphs-dit"``; a folder of a diffusers pipeline; a folder that holds
             ``transformer/`` and ``scheduler/`` of a DiT, and ``vae/`` unless it denoises pixels; the id of a pipeline
             on the Hub (``"owner/name"``); a pipeline; or a :class:`Denoiser`, which comes back as it is.
         dtype: of the weights; None for float32, or for leaving a given pipeline as it is.

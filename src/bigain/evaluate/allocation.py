@@ -72,7 +72,8 @@ def allocate(offers: Iterable[Offer], saving: int) -> Allocation:
     """The cheapest choice of at most one offer per layer that saves at least ``saving`` FLOPs.
 
     Exact (dynamic programming over the layers) where ``saving`` is at most 4,096; beyond, each layer's saving is
-    rounded down to a 4,096th of it, so that at least ``saving`` is saved all the same.
+    rounded down to a 4,096th of it, so that at least ``saving`` is saved all the same. Where only the strongest offer
+    of every layer is left enough by that, these are taken.
 
     Raises:
         ValueError: ``saving`` is not positive, or more than all layers together can save; says how much that is.
@@ -80,9 +81,13 @@ def allocate(offers: Iterable[Offer], saving: int) -> Allocation:
     if saving < 1:
         raise ValueError(f"the FLOPs to be saved must be at least 1, not {saving}")
     layers: dict[int, list[Offer]] = {}
-    for offer in offers:
+    for offer in sorted(offers, key=lambda each: each.layer):
         if offer.saved > 0:
             layers.setdefault(offer.layer, []).append(offer)
+    strongest = [max(several, key=lambda each: (each.saved, -each.change)) for several in layers.values()]
+    most = sum(offer.saved for offer in strongest)
+    if saving > most:
+        raise ValueError(f"{saving:,} FLOPs cannot be saved: the candidates save at most {most:,}, give stronger ones")
     steps = min(saving, _STEPS)
     best = np.full(steps + 1, math.inf)  # least change that saves so many steps
     best[0] = 0.0
@@ -95,8 +100,7 @@ def allocate(offers: Iterable[Offer], saving: int) -> Allocation:
         ways.append((several, choice, np.take_along_axis(origins, choice[None], 0)[0]))
         best = rows.min(0)
     if not math.isfinite(best[steps]):
-        most = sum(most_saved(each for several in layers.values() for each in several).values())
-        raise ValueError(f"{saving:,} FLOPs cannot be saved: the candidates save at most {most:,}, give stronger ones")
+        return Allocation(tuple(strongest), _together(strongest))
     taken, at = [], steps
     for several, choice, origin in reversed(ways):
         if choice[at]:

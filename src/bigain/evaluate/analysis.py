@@ -68,6 +68,7 @@ def analyse(
         )
     layers = {name: _layers(denoiser, method) for name, method in chosen.items()}
     probe = Probe.of(settings, denoiser)
+    probe.check_classes()
     identity = probe.identity() | {"bands": bands}
     analysis = Analysis(identity, probe.facts(), {}, {})
     if path.exists():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from bigain.evaluate.plan import Settings, differences
 from bigain.evaluate.probe import Probe
 from bigain.evaluate.space import Space
 from bigain.evaluate.timing import flops
-from bigain.methods import Method, TokenMerging, parse, spec
+from bigain.methods import AdaptiveBlockMerging, Method, TokenMerging, parse, spec
 from bigain.operators.grid import Grid
 
 _MERGING = "destinations=random,size_aware=true"
@@ -59,8 +61,7 @@ def measure_offers(
     """Measures every candidate in every layer alone; goes on where the file ``path`` leaves off.
 
     The change is that of the prediction under the true class, on the noise of the diffusion classifier; no class is
-    told from another, so few images do. A candidate is left out of layers whose grid it does not suit or whose FLOPs
-    it does not lower.
+    told from another, so few images do. A candidate is left out of layers whose grid it does not suit.
 
     Args:
         settings: the data, split, seed and batch size; what concerns methods and counts is ignored.
@@ -71,8 +72,9 @@ def measure_offers(
         counted: called with the offers done and their number after each.
 
     Raises:
-        ValueError: a candidate that is several methods or none, settings that do not fit the model or the data, or a
-            file of other measurements; says which fields differ.
+        ValueError: a candidate that is several methods or none, suits no layer, is cached or follows a threshold;
+            settings that do not fit the model or the data; a change that is not finite; or a file of other
+            measurements; says which fields differ.
     """
     probe = Probe.of(replace(settings, classify=images, to_keep=(1,), n_samples=(timesteps,)), denoiser)
     condition = 0 if denoiser.kind == "class" else ""
@@ -81,16 +83,21 @@ def measure_offers(
         found = read_offers(path)
         if found.identity != probe.identity():
             differing = "; ".join(differences(dict(found.identity), probe.identity()))
-            raise ValueError(f"{path} holds the offers of other measurements: {differing}. Give another folder")
+            raise ValueError(
+                f"{path} holds the offers of other measurements: {differing}. Give another folder with --out"
+            )
     known = {offer.method: offer for offer in found.offers}
     wanted = _in_layers(candidates, Space.of(denoiser))
-    probe.plain(lambda _: None)
     for number, (layer, method) in enumerate(wanted):
         name = spec(method)
         if name not in known:
+            probe.plain(lambda _: None)
             saved = found.flops - flops(denoiser, name, condition)
             with compressed(denoiser.model, method):
-                known[name] = Offer(layer, name, saved, probe.change(lambda _: None))
+                change = probe.change(lambda _: None)
+            if not math.isfinite(change):
+                raise ValueError(f"{name} changes the prediction by {change} in {settings.dtype}: give another dtype")
+            known[name] = Offer(layer, name, saved, change)
             if path is not None:
                 _write(path, replace(found, offers=tuple(known.values())))
         counted(number + 1, len(wanted))
@@ -109,7 +116,10 @@ def read_offers(path: Path) -> Offers:
         raise ValueError(f"{path} is no file of offers: {error}") from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise ValueError(f"{path} is no file of offers, which has format {_FORMAT!r}")
-    return Offers(content["identity"], content["flops"], tuple(Offer(**each) for each in content["offers"]))
+    try:
+        return Offers(content["identity"], content["flops"], tuple(Offer(**each) for each in content["offers"]))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no whole file of offers: {error!r}") from error
 
 
 def _write(path: Path, offers: Offers) -> None:
@@ -120,19 +130,34 @@ def _write(path: Path, offers: Offers) -> None:
 
 def _in_layers(candidates: Sequence[str], space: Space) -> list[tuple[int, Method]]:
     """Every candidate in every layer alone that it suits."""
+    singles = [_single(text) for text in candidates]
     found: list[tuple[int, Method]] = []
     for layer, level in enumerate(space.levels):
-        for text in candidates:
-            parsed = parse(text)
-            if len(parsed) != 1:
-                raise ValueError(f"{text!r} is {len(parsed)} methods: a candidate is one, layers are put together here")
-            method = replace(parsed[0], levels=(level,), layers=(layer,))
-            if _suits(method, space.grids[level - 1]):
-                found.append((layer, method))
+        suitable = [method for method in singles if _suits(method, space.grids[level - 1])]
+        found += [(layer, replace(method, levels=(level,), layers=(layer,))) for method in suitable]
+    for text, method in zip(candidates, singles, strict=True):
+        if not any(_suits(method, grid) for grid in space.grids):
+            grids = ", ".join(f"{grid.height}x{grid.width}" for grid in space.grids)
+            raise ValueError(f"{text!r} suits no layer of this model, whose grids are {grids}: give a weaker one")
     return found
+
+
+def _single(text: str) -> Method:
+    parsed = parse(text)
+    if len(parsed) != 1:
+        raise ValueError(f"{text!r} is {len(parsed)} methods: a candidate is one, layers are put together here")
+    [method] = parsed
+    if isinstance(method, AdaptiveBlockMerging) and method.threshold is not None:
+        raise ValueError(f"{text!r} merges what lies under a threshold, so its FLOPs depend on the image: give a ratio")
+    if isinstance(method, TokenMerging) and method.cached:
+        raise ValueError(f"{text!r} is cached: in a layer alone there is no earlier one whose assignment it could use")
+    if method.is_identity:
+        raise ValueError(f"{text!r} compresses nothing by its settings: give a larger ratio or factor")
+    return method
 
 
 def _suits(method: Method, grid: Grid) -> bool:
     if isinstance(method, TokenMerging):
-        return 0 < method.most_merged(grid) <= method.limit(grid)
+        fewest = prod(method.cell) - 1 if isinstance(method, AdaptiveBlockMerging) else 1  # a block goes whole
+        return fewest <= method.most_merged(grid) <= method.limit(grid)
     return method.factor <= min(grid.height, grid.width)

@@ -108,7 +108,7 @@ class Settings:
     """What a joint run is to do; frozen, and checked when made.
 
     Args:
-        model: "glyphs-dit" or "glyphs-sd" (embedded), a folder or a Hub id.
+        model: an embedded one, such as "glyphs-dit" or "glyphs-sd", a folder or a Hub id.
         variant: of the weights' file names, such as "fp16".
         data: as `bigain.data.load` takes it.
         split: of the data; None is the data set's own default.

@@ -39,8 +39,6 @@ class Probe:
         """Opens the data and decodes the first images that have a label."""
         data = load_data(settings, denoiser, settings.split)
         conditions = class_conditions(denoiser, data)
-        if len(conditions) < 2:
-            raise ValueError(f"{data.name} has {len(conditions)} classes: there must be two at least to tell apart")
         labelled = [position for position, entry in enumerate(data.entries) if entry.labels]
         if not _FEWEST_IMAGES <= settings.classify <= len(labelled):
             raise ValueError(
@@ -50,9 +48,6 @@ class Probe:
         items = list(data.items(labelled[: settings.classify]))  # fewer, where bad images are skipped
         if len(items) < _FEWEST_IMAGES:
             raise ValueError(f"{len(items)} of {settings.classify} images could be read: there must be two at least")
-        for item in items:
-            if len({*item.labels}) == len(conditions):
-                raise ValueError(f"{item.id!r} shows every class, so there is no wrong one to compare with")
         classifier = DiffusionClassifier(
             denoiser,
             conditions,
@@ -63,6 +58,15 @@ class Probe:
             seed=settings.seed,
         )
         return cls(settings, classifier, data, items)
+
+    def check_classes(self) -> None:
+        """Raises ValueError unless every image has a wrong class to be told from."""
+        classes = len(self.classifier.conditions)
+        if classes < 2:
+            raise ValueError(f"{self.data.name} has {classes} classes: there must be two at least to tell apart")
+        for item in self.items:
+            if len({*item.labels}) == classes:
+                raise ValueError(f"{item.id!r} shows every class, so there is no wrong one to compare with")
 
     @property
     def denoiser(self) -> Denoiser:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bigain.diffusion import Denoiser, open_model
-from bigain.evaluate.engine import run
+from bigain.evaluate.engine import load_data, run
 from bigain.evaluate.offers import measure_offers
 from bigain.evaluate.plan import Settings, differences, identity_hash
 from bigain.evaluate.space import Space
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import optuna
 
 _STARTUP = 16  # trials at random, before the sampler learns from them
+_OFFER_IMAGES = 8
 _FIRST_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5)
 _TIMING_ROUNDS = 5
 
@@ -47,17 +48,19 @@ def tune(
     cost: str = "time",
     done: Callable[[Trial], None] = lambda trial: None,
     counted: Callable[[int], object] = lambda number: None,
+    offers_counted: Callable[[int, int], object] = lambda done, of: None,
 ) -> list[Trial]:
     """Tries methods until there are ``trials``; goes on where an earlier search in ``folder`` was stopped.
 
     Args:
         settings: of the joint run that measures a trial; its methods are ignored.
         targets: at least one.
-        folder: of ``results.sqlite`` (the joint run's) and ``tune.sqlite`` (Optuna's).
+        folder: of ``results.sqlite`` (the joint run's), ``tune.sqlite`` (Optuna's) and ``offers.json`` (the layers').
         trials: in all, earlier ones counted in.
         cost: "time" takes the median over forwards that alternate with uncompressed ones; "flops" the count.
         done: called with each method that was measured.
         counted: called with the number of trials done before, then with 1 after each.
+        offers_counted: called with the layers' offers measured, and their number, before the first trial.
 
     Returns:
         All trials, the earlier ones too, without repetitions.
@@ -85,7 +88,10 @@ def tune(
     if cost == "time":  # of other machines, or batches, they do not compare
         identity |= environment(denoiser.device, {"timing_batch": settings.timing_batch})
     study = _study(folder / "tune.sqlite", identity, objectives=1 + bool(settings.classify) + bool(settings.generate))
-    offered = measure_offers(settings, denoiser, folder / "offers.json")
+    labelled = sum(bool(entry.labels) for entry in load_data(settings, denoiser, settings.split).entries)
+    offered = measure_offers(
+        settings, denoiser, folder / "offers.json", images=min(_OFFER_IMAGES, labelled), counted=offers_counted
+    )
     space = replace(Space.of(denoiser), offers=offered.offers)
     for killed in study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
         study.tell(killed.number, state=optuna.trial.TrialState.FAIL)
@@ -108,18 +114,12 @@ def tune(
 def _sampler(seed: int, index: int) -> optuna.samplers.BaseSampler:
     """TPE; the first trials allocate shares of what can be saved, from little to much."""
     optuna = _optuna()
-    tpe = optuna.samplers.TPESampler(seed=seed, n_startup_trials=_STARTUP, multivariate=True, constant_liar=False)
-    if index < len(_FIRST_SHARES):
-        return _fixed({"approach": "allocated", "share": _FIRST_SHARES[index]}, tpe)
-    return tpe
-
-
-def _fixed(values: dict[str, Any], sampler: optuna.samplers.BaseSampler) -> optuna.samplers.BaseSampler:
-    """A sampler that proposes these values, and what ``sampler`` proposes beside them."""
-    optuna = _optuna()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings():  # these two are called experimental, for years
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.PartialFixedSampler(values, sampler)
+        tpe = optuna.samplers.TPESampler(seed=seed, n_startup_trials=_STARTUP, multivariate=True, group=True)
+        if index >= len(_FIRST_SHARES):
+            return tpe
+        return optuna.samplers.PartialFixedSampler({"approach": "allocated", "share": _FIRST_SHARES[index]}, tpe)
 
 
 def _measured(method: str, settings: Settings, path: Path, denoiser: Denoiser, cost: str) -> Trial:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bigain.evaluate import Results, Timings
-from bigain.report.labels import label
+from bigain.report.labels import PRESET, label
 from bigain.report.table import NOTHING, Line, accuracy_cell, accuracy_heading, caption, fixed, lines_of
 
 
@@ -20,9 +20,9 @@ def side_by_side(runs: Sequence[tuple[Results, Timings | None]]) -> str:
     models = [results.settings["model"] for results, _ in runs]
     if len(runs) < 2 or len({*models}) < len(models):
         raise ValueError(f"side by side go two models at least, each once, not {', '.join(models) or 'none'}")
-    lines = [{str(label(line.row.method)): line for line in lines_of(results, times)} for results, times in runs]
+    lines = [{_key(line.row.method): line for line in lines_of(results, times)} for results, times in runs]
     shared = [method for method in lines[0] if all(method in of_model for of_model in lines)]
-    if shared in ([], [str(label("none"))]):
+    if shared in ([], ["none"]):
         raise ValueError(f"{', '.join(models)} have no method in common besides no compression")
     headings = ["method"]
     for results, _ in runs:
@@ -30,9 +30,15 @@ def side_by_side(runs: Sequence[tuple[Results, Timings | None]]) -> str:
     rows = [headings, ["---", *["---:"] * (len(headings) - 1)]]
     for method in shared:
         cells = [cell or NOTHING for of_model in lines for cell in _cells(of_model[method])]
-        rows.append([method, *cells])
+        rows.append([str(label(method)), *cells])
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     return "\n\n".join([table, *(caption(results, times) for results, times in runs)]) + "\n"
+
+
+def _key(method: str) -> str:
+    """Its spec; the name of a preset, which stands for other methods in each model."""
+    shown = label(method)
+    return str(shown) if shown.name == PRESET else method
 
 
 def _cells(line: Line) -> tuple[str, str, str, str]:

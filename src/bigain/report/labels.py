@@ -19,6 +19,7 @@ _NAMES = {
 }
 
 
+PRESET = "Preset"  # the name of all presets of models
 _PRESETS = ("quality", "balanced", "fast")  # from little to much
 
 
@@ -62,7 +63,7 @@ def label(text: str) -> Label:
         for preset in measured_names():
             if parse(preset) == methods:
                 _, _, name = preset.partition("/")
-                return Label("Preset", "", name, float(_PRESETS.index(name)))
+                return Label(PRESET, "", name, float(_PRESETS.index(name)))
     each = [_label(method) for method in methods]
     if len(each) == 1:
         return each[0]
@@ -93,7 +94,7 @@ def _label(method: Method) -> Label:
 def _ratio(ratio: float | Linear) -> tuple[str, float]:
     if isinstance(ratio, Linear):
         return f"{100 * ratio.noisy:g}→{100 * ratio.clean:g}%", (ratio.noisy + ratio.clean) / 2
-    return f"{100 * ratio:g}%", ratio
+    return f"{100 * ratio:.4g}%", ratio
 
 
 def _number(value: float | Linear) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,7 +36,8 @@ def draw_search(trials: Sequence[Trial], chosen: Trial | None, targets: Sequence
         _draw(axes, name, points, chosen, targets)
     bounds = " and ".join(map(str, targets))
     found = "no trial keeps it" if chosen is None else f"chosen: {label(chosen.method)}"
-    figure.suptitle(f"{len(trials)} trials for {bounds}; {found}", fontsize=10)
+    title = f"{len(trials)} trials for {bounds}; {found}"
+    figure.suptitle(textwrap.fill(title, 18 * int(figure.get_figwidth())), fontsize=10)
     figure.tight_layout(rect=(0, 0, 1, 0.97))
     figure.savefig(path, metadata={"Software": None})
 

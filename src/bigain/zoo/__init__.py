@@ -6,16 +6,23 @@ from pathlib import Path
 
 _ROOT = Path(__file__).parent
 
+_TRANSFORMER = (
+    "transformer/config.json",
+    "transformer/diffusion_pytorch_model.safetensors",
+    "scheduler/scheduler_config.json",
+)
+
 # Per model: its folder, the files that it cannot be opened without, and the command that makes them.
 _MODELS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "glyphs-dit": (
         "glyphs_dit",
-        (
-            "transformer/config.json",
-            "transformer/diffusion_pytorch_model.safetensors",
-            "scheduler/scheduler_config.json",
-        ),
+        _TRANSFORMER,
         "python training/train_dit.py",
+    ),
+    "glyphs-dit-64": (
+        "glyphs_dit_64",
+        _TRANSFORMER,
+        "make train",
     ),
     "glyphs-sd": (
         "glyphs_sd",
