@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+import bigain
 from bigain.diffusion import open_model
 from bigain.evaluate import read_results
 from bigain.evaluate.engine import fingerprint
+from bigain.methods import spec
 from bigain.report import markdown, side_by_side
 
 ROOT = Path(__file__).parents[2]
@@ -32,3 +34,15 @@ def test_the_documentation_shows_them(name: str) -> None:
 def test_the_readme_shows_both_models() -> None:
     runs = [read_results(ROOT / "results" / f"{name}.json") for name in ("glyphs-sd", "glyphs-dit")]
     assert side_by_side(runs).strip() in (ROOT / "README.md").read_text(encoding="utf-8"), "make readme"
+
+
+def test_the_presets_docstring_has_the_measured_numbers() -> None:
+    shown = (bigain.preset.__doc__ or "").splitlines()
+    for model in ("glyphs-dit", "glyphs-sd"):
+        results, _ = read_results(ROOT / "results" / f"{model}.json")
+        rows = {row.method: row for row in results.rows}
+        for name in ("none", "quality", "balanced", "fast"):
+            row = rows[name if name == "none" else spec(bigain.preset(name, model))]
+            [line] = [line.split() for line in shown if line.split()[:2] == [model, name]]
+            assert line[2:5] == [f"{-100 * (row.flops_change or 0):.1f}", f"{100 * row.accuracy:.1f}", f"{row.fid:.2f}"]
+            assert line[5:] == ([] if row.psnr is None else [f"{row.psnr:.1f}"])

@@ -15,8 +15,8 @@ def methods(
 ) -> None:
     """Lists the methods with their fields, defaults and presets.
 
-    A method is written NAME-STRENGTH (a preset, lgtm-0.7) or NAME:field=value,… (a spec); + joins one that merges
-    with one that downsamples.
+    A method is written NAME-STRENGTH (a preset, lgtm-0.7) or NAME:field=value,… (a spec); + joins several, of which one
+    at most merges and one downsamples in each layer. MODEL/NAME is such a preset of a model that was measured.
 
     [bold]Examples[/]
 

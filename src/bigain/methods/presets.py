@@ -56,7 +56,18 @@ def preset(name: str, model: str) -> tuple[Method, ...]:
     Which layers can give what differs from model to model, so there are presets only for models that were measured;
     for another ``bigain allocate`` finds what its layers can give.
 
-    PLACEHOLDER
+    Measured on the embedded data's test split (500 images classified, accuracy in %; 1,000 generated, FID in the
+    features of the embedded recogniser, PSNR in dB to the uncompressed images); saved: FLOPs of a forward::
+
+        model       preset    saved, %  accuracy    FID  PSNR
+        glyphs-dit  none           0.0      94.2   2.85
+        glyphs-dit  quality       20.5      93.2   4.75  20.6
+        glyphs-dit  balanced      28.6      89.0   5.17  17.6
+        glyphs-dit  fast          35.3      64.6  12.54  16.6
+        glyphs-sd   none           0.0      97.0   0.90
+        glyphs-sd   quality        7.0      96.8   0.90  30.3
+        glyphs-sd   balanced      14.2      96.2   0.90  22.1
+        glyphs-sd   fast          20.3      95.2   0.91  19.3
 
     Raises:
         ValueError: nothing was measured for the model, or there is no such preset; says what to do.

@@ -30,7 +30,7 @@ def side_by_side(runs: Sequence[tuple[Results, Timings | None]]) -> str:
     rows = [headings, ["---", *["---:"] * (len(headings) - 1)]]
     for method in shared:
         cells = [cell or NOTHING for of_model in lines for cell in _cells(of_model[method])]
-        rows.append([str(label(method)), *cells])
+        rows.append([str(label(lines[0][method].row.method)), *cells])
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     return "\n\n".join([table, *(caption(results, times) for results, times in runs)]) + "\n"
 
