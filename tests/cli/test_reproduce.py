@@ -10,21 +10,22 @@ SMALL = ("--classify", 2, "--generate", 2, "--steps", 1, "--to-keep", "1", "--n-
          "--ratio", 0.5, "--timing-rounds", 0, "--quiet")  # fmt: skip
 
 
-def test_a_table_is_run_judged_and_put_into_a_page(call: Callable[..., Any], tiny_model: str, tmp_path: Path) -> None:
+def test_a_table_is_run_judged_and_written_to_a_page(call: Callable[..., Any], tiny_model: str, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text("# Page\n<!-- table-12: begin -->\n<!-- table-12: end -->\n")
-    text = call("reproduce", "12", "--model", tiny_model, *SMALL, "--out", tmp_path / "run", "--docs", page).output
+    text = call("reproduce", "12", "--model", tiny_model, *SMALL, "--out", tmp_path / "run", "--page", page).output
     assert "detail alone classifies worse than both together" in text
     assert "Frequency selection 2×, keep low" in text
-    written = (tmp_path / "run" / "table-12.md").read_text()
-    assert written.strip() in page.read_text()
-    assert "| claim | found here, 95% interval | |" in written
+    written = page.read_text()
+    assert written.startswith(f"# What the paper claims, on {tiny_model}\n\n2 claims: ")
+    assert "| 12 | detail alone classifies worse than both together | better by " in written
+    assert "## Table 12: keys and values of high or of low frequency alone\n\n| method | accuracy, % |" in written
 
     # another table in the same folder takes what is there
     more = call("reproduce", "17", "--model", tiny_model, *SMALL, "--out", tmp_path / "run").output
     assert "both together classify worse than merging alone" in more
     assert "L-GTM 50%" in more
     assert "Frequency selection" not in more
+    assert "| 17 | both together classify worse than merging alone |" in (tmp_path / "run" / "claims.md").read_text()
 
 
 def test_what_a_model_does_not_have_is_left_out_and_said(

@@ -25,7 +25,15 @@ def report(
         Path | None,
         typer.Option(
             help="Put the table between '<!-- NAME: begin -->' and '<!-- NAME: end -->' of this file; NAME is SOURCE's "
-            "without its ending, or side-by-side with --beside."
+            "without its ending, or side-by-side with --beside. What was compared with --against goes between the "
+            "markers SOURCE-against."
+        ),
+    ] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Presets or specs that are in SOURCE (a .sqlite file): compare each with every other method there, "
+            "paired, with intervals, and keep that in what is exported."
         ),
     ] = None,
     beside: Annotated[
@@ -44,28 +52,34 @@ def report(
 
       bigain report runs/full/results.sqlite --export results/glyphs-dit.json
 
+      bigain report runs/full/results.sqlite --against "glyphs-dit/fast abm-0.5" --export results/glyphs-dit.json
+
       bigain report results/glyphs-dit.json --readme docs/results.md
 
       bigain report results/glyphs-sd.json --beside results/glyphs-dit.json --readme README.md
     """
-    from bigain.evaluate import Store, read_results, summarise, timings, write_results
+    from bigain.evaluate import Store, read_results, split_specs, summarise, timings, write_results
     from bigain.evaluate.export import write_whole
+    from bigain.methods import parse, spec
+    from bigain.report import against as against_table
     from bigain.report import draw_front, markdown, put_between, side_by_side, terminal, write_folder
 
     if source.suffix == ".json":
-        if export is not None:
-            raise ValueError("--export needs the .sqlite file: a .json is exported already")
+        if export is not None or against:
+            option = "--against" if export is None else "--export"
+            raise ValueError(f"{option} needs the .sqlite file: a .json is exported already")
         results, times = read_results(source)
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
             write_whole(out / "table.md", markdown(results, times))
             draw_front(results, times, out / "front.png")
     else:
+        compared = [spec(parse(text)) for text in split_specs(against or [])]
         with Store(source) as store:
             if export is None or out is not None:
-                results, times = write_folder(store, out or source.parent)
+                results, times = write_folder(store, out or source.parent, compared)
             else:
-                results, times = summarise(store), timings(store)
+                results, times = summarise(store, compared), timings(store)
         if export is not None:
             if export.suffix != ".json":
                 raise ValueError(f"--export must end in .json, not {export}")
@@ -77,5 +91,7 @@ def report(
         others = [read_results(path) for path in beside or ()]
         text = side_by_side([(results, times), *others]) if others else markdown(results, times)
         put_between(readme, "side-by-side" if others else source.stem, text)
+        if results.comparisons and not others:
+            put_between(readme, f"{source.stem}-against", against_table(results))
     screen = options.console()
     screen.print(terminal(results, times, screen.width))

@@ -30,8 +30,9 @@ def reproduce(
             "measured twice."
         ),
     ] = None,
-    docs: Annotated[
-        Path | None, typer.Option(help="Put the page between '<!-- table-N: begin -->' and its end in this file.")
+    page: Annotated[
+        Path | None,
+        typer.Option(help="Where the page goes, claims.md in OUT if left out: all verdicts, and what they rest on."),
     ] = None,
     split: options.Split = None,
     classes: options.Classes = None,
@@ -66,7 +67,7 @@ def reproduce(
 
       bigain reproduce 15
 
-      bigain reproduce all --ratio 0.5 --classify 500 --generate 500 --out runs/reproduce-half
+      bigain reproduce all --ratio 0.5 --classify 500 --generate 500 --page claims.md
 
       bigain reproduce 8 --model stabilityai/stable-diffusion-2-base --data pets:/data/pets --dtype bfloat16
     """
@@ -74,7 +75,7 @@ def reproduce(
 
     from bigain.evaluate import Settings, Store, asks_for_text, judge, paper_tables, run, summarise, timings
     from bigain.evaluate.export import write_whole
-    from bigain.report import put_between, reproduction, terminal, verdict_cells
+    from bigain.report import reproduction_page, rows_of, terminal, verdict_cells
 
     tables = paper_tables(ratio, factor)
     if table != "all" and table not in tables:
@@ -115,19 +116,15 @@ def reproduce(
     run(settings, path, progress=not quiet, denoiser=denoiser)
     with Store(path) as store:
         results, times = summarise(store), timings(store)
-        for each in chosen:
-            verdicts = [judge(store, claim) for claim in each.claims]
-            number = each.number.partition(" ")[0]
-            page = reproduction(each, verdicts, results, times)
-            write_whole(out / f"table-{number}.md", page + "\n")
-            if docs is not None:
-                put_between(docs, f"table-{number}", page)
-            rows = tuple(row for row in results.rows if row.method in ("none", *each.methods))
-            screen.print(f"Table {each.number}: {each.title}", style="bold")
-            screen.print(terminal(results.with_rows(rows), times, screen.width))
-            if verdicts:
-                shown = Table("claim", "found here, 95% interval", "verdict")
-                for verdict in verdicts:
-                    shown.add_row(*verdict_cells(verdict))
-                screen.print(shown)
-    screen.print(f"In {out}: results.sqlite, and table-N.md for each table", highlight=False)
+        found = {each: [judge(store, claim) for claim in each.claims] for each in chosen}
+    for each, verdicts in found.items():
+        screen.print(f"Table {each.number}: {each.title}", style="bold")
+        screen.print(terminal(results.with_rows(rows_of(each, results)), times, screen.width))
+        if verdicts:
+            shown = Table("claim", "found here, 95% interval", "verdict")
+            for verdict in verdicts:
+                shown.add_row(*verdict_cells(verdict))
+            screen.print(shown)
+    page = page or out / "claims.md"
+    write_whole(page, reproduction_page(found, results, times))
+    screen.print(f"In {out}: results.sqlite; all verdicts in {page}", highlight=False)

@@ -4,6 +4,7 @@ from bigain.evaluate.allocation import Allocation, Offer, allocate
 from bigain.evaluate.analysis import analyse
 from bigain.evaluate.budget import at_equal_flops
 from bigain.evaluate.claims import Claim, PaperTable, asks_for_text, paper_tables
+from bigain.evaluate.comparisons import Comparison, Gain, Paired, compare
 from bigain.evaluate.effects import Analysis, Effect, Piece, read_analysis
 from bigain.evaluate.engine import run
 from bigain.evaluate.export import read_results, write_results
@@ -24,9 +25,12 @@ __all__ = [
     "Allocation",
     "Analysis",
     "Claim",
+    "Comparison",
     "Effect",
+    "Gain",
     "Offer",
     "Offers",
+    "Paired",
     "PaperTable",
     "Piece",
     "Results",
@@ -44,6 +48,7 @@ __all__ = [
     "asks_for_text",
     "at_equal_flops",
     "choose",
+    "compare",
     "front",
     "judge",
     "measure_offers",

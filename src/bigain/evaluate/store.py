@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import sqlite3
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from bigain.evaluate.plan import differences, identity_hash
 
@@ -82,6 +84,12 @@ class Generated:
     png: bytes
     recognised: int | None = None
     features: Floats | None = None
+
+    @property
+    def pixels(self) -> npt.NDArray[np.uint8]:
+        """Of the file: uint8 (H, W, 3)."""
+        with Image.open(io.BytesIO(self.png)) as image:
+            return np.asarray(image.convert("RGB"))
 
 
 class Store:

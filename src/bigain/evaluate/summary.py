@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from statistics import median
@@ -10,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
+from bigain.evaluate.comparisons import Comparison, compare
 from bigain.evaluate.plan import identity_hash
 from bigain.evaluate.store import Classified, Generated, Store
 from bigain.metrics.accuracy import (
@@ -88,6 +87,7 @@ class Results:
         versions: the sets of versions that worked on it.
         reference: the real images of FID and KID, None without.
         rows: one per method, "none" first.
+        comparisons: of methods with one another, where they were asked for.
     """
 
     hash: str
@@ -96,6 +96,7 @@ class Results:
     versions: list[dict[str, str]]
     reference: dict[str, Any] | None
     rows: tuple[Row, ...]
+    comparisons: tuple[Comparison, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
@@ -113,8 +114,12 @@ class Results:
             ValueError: the values are not of this format, or of another version of it.
         """
         _check_format(values)
-        known = {field.name for field in fields(cls)} - {"rows"}
-        return cls(rows=tuple(Row(**row) for row in values["rows"]), **{name: values[name] for name in known})
+        known = {field.name for field in fields(cls)} - {"rows", "comparisons"}
+        return cls(
+            rows=tuple(Row(**row) for row in values["rows"]),
+            comparisons=tuple(Comparison.from_json(each) for each in values.get("comparisons", ())),
+            **{name: values[name] for name in known},
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,13 +160,20 @@ class Timings:
         return cls(environment=values["environment"], methods=methods)
 
 
-def summarise(store: Store) -> Results:
-    """Everything that a results file holds, also of a run that is not finished."""
+def summarise(store: Store, against: Sequence[str] = ()) -> Results:
+    """Everything that a results file holds, also of a run that is not finished.
+
+    Args:
+        against: methods (canonical specs) that are compared with every other one, which takes a minute or so each.
+
+    Raises:
+        ValueError: one of ``against`` is not in the file.
+    """
     facts = store.facts
     reference = store.reference()
     flops = store.flops()
     plain_classified = {row.image_id: row for row in store.classified("none")}
-    plain_pixels = {row.image: decode_png(row.png) for row in store.generated("none")}
+    plain_pixels = {row.image: row.pixels for row in store.generated("none")}
     rows = []
     for spec in store.methods():
         found: dict[str, Any] = {"method": spec}
@@ -185,6 +197,7 @@ def summarise(store: Store) -> Results:
         versions=store.versions(),
         reference=None if reference is None else reference[0],
         rows=tuple(rows),
+        comparisons=tuple(each.rounded(_rounded) for each in compare(store, against)),
     )
 
 
@@ -202,12 +215,6 @@ def timings(store: Store) -> Timings:
         if spec in milliseconds
     }
     return Timings(environment=environment, methods=methods)
-
-
-def decode_png(png: bytes) -> npt.NDArray[np.uint8]:
-    """A PNG file's pixels, uint8 (H, W, 3)."""
-    with Image.open(io.BytesIO(png)) as image:
-        return np.asarray(image.convert("RGB"))
 
 
 def _classification(
@@ -265,7 +272,7 @@ def _fidelity(rows: Sequence[Generated], plain: dict[int, npt.NDArray[np.uint8]]
     both = [row for row in rows if row.image in plain]
     if not both:
         return {}
-    decibels = mean_psnr(np.stack([decode_png(row.png) for row in both]), np.stack([plain[row.image] for row in both]))
+    decibels = mean_psnr(np.stack([row.pixels for row in both]), np.stack([plain[row.image] for row in both]))
     return {"psnr": decibels if np.isfinite(decibels) else None}  # infinite: the very same images
 
 

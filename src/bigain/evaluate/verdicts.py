@@ -5,15 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import median
 
-import numpy as np
 from scipy.stats import binom
 
 from bigain.evaluate.claims import Claim
-from bigain.evaluate.store import Generated, Store
-from bigain.metrics.accuracy import paired_difference
-from bigain.metrics.distribution import fid
+from bigain.evaluate.comparisons import Paired
+from bigain.evaluate.store import Store
 
-_RESAMPLES = 200
 _CONFIDENCE = 0.95
 
 
@@ -45,8 +42,7 @@ class Verdict:
 def judge(store: Store, claim: Claim) -> Verdict:
     """What the results file says of a claim.
 
-    Accuracy: paired on the images that both methods classified (Newcombe 1998). FID: images are resampled, the same
-    numbers for both methods (percentile bootstrap). Time: round by round, with the interval of the median from its
+    Accuracy and FID: see `Comparison`. Time: round by round, with the interval of the median from its
     order statistics, which takes 6 rounds.
     """
     known = store.methods()
@@ -61,37 +57,13 @@ Found = tuple[float, float | None, float | None] | None
 
 
 def _accuracy(store: Store, better: str, worse: str) -> Found:
-    ours = {row.image_id: row.prediction in row.labels for row in store.classified(better)}
-    theirs = {row.image_id: row.prediction in row.labels for row in store.classified(worse)}
-    both = [identity for identity in ours if identity in theirs]
-    if not both:
-        return None
-    gain, low, high = paired_difference([ours[i] for i in both], [theirs[i] for i in both])
-    return 100 * gain, 100 * low, 100 * high
+    gain = Paired(store).accuracy(better, worse)
+    return None if gain is None else (100 * gain.value, 100 * gain.low, 100 * gain.high)
 
 
 def _fid(store: Store, better: str, worse: str) -> Found:
-    reference = store.reference()
-    ours, theirs = ({row.image: row for row in store.generated(method)} for method in (better, worse))
-    numbers = [number for number in ours if number in theirs]
-    features = [_features(rows, numbers) for rows in (ours, theirs)]
-    if reference is None or len(numbers) < 2 or any(part is None for part in features):
-        return None
-    network = store.facts["feature_network"]
-
-    def gain(index: np.ndarray) -> float:
-        a, b = (fid(reference[1], part[index], network).value for part in features if part is not None)
-        return b - a
-
-    rng = np.random.default_rng(0)
-    gains = [gain(rng.integers(len(numbers), size=len(numbers))) for _ in range(_RESAMPLES)]
-    low, high = np.quantile(gains, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
-    return gain(np.arange(len(numbers))), float(low), float(high)
-
-
-def _features(rows: dict[int, Generated], numbers: list[int]) -> np.ndarray | None:
-    found = [values for number in numbers if (values := rows[number].features) is not None]
-    return np.stack(found) if len(found) == len(numbers) and found else None
+    gain = Paired(store).fid(better, worse)
+    return None if gain is None else (gain.value, gain.low, gain.high)
 
 
 def _flops(store: Store, better: str, worse: str) -> Found:

@@ -12,7 +12,7 @@ its own resizing, which is torchmetrics' convention. torchmetrics' Inception v3 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypedDict
@@ -144,11 +144,26 @@ def fid(reference: np.ndarray, generated: np.ndarray, network: str | nn.Module) 
         ValueError: fewer than 2 images, features that are not finite, or of different dimensions.
     """
     real, fake = _pair(reference, generated, network, least=2)
-    metric = FrechetInceptionDistance(feature=_Given(real.shape[1]))
-    metric.update(real, real=True)
-    metric.update(fake, real=False)
-    # Not below 0 in exact arithmetic, but by a rounding error where the sets are alike.
-    return FrechetDistance(value=max(0.0, float(metric.compute())), **_provenance(real, fake, network))
+    [value] = _frechet(real, [fake])
+    return FrechetDistance(value=value, **_provenance(real, fake, network))
+
+
+def resampled_fid(
+    reference: np.ndarray, generated: np.ndarray, network: str | nn.Module, resamples: Sequence[np.ndarray]
+) -> list[float]:
+    """``fid`` of other selections of the generated images, as a bootstrap takes them; the reference stays.
+
+    Args:
+        reference, generated: as ``fid``.
+        resamples: numbers of generated images, 2 or more each.
+
+    Raises:
+        ValueError: as ``fid``, or a selection of fewer than 2 images.
+    """
+    real, fake = _pair(reference, generated, network, least=2)
+    if any(len(index) < 2 for index in resamples):
+        raise ValueError("a resample must have 2 images at least")
+    return list(_frechet(real, (fake[torch.as_tensor(index)] for index in resamples)))
 
 
 def kid(
@@ -274,6 +289,17 @@ class _Given(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return features
+
+
+def _frechet(real: Tensor, fakes: Iterable[Tensor]) -> Iterator[float]:
+    """FID of several sets to one."""
+    metric = FrechetInceptionDistance(feature=_Given(real.shape[1]), reset_real_features=False)
+    metric.update(real, real=True)
+    for fake in fakes:
+        metric.update(fake, real=False)
+        # Not below 0 in exact arithmetic, but by a rounding error where the sets are alike.
+        yield max(0.0, float(metric.compute()))
+        metric.reset()
 
 
 def _features(name: str, values: np.ndarray, network: str | nn.Module, least: int) -> Tensor:

@@ -19,7 +19,7 @@ def psnr(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     Returns:
         float64 (N,) in dB; infinite where the two images are equal. Do not average it: see ``mean_psnr``.
     """
-    return _decibels(_squared_errors(a, b))
+    return decibels(squared_errors(a, b))
 
 
 def mean_psnr(a: np.ndarray, b: np.ndarray) -> float:
@@ -31,7 +31,7 @@ def mean_psnr(a: np.ndarray, b: np.ndarray) -> float:
     Args:
         a, b: uint8 (N, H, W, C).
     """
-    return float(_decibels(_squared_errors(a, b).mean()))
+    return float(decibels(squared_errors(a, b).mean()))
 
 
 def ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -55,22 +55,23 @@ def ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return result
 
 
+def squared_errors(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Mean squared error of each pair of images uint8 (N, H, W, C): float64 (N,)."""
+    _check(a, b)
+    errors: np.ndarray = np.square(a.astype(np.float64) - b.astype(np.float64)).mean(axis=(1, 2, 3))
+    return errors
+
+
+def decibels(squared_error: np.ndarray) -> np.ndarray:
+    """Peak signal-to-noise ratio of mean squared errors; infinite where there is none."""
+    with np.errstate(divide="ignore"):  # equal images: infinite, as documented
+        found: np.ndarray = 10 * np.log10(_PEAK**2 / squared_error)
+    return found
+
+
 def _check(a: np.ndarray, b: np.ndarray) -> None:
     for name, images in (("a", a), ("b", b)):
         if images.dtype != np.uint8 or images.ndim != 4 or images.size == 0:
             raise ValueError(f"{name} must be uint8 images (N >= 1, H, W, C), not {images.dtype} {images.shape}")
     if a.shape != b.shape:
         raise ValueError(f"a and b must have one shape, not {a.shape} and {b.shape}")
-
-
-def _squared_errors(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Mean squared error of each pair: float64 (N,)."""
-    _check(a, b)
-    errors: np.ndarray = np.square(a.astype(np.float64) - b.astype(np.float64)).mean(axis=(1, 2, 3))
-    return errors
-
-
-def _decibels(squared_error: np.ndarray) -> np.ndarray:
-    with np.errstate(divide="ignore"):  # equal images: infinite, as documented
-        decibels: np.ndarray = 10 * np.log10(_PEAK**2 / squared_error)
-    return decibels

@@ -1,5 +1,6 @@
 """What is made of results: tables, pictures, and a look inside one forward."""
 
+from bigain.report.against import against
 from bigain.report.analysis import TextTable, analysis_page, analysis_tables, write_analysis
 from bigain.report.comparison import side_by_side
 from bigain.report.folder import write_folder
@@ -9,12 +10,13 @@ from bigain.report.markers import put_between
 from bigain.report.pictures import draw_front, draw_samples
 from bigain.report.search import draw_search
 from bigain.report.table import markdown, terminal
-from bigain.report.verdicts import reproduction, verdict_cells
+from bigain.report.verdicts import reproduction_page, rows_of, verdict_cells
 
 __all__ = [
     "Inspection",
     "Label",
     "TextTable",
+    "against",
     "analysis_page",
     "analysis_tables",
     "draw_front",
@@ -25,7 +27,8 @@ __all__ = [
     "label",
     "markdown",
     "put_between",
-    "reproduction",
+    "reproduction_page",
+    "rows_of",
     "side_by_side",
     "terminal",
     "verdict_cells",

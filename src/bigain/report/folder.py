@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from bigain.evaluate import Results, Store, Timings, summarise, timings, write_results
 from bigain.evaluate.export import write_whole
-from bigain.evaluate.summary import decode_png
+from bigain.report.against import against
 from bigain.report.labels import label
 from bigain.report.pictures import draw_front, draw_samples
 from bigain.report.table import markdown
@@ -14,15 +15,19 @@ from bigain.report.table import markdown
 _COLUMNS = 10  # of the page of samples
 
 
-def write_folder(store: Store, folder: Path) -> tuple[Results, Timings]:
+def write_folder(store: Store, folder: Path, compared: Sequence[str] = ()) -> tuple[Results, Timings]:
     """Writes results.json, results.csv, results.timings.json, table.md, front.png and samples.png.
+
+    Where methods are ``compared`` with all others (see `bigain.evaluate.compare`), also against.md.
 
     The times, and with them the table and the front, are measured; the other files repeat bit for bit on one machine.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    results, times = summarise(store), timings(store)
+    results, times = summarise(store, compared), timings(store)
     write_results(folder / "results.json", results, times)
     write_whole(folder / "table.md", markdown(results, times))
+    if results.comparisons:
+        write_whole(folder / "against.md", against(results) + "\n")
     if any(row.accuracy is not None or row.fid is not None for row in results.rows):
         draw_front(results, times, folder / "front.png")
     if any(row.generated for row in results.rows):
@@ -43,5 +48,5 @@ def draw_page(store: Store, path: Path) -> None:
     for spec in store.methods():
         made = {image.image: image for image in store.generated(spec, _COLUMNS)}
         if all(number in made for number in numbers):
-            rows.append((str(label(spec)), [decode_png(made[number].png) for number in numbers]))
+            rows.append((str(label(spec)), [made[number].pixels for number in numbers]))
     draw_samples(rows, headings, path, "Each column starts from the same noise")

@@ -74,11 +74,15 @@ def terminal(results: Results, times: Timings | None = None, width: int = 150) -
 
 def markdown(results: Results, times: Timings | None = None) -> str:
     """The table as GitHub's Markdown, with what it was measured on below."""
+    return f"{markdown_rows(results, times)}\n\n{caption(results, times)}\n"
+
+
+def markdown_rows(results: Results, times: Timings | None = None) -> str:
+    """The table alone."""
     columns, lines = _columns(results, times), lines_of(results, times)
     written = [[column.heading for column in columns], ["---", *["---:"] * (len(columns) - 1)]]
     written += [[column.write(line, full=True) for column in columns] for line in lines]
-    table = "\n".join(f"| {' | '.join(cells)} |" for cells in written)
-    return f"{table}\n\n{caption(results, times)}\n"
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in written)
 
 
 def caption(results: Results, times: Timings | None = None) -> str:

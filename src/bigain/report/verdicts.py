@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
-from bigain.evaluate import PaperTable, Results, Timings, Verdict
-from bigain.report.table import markdown
+from bigain.evaluate import PaperTable, Results, Row, Timings, Verdict
+from bigain.report.table import caption, markdown_rows
 
 _UNITS = {"accuracy": "points", "fid": "FID", "flops": "% of the FLOPs", "time": "% of the time"}
+_WORDS = ("agrees", "disagrees", "cannot tell", "not measured")
 
 
 def verdict_cells(verdict: Verdict) -> tuple[str, str, str]:
@@ -15,16 +17,30 @@ def verdict_cells(verdict: Verdict) -> tuple[str, str, str]:
     return verdict.claim.text, _found(verdict), verdict.word
 
 
-def reproduction(table: PaperTable, verdicts: Sequence[Verdict], results: Results, times: Timings | None) -> str:
-    """Markdown: a table of the paper, measured here, and its claims with their verdicts."""
-    lines = [f"Table {table.number} of the paper: {table.title}.", ""]
-    if verdicts:
-        lines += ["| claim | found here, 95% interval | |", "|---|---|---|"]
-        lines += [f"| {' | '.join(verdict_cells(verdict))} |" for verdict in verdicts]
-        lines.append("")
-    kept = {"none", *table.methods}
-    rows = tuple(row for row in results.rows if row.method in kept)
-    return "\n".join([*lines, markdown(results.with_rows(rows), times)])
+def reproduction_page(
+    found: Mapping[PaperTable, Sequence[Verdict]], results: Results, times: Timings | None = None
+) -> str:
+    """Markdown: all verdicts, then every table of the paper as it was measured here, then what it was measured on."""
+    counts = Counter(verdict.word for verdicts in found.values() for verdict in verdicts)
+    parts = [f"# What the paper claims, on {results.settings['model']}"]
+    if counts:
+        total = f"{counts.total()} claims: " + ", ".join(f"{counts[word]} {word}" for word in _WORDS if counts[word])
+        rows = ["| table | claim | found here, 95% interval | |", "|---|---|---|---|"]
+        rows += [
+            f"| {table.number} | {' | '.join(verdict_cells(verdict))} |"
+            for table, verdicts in found.items()
+            for verdict in verdicts
+        ]
+        parts += [f"{total}.", "\n".join(rows)]
+    for table in found:
+        measured = markdown_rows(results.with_rows(rows_of(table, results)), times)
+        parts += [f"## Table {table.number}: {table.title}", measured]
+    return "\n\n".join([*parts, caption(results, times)]) + "\n"
+
+
+def rows_of(table: PaperTable, results: Results) -> tuple[Row, ...]:
+    """No compression, and what the table compares."""
+    return tuple(row for row in results.rows if row.method in ("none", *table.methods))
 
 
 def _found(verdict: Verdict) -> str:
