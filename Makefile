@@ -20,7 +20,7 @@ export MALLOC_TRIM_THRESHOLD_ ?= 40000000000
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # what is timed, and what rewrites README.md
-.PHONY: help venv demo test slow lint types imports results readme pictures benchmarks train clean
+.PHONY: help venv demo test slow lint types imports results claims ablation readme pictures benchmarks train clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,12 +56,21 @@ imports: $(STAMP) ## the direction of imports
 results: results-glyphs-dit results-glyphs-sd ## hours, resumes: the full comparison on the embedded models, into results/
 
 results-%: GRID = published
+results-%: PRESETS = $*/quality $*/balanced $*/fast
 results-glyphs-dit: GRID = full
 results-%: $(STAMP)
-	$(BIN)/bigain evaluate --model $* --preset-grid $(GRID) -m "$*/quality $*/balanced $*/fast" --dtype bfloat16 --out runs/full/$*
-	$(BIN)/bigain report runs/full/$*/results.sqlite --export results/$*.json
+	$(BIN)/bigain evaluate --model $* --preset-grid $(GRID) -m "$(PRESETS)" --dtype bfloat16 --out runs/full/$*
+	$(BIN)/bigain report runs/full/$*/results.sqlite --against "$(PRESETS)" --export results/$*.json
 	mkdir -p docs/pictures
 	cp runs/full/$*/samples.png docs/pictures/samples-$*.png
+
+claims: claims-glyphs-dit claims-glyphs-sd ## an hour, resumes: the paper's tables, asked of the embedded models
+
+claims-%: RATIO = 0.7
+claims-glyphs-dit: RATIO = 0.3
+claims-%: $(STAMP)
+	$(BIN)/bigain reproduce all --model $* --ratio $(RATIO) --dtype bfloat16 --out runs/claims/$* --page docs/claims-$*.md
+	$(BIN)/bigain report runs/claims/$*/results.sqlite --export results/claims-$*.json
 
 readme: readme-glyphs-dit readme-glyphs-sd ## the tables and pictures of README.md and docs/results.md, from results/
 	$(BIN)/bigain report results/glyphs-sd.json --beside results/glyphs-dit.json --readme README.md

@@ -170,9 +170,9 @@ def checkerboard(method: str) -> Any:
     grid = Grid(8, 8)
     place = torch.arange(64)
     tokens = 3 + (1 - 2.0 * ((place // 8 + place) % 2))[None, :, None]
-    meter = SpectrumMeter(only, bands=8)
+    meter = SpectrumMeter(bands=8)
     assignment = None if method.startswith(("avg", "todo")) else only.assign(tokens, Context(grid))  # type: ignore[union-attr]
-    meter.note(Seen("block", tokens, Context(grid), assignment))
+    meter.note(Seen("block", only, tokens, Context(grid), assignment))
     [spectrum] = meter.spectra()
     return spectrum
 
@@ -197,7 +197,7 @@ def test_half_precision_adds_no_error() -> None:
     [only] = parse("avgpool-2")
     x = torch.full((1, 64, 2), 1.0).bfloat16()
     x[:, ::2] = 1.0078125  # the next number, so that bfloat16 cannot hold the mean
-    left = remaining(only, Seen("block", x, Context(Grid(8, 8)), None))
+    left = remaining(Seen("block", only, x, Context(Grid(8, 8)), None))
     assert left.dtype == torch.float32
     assert torch.all(left == 1.00390625)
 
@@ -307,6 +307,25 @@ def test_a_layer_alone_is_a_method_of_its_own(small: Make, tmp_path: Path) -> No
     found = analyse(small(classify=2, methods=(alone,)), tmp_path / "a.json", timesteps=1)
     assert found.methods == read_analysis(tmp_path / "a.json").methods == ("lgtm:ratio=0.5", alone)
     assert found.layers[alone] == (1,)
+
+
+def test_methods_in_different_layers_are_each_measured_in_their_own(small: Make, tmp_path: Path) -> None:
+    both = "lgtm:ratio=0.5,layers=0+todo:factor=2,layers=1"
+    found = analyse(small(classify=2, methods=(both,)), tmp_path / "a.json", timesteps=1)
+    alone = {0: "lgtm:ratio=0.5,layers=0", 1: "todo:factor=2,layers=1"}
+    assert found.alone(both) == alone
+    assert [one.layer for one in found.pieces[both].spectra] == [0, 1]
+    assert found.pieces[both].spectra[0] == found.pieces[alone[0]].spectra[0], "the first layer meets the same tokens"
+    assert found.pieces[both].change != found.pieces[alone[0]].change
+    assert all(found.pieces[name].change > 0 for name in (both, *alone.values()))
+
+
+@pytest.mark.parametrize(
+    "method", ["lgtm-0.5+todo:factor=2,layers=1", "lgtm:ratio=0.5,layers=0/1+todo:factor=2,layers=1"]
+)
+def test_methods_that_share_a_layer_are_refused(small: Make, tmp_path: Path, method: str) -> None:
+    with pytest.raises(ValueError, match="2 methods at once, of which it could not be told which costs what"):
+        analyse(small(methods=(method,)), tmp_path / "a.json", timesteps=1)
 
 
 @pytest.mark.parametrize(

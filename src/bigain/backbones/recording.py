@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +22,7 @@ class Seen:
 
     Args:
         name: of the transformer block.
+        method: that acts there.
         tokens: (B, N, C) that the assignment was made for, or that were pooled.
         context: as the method got it; ``context.layer`` is the number of the block.
         assignment: of these tokens; None where keys and values are pooled instead.
@@ -29,6 +30,7 @@ class Seen:
     """
 
     name: str
+    method: Method
     tokens: Tensor
     context: Context
     assignment: Assignment | None
@@ -36,13 +38,15 @@ class Seen:
 
 
 @contextmanager
-def recorded(pipe_or_model: object, method: Method, note: Callable[[Seen], object]) -> Iterator[Handle]:
-    """``compressed`` with one method, which also tells what it meets; the outputs are the same.
+def recorded(
+    pipe_or_model: object, methods: Method | Sequence[Method], note: Callable[[Seen], object]
+) -> Iterator[Handle]:
+    """``compressed``, which also tells what the methods meet; the outputs are the same.
 
     Args:
-        note: called in every forward with each layer in which the method acts, in order.
+        note: called in every forward with each layer in which a method acts, in order.
     """
-    with compressed(pipe_or_model, method) as handle:
+    with compressed(pipe_or_model, methods) as handle:
         for name, hook, _ in handle._blocks:
             if hook.merging is not None:
                 _tell_assignments(hook, name, note)
@@ -52,14 +56,15 @@ def recorded(pipe_or_model: object, method: Method, note: Callable[[Seen], objec
 
 
 def _tell_assignments(hook: BlockHook, name: str, note: Callable[[Seen], object]) -> None:
-    ask = hook.assignment
+    ask, method = hook.assignment, hook.merging
+    assert method is not None
 
     def assignment(tokens: Tensor, location: Location) -> Assignment | None:
         found = ask(tokens, location)
         if found is not None and location == "self_attention":  # where all methods merge, and a block's first location
             features = hook.session.current().features
             x = tokens if features is None else features
-            note(Seen(name, x.detach(), hook.session.context(hook.layer), found, hook.assigned))
+            note(Seen(name, method, x.detach(), hook.session.context(hook.layer), found, hook.assigned))
         return found
 
     hook.assignment = assignment  # type: ignore[method-assign]  # the hook goes when the handle is removed
@@ -74,6 +79,6 @@ class _Telling:
         self.note = note
 
     def pool(self, x: Tensor, context: Context) -> Tensor:
-        self.note(Seen(self.name, x.detach(), context, None))
+        self.note(Seen(self.name, self.method, x.detach(), context, None))
         pooled: Tensor = self.method.pool(x, context)
         return pooled

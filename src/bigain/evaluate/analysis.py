@@ -60,13 +60,13 @@ def analyse(
     methods = [name for name in settings.methods if name != "none"]
     if not methods:
         raise ValueError("give at least one method: no compression is what they are compared with")
-    chosen = {name: _only(name) for name in methods}
+    chosen = {name: _told_apart(name) for name in methods}
     settings = replace(settings, to_keep=(1,), n_samples=(timesteps,))
     if denoiser is None:
         denoiser = open_model(
             settings.model, dtype=getattr(torch, settings.dtype), device=settings.device, variant=settings.variant
         )
-    layers = {name: _layers(denoiser, method) for name, method in chosen.items()}
+    layers = {name: _layers(denoiser, several) for name, several in chosen.items()}
     probe = Probe.of(settings, denoiser)
     probe.check_classes()
     identity = probe.identity() | {"bands": bands}
@@ -98,31 +98,34 @@ def _write(path: Path, analysis: Analysis) -> None:
     write_whole(path, json.dumps(analysis.to_json(), indent=1, ensure_ascii=False) + "\n")
 
 
-def _only(name: str) -> Method:
-    """The one method of a spec, if it can be analysed."""
+def _told_apart(name: str) -> tuple[Method, ...]:
+    """The methods of a spec, if it can be told which of them acts where."""
     methods = parse(name)
-    if len(methods) > 1:
+    named = [layer for method in methods for layer in method.layers or ()]
+    if len(methods) > 1 and (len(set(named)) < len(named) or any(method.layers is None for method in methods)):
         raise ValueError(
             f"{name!r} is {len(methods)} methods at once, of which it could not be told which costs what: give them "
-            "one by one"
+            "one by one, or each its own layers (layers=0/2)"
         )
-    [method] = methods
-    if isinstance(method, FrequencySelection):
-        raise ValueError(
-            f"{name!r} drops tokens and puts nothing in their place, so there is no spectrum of what stays: give a "
-            "method that merges or pools"
-        )
-    if method.is_identity:
-        raise ValueError(f"{name!r} compresses nothing by its settings: give a larger ratio or factor")
-    return method
+    for method in methods:
+        if isinstance(method, FrequencySelection):
+            raise ValueError(
+                f"{name!r} drops tokens and puts nothing in their place, so there is no spectrum of what stays: give a "
+                "method that merges or pools"
+            )
+        if method.is_identity:
+            raise ValueError(f"{name!r} compresses nothing by its settings: give a larger ratio or factor")
+    return methods
 
 
-def _layers(denoiser: Denoiser, method: Method) -> tuple[int, ...]:
-    """The layers in which a method acts, once it is clear that it fits the model."""
-    with compressed(denoiser.model, method):  # raises where it does not fit
+def _layers(denoiser: Denoiser, methods: tuple[Method, ...]) -> tuple[int, ...]:
+    """The layers in which methods act, once it is clear that they fit the model."""
+    with compressed(denoiser.model, methods):  # raises where they do not fit
         pass
     layers = layout(denoiser.model).layers
-    return tuple(number for number, layer in enumerate(layers) if method.includes(layer.level, number))
+    return tuple(
+        number for number, layer in enumerate(layers) if any(method.includes(layer.level, number) for method in methods)
+    )
 
 
 def _forwards(probe: Probe, names: list[str]) -> int:
@@ -136,12 +139,12 @@ def _forwards(probe: Probe, names: list[str]) -> int:
 
 
 def _measure(probe: Probe, methods: tuple[Method, ...], bands: int, done: Callable[[int], object]) -> Piece:
-    """The piece of one method, or of none.
+    """The piece of methods that act together, or of none.
 
     Args:
         done: called with numbers of forwards.
     """
-    change, spectra = _look(probe, methods[0], bands, done) if methods else (0.0, ())
+    change, spectra = _look(probe, methods, bands, done) if methods else (0.0, ())
     with compressed(probe.denoiser.model, methods) if methods else nullcontext():
         errors = probe.errors(done)
     groups, labels = probe.classifier.groups, [item.labels for item in probe.items]
@@ -158,11 +161,11 @@ def _measure(probe: Probe, methods: tuple[Method, ...], bands: int, done: Callab
 
 
 def _look(
-    probe: Probe, method: Method, bands: int, done: Callable[[int], object]
+    probe: Probe, methods: tuple[Method, ...], bands: int, done: Callable[[int], object]
 ) -> tuple[float, tuple[Spectrum, ...]]:
     """The change of the prediction under the true class, and the spectrum of every layer."""
     probe.plain(done)
-    meter = SpectrumMeter(method, bands)
-    with recorded(probe.denoiser.model, method, meter.note):
+    meter = SpectrumMeter(bands)
+    with recorded(probe.denoiser.model, methods, meter.note):
         change = probe.change(done)
     return change, meter.spectra()

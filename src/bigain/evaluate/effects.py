@@ -140,9 +140,10 @@ def read_analysis(path: Path) -> Analysis:
 
 
 def in_layer(method: str, layer: int) -> str:
-    """The spec of one method in one layer alone."""
-    [only] = parse(method)
-    return spec(replace(only, layers=(layer,)))
+    """The spec of what acts in one layer, in that layer alone; ``method`` may be several in different layers."""
+    return spec(
+        [replace(each, layers=(layer,)) for each in parse(method) if each.layers is None or layer in each.layers]
+    )
 
 
 def margins(

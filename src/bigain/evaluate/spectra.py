@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bigain.backbones import Seen
-from bigain.methods import Method, TokenMerging
+from bigain.methods import TokenMerging
 from bigain.metrics.spectrum import radial_power
 from bigain.operators.assignment import merge, unmerge
 from bigain.operators.grid import cell_index
@@ -35,14 +35,12 @@ class Spectrum:
 
 @dataclass
 class SpectrumMeter:
-    """Adds up the power of what a method meets; ``note`` is what `bigain.backbones.recorded` calls.
+    """Adds up the power of what methods meet; ``note`` is what `bigain.backbones.recorded` calls.
 
     Args:
-        method: that is applied.
         bands: as in `bigain.metrics.spectrum.radial_power`.
     """
 
-    method: Method
     bands: int
     # By layer (3, bands), float64: of the tokens, of what stays of them, of the difference.
     powers: dict[int, Tensor] = field(default_factory=dict)
@@ -50,7 +48,7 @@ class SpectrumMeter:
 
     def note(self, seen: Seen) -> None:
         """Adds the tokens of one layer of one forward."""
-        left = remaining(self.method, seen)
+        left = remaining(seen)
         x, layer = seen.tokens.to(left.dtype), seen.context.layer
         parts = [radial_power(part, seen.context.grid, self.bands) for part in (x, left, x - left)]
         found = torch.stack([part.double().sum(dim=0) for part in parts]).cpu()
@@ -62,12 +60,12 @@ class SpectrumMeter:
         return tuple(_spectrum(layer, self.powers[layer] / self.rows[layer]) for layer in sorted(self.powers))
 
 
-def remaining(method: Method, seen: Seen) -> Tensor:
+def remaining(seen: Seen) -> Tensor:
     """What stays of the tokens that a layer was given, put back at every place: (B, N, C) in at least float32.
 
     Merged and un-merged; or pooled, each token of a window with what was made of its window.
     """
-    x = seen.tokens.to(torch.promote_types(seen.tokens.dtype, torch.float32))
+    method, x = seen.method, seen.tokens.to(torch.promote_types(seen.tokens.dtype, torch.float32))
     if isinstance(method, TokenMerging):
         assert seen.assignment is not None
         return unmerge(merge(x, seen.assignment, method.operator), seen.assignment)
