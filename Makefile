@@ -72,10 +72,33 @@ claims-%: $(STAMP)
 	$(BIN)/bigain reproduce all --model $* --ratio $(RATIO) --dtype bfloat16 --out runs/claims/$* --page docs/claims-$*.md
 	$(BIN)/bigain report runs/claims/$*/results.sqlite --export results/claims-$*.json
 
+ablation: ablation-glyphs-dit ablation-glyphs-sd ## an hour, resumes: what of the presets is layers, what is method
+
+SMALL = --classify 200 --generate 200 --to-keep "3 1" --n-samples "2 8" --dtype bfloat16 --timing-batch 32
+ablation-glyphs-dit: LAYERS = layers=0/2/4/5
+ablation-glyphs-dit: $(STAMP)
+	$(BIN)/bigain evaluate --model glyphs-dit $(SMALL) --out runs/ablation/glyphs-dit --timing-rounds 0 \
+		--equal-flops glyphs-dit/quality -m "tome:ratio=0.5,destinations=random \
+		tome:ratio=0.5,destinations=random,size_aware=true tome:ratio=0.5,destinations=random,$(LAYERS) \
+		tome:ratio=0.5,destinations=random,size_aware=true,$(LAYERS) abm:ratio=0.5,$(LAYERS)"
+	$(BIN)/bigain evaluate --model glyphs-dit $(SMALL) --out runs/ablation/glyphs-dit \
+		-m "avgpool:factor=2,$(LAYERS) iekvd:factor=2,$(LAYERS) \
+		avgpool:factor=4,layers=0+iekvd:factor=2,layers=2+todo:factor=2,layers=4+iekvd:factor=2,layers=5,alpha=0.5"
+	$(BIN)/bigain report runs/ablation/glyphs-dit/results.sqlite --export results/ablation-glyphs-dit.json
+ablation-glyphs-sd: LEVELS = levels=1/2,locations=self_attention/mlp
+ablation-glyphs-sd: $(STAMP)
+	$(BIN)/bigain evaluate --model glyphs-sd $(SMALL) --out runs/ablation/glyphs-sd --timing-rounds 0 \
+		--equal-flops glyphs-sd/balanced -m "tome:ratio=0.5,destinations=random,$(LEVELS) \
+		tome:ratio=0.5,destinations=random,size_aware=true,$(LEVELS)"
+	$(BIN)/bigain evaluate --model glyphs-sd $(SMALL) --out runs/ablation/glyphs-sd -m "avgpool:factor=2 \
+		tome:ratio=0.75,levels=2,locations=self_attention/mlp,destinations=random avgpool:factor=2,levels=1/2"
+	$(BIN)/bigain report runs/ablation/glyphs-sd/results.sqlite --export results/ablation-glyphs-sd.json
+
 readme: readme-glyphs-dit readme-glyphs-sd ## the tables and pictures of README.md and docs/results.md, from results/
 	$(BIN)/bigain report results/glyphs-sd.json --beside results/glyphs-dit.json --readme README.md
 
 readme-%: $(STAMP)
+	$(BIN)/bigain report results/ablation-$*.json --readme docs/results.md --out runs/report/ablation-$*
 	$(BIN)/bigain report results/$*.json --readme docs/results.md --out runs/report/$*
 	mkdir -p docs/pictures
 	cp runs/report/$*/front.png docs/pictures/front-$*.png
@@ -85,6 +108,8 @@ pictures: $(STAMP) ## the pictures of docs/method.md
 	$(BIN)/bigain inspect -m lgtm-0.5 --image 3 --timestep 100 --out docs/pictures/method-inspect.png
 	$(BIN)/bigain analyse -m "lgtm-0.5 todo-2 avgpool-2 iekvd-2" --images 4 --dtype bfloat16 --out runs/pictures
 	cp runs/pictures/spectrum-1.png docs/pictures/method-spectrum.png
+	$(BIN)/bigain analyse -m "glyphs-dit/balanced avgpool-2 iekvd-2" --images 24 --dtype bfloat16 --out runs/timesteps
+	cp runs/timesteps/timesteps.png docs/pictures/method-timesteps.png
 
 benchmarks: $(STAMP) ## minutes: the table of docs/speed.md, and our ToMe beside tomesd's
 	$(BIN)/python benchmarks/break_even.py --docs docs/speed.md

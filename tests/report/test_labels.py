@@ -27,7 +27,12 @@ from bigain.report import label
         ("iekvd:factor=2,alpha=0.8>1.2", "IE-KVD 2×, α 0.8→1.2", "IE-KVD, α 0.8→1.2"),
         ("todo-4", "ToDo 4×", "ToDo"),
         ("abm:ratio=0.7>0.3", "ABM 70→30%", "ABM"),
-        ("lgtm:ratio=0.5,score=l1_norm,cached=true", "L-GTM 50%, cached true, score l1_norm", "L-GTM, cached true"),
+        ("lgtm:ratio=0.5,score=l1_norm,cached=true", "L-GTM 50%, cached, score l1_norm", "L-GTM, cached"),
+        (
+            "tome:ratio=0.5,size_aware=true,queries=full,layers=0",
+            "ToMe 50%, first of the cell, layers 0, size-aware, keys and values alone",
+            "ToMe",
+        ),
         ("lgtm-0.5+todo-2", "L-GTM 50% + ToDo 2×", "L-GTM 50% + ToDo 2×"),
     ],
 )

@@ -17,7 +17,11 @@ _NAMES = {
     "avgpool": "Average",
     "freqsel": "Frequency selection",
 }
-
+_WORDS = {
+    ("size_aware", "true"): "size-aware",
+    ("queries", "full"): "keys and values alone",
+    ("cached", "true"): "cached",
+}
 
 PRESET = "Preset"  # the name of all presets of models
 _PRESETS = ("quality", "balanced", "fast")  # from little to much
@@ -87,7 +91,7 @@ def _label(method: Method) -> Label:
     if isinstance(method, InterpolateExtrapolateKV):
         settings.pop("alpha", None)
         words.append(f"α {_number(method.alpha)}")
-    words += [f"{name} {value}" for name, value in settings.items()]
+    words += [_WORDS.get((name, value), f"{name} {value}") for name, value in settings.items()]
     return Label(_NAMES[method.name], ", ".join(words), strength, amount)
 
 
