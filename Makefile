@@ -76,6 +76,7 @@ ablation: ablation-glyphs-dit ablation-glyphs-sd ## an hour, resumes: what of th
 
 SMALL = --classify 200 --generate 200 --to-keep "3 1" --n-samples "2 8" --dtype bfloat16 --timing-batch 32
 ablation-glyphs-dit: LAYERS = layers=0/2/4/5
+ablation-glyphs-dit: LAST = iekvd:factor=2,layers=5,alpha=0.5
 ablation-glyphs-dit: $(STAMP)
 	$(BIN)/bigain evaluate --model glyphs-dit $(SMALL) --out runs/ablation/glyphs-dit --timing-rounds 0 \
 		--equal-flops glyphs-dit/quality -m "tome:ratio=0.5,destinations=random \
@@ -83,7 +84,9 @@ ablation-glyphs-dit: $(STAMP)
 		tome:ratio=0.5,destinations=random,size_aware=true,$(LAYERS) abm:ratio=0.5,$(LAYERS)"
 	$(BIN)/bigain evaluate --model glyphs-dit $(SMALL) --out runs/ablation/glyphs-dit \
 		-m "avgpool:factor=2,$(LAYERS) iekvd:factor=2,$(LAYERS) \
-		avgpool:factor=4,layers=0+iekvd:factor=2,layers=2+todo:factor=2,layers=4+iekvd:factor=2,layers=5,alpha=0.5"
+		avgpool:factor=4,layers=0+iekvd:factor=2,layers=2+todo:factor=2,layers=4+$(LAST) \
+		avgpool:factor=4,layers=0+iekvd:factor=4,layers=2/4+$(LAST) \
+		avgpool:factor=4,layers=0+avgpool:factor=2,layers=1+iekvd:factor=2,layers=2+todo:factor=2,layers=4+$(LAST)"
 	$(BIN)/bigain report runs/ablation/glyphs-dit/results.sqlite --export results/ablation-glyphs-dit.json
 ablation-glyphs-sd: LEVELS = levels=1/2,locations=self_attention/mlp
 ablation-glyphs-sd: $(STAMP)
