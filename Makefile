@@ -75,34 +75,35 @@ claims-%: $(STAMP)
 ablation: ablation-glyphs-dit ablation-glyphs-sd ## an hour, resumes: what of the presets is layers, what is method
 
 SMALL = --classify 200 --generate 200 --to-keep "3 1" --n-samples "2 8" --dtype bfloat16 --timing-batch 32
-ablation-glyphs-dit: LAYERS = layers=0/2/4/5
-ablation-glyphs-dit: LAST = iekvd:factor=2,layers=5,alpha=0.5
+RANDOM = destinations=random
+ablation-glyphs-dit: HERE = $(RANDOM),layers=0/2/4/5
+ablation-glyphs-dit: ENDS = todo:factor=2,layers=4+iekvd:factor=2,layers=5,alpha=0.5
 ablation-glyphs-dit: $(STAMP)
 	$(BIN)/bigain evaluate --model glyphs-dit $(SMALL) --out runs/ablation/glyphs-dit --timing-rounds 0 \
-		--equal-flops glyphs-dit/quality -m "tome:ratio=0.5,destinations=random \
-		tome:ratio=0.5,destinations=random,size_aware=true tome:ratio=0.5,destinations=random,$(LAYERS) \
-		tome:ratio=0.5,destinations=random,size_aware=true,$(LAYERS) abm:ratio=0.5,$(LAYERS)"
+		--equal-flops glyphs-dit/quality -m "tome:ratio=0.5,$(RANDOM) tome:ratio=0.5,$(RANDOM),size_aware=true \
+		tome:ratio=0.5,$(HERE) tome:ratio=0.5,$(HERE),size_aware=true abm:ratio=0.5,layers=0/2/4/5 \
+		tome:ratio=0.5,cell=4x4,$(HERE) tome:ratio=0.5,cell=4x4,$(HERE),queries=full \
+		tome:ratio=0.5,cell=4x4,$(HERE),queries=full,size_aware=true"
 	$(BIN)/bigain evaluate --model glyphs-dit $(SMALL) --out runs/ablation/glyphs-dit \
-		-m "avgpool:factor=2,$(LAYERS) iekvd:factor=2,$(LAYERS) \
-		avgpool:factor=4,layers=0+iekvd:factor=2,layers=2+todo:factor=2,layers=4+$(LAST) \
-		avgpool:factor=4,layers=0+iekvd:factor=4,layers=2/4+$(LAST) \
-		avgpool:factor=4,layers=0+avgpool:factor=2,layers=1+iekvd:factor=2,layers=2+todo:factor=2,layers=4+$(LAST)"
+		-m "avgpool:factor=2,layers=0/2/4/5 iekvd:factor=2,layers=0/2/4/5 \
+		avgpool:factor=4,layers=0+iekvd:factor=2,layers=2+$(ENDS) \
+		avgpool:factor=4,layers=0+iekvd:factor=4,layers=2/4+iekvd:factor=2,layers=5,alpha=0.5 \
+		avgpool:factor=4,layers=0+avgpool:factor=2,layers=1+iekvd:factor=2,layers=2+$(ENDS)"
 	$(BIN)/bigain report runs/ablation/glyphs-dit/results.sqlite --export results/ablation-glyphs-dit.json
-ablation-glyphs-sd: LEVELS = levels=1/2,locations=self_attention/mlp
+ablation-glyphs-sd: BOTH = levels=1/2,locations=self_attention/mlp
 ablation-glyphs-sd: $(STAMP)
 	$(BIN)/bigain evaluate --model glyphs-sd $(SMALL) --out runs/ablation/glyphs-sd --timing-rounds 0 \
-		--equal-flops glyphs-sd/balanced -m "tome:ratio=0.5,destinations=random,$(LEVELS) \
-		tome:ratio=0.5,destinations=random,size_aware=true,$(LEVELS)"
-	$(BIN)/bigain evaluate --model glyphs-sd $(SMALL) --out runs/ablation/glyphs-sd -m "avgpool:factor=2 \
-		tome:ratio=0.75,levels=2,locations=self_attention/mlp,destinations=random avgpool:factor=2,levels=1/2"
+		--equal-flops glyphs-sd/balanced -m "tome:ratio=0.5,$(RANDOM),$(BOTH) tome:ratio=0.5,$(RANDOM),size_aware=true,$(BOTH)"
+	$(BIN)/bigain evaluate --model glyphs-sd $(SMALL) --out runs/ablation/glyphs-sd -m "avgpool:factor=2 glyphs-sd/quality \
+		tome:ratio=0.75,levels=2,locations=self_attention/mlp,$(RANDOM) avgpool:factor=2,levels=1/2"
 	$(BIN)/bigain report runs/ablation/glyphs-sd/results.sqlite --export results/ablation-glyphs-sd.json
 
 readme: readme-glyphs-dit readme-glyphs-sd ## the tables and pictures of README.md and docs/results.md, from results/
 	$(BIN)/bigain report results/glyphs-sd.json --beside results/glyphs-dit.json --readme README.md
 
 readme-%: $(STAMP)
-	$(BIN)/bigain report results/ablation-$*.json --readme docs/results.md --out runs/report/ablation-$*
 	$(BIN)/bigain report results/$*.json --readme docs/results.md --out runs/report/$*
+	$(BIN)/bigain report results/ablation-$*.json --readme docs/results.md
 	mkdir -p docs/pictures
 	cp runs/report/$*/front.png docs/pictures/front-$*.png
 

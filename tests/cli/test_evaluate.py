@@ -84,6 +84,23 @@ def test_a_run_prints_its_table_and_a_report_prints_it_again(
     assert before["table.md"].decode().strip() in readme.read_text()
     assert (tmp_path / "pictures" / "front.png").read_bytes() == before["front.png"]
 
+    # compared with each other
+    shown = call(
+        "report", tmp_path / "run" / "results.sqlite", "--against", "lgtm-0.5", "--out", tmp_path / "again"
+    ).output
+    table = (tmp_path / "again" / "against.md").read_text()
+    assert table.startswith("| method | FLOPs | L-GTM 50% (")
+    assert "L-GTM 50%: of " in table
+    assert "L-GTM 50%: of " in " ".join(shown.split())
+    call("report", tmp_path / "run" / "results.sqlite", "--against", "lgtm-0.5", "--export", exported)
+    readme.write_text("".join(f"<!-- {name}: begin -->\n<!-- {name}: end -->\n" for name in ("tiny", "tiny-against")))
+    call("report", exported, "--readme", readme, "--out", tmp_path / "pictures")
+    assert table.strip() in readme.read_text()
+    assert (tmp_path / "pictures" / "against.md").read_text() == table
+    assert "--against needs the .sqlite file" in call("report", exported, "--against", "lgtm-0.5", fails=True).stderr
+    call("report", tmp_path / "run" / "results.sqlite", "--out", tmp_path / "again")
+    assert not (tmp_path / "again" / "against.md").exists(), "nothing of before is left"
+
     other = exported.with_name("other.json")
     other.write_text(exported.read_text().replace(arguments[2], "another"))
     exported.with_name("tiny.timings.json").rename(exported.with_name("other.timings.json"))

@@ -16,7 +16,9 @@ def test_a_table_is_run_judged_and_written_to_a_page(call: Callable[..., Any], t
     assert "detail alone classifies worse than both together" in text
     assert "Frequency selection 2×, keep low" in text
     written = page.read_text()
-    assert written.startswith(f"# What the paper claims, on {tiny_model}\n\n2 claims: ")
+    assert written.startswith(
+        f"# What the paper claims, on {tiny_model}\n\nAt merging 0.5, downsampling 2×, 2 claims: "
+    )
     assert "| 12 | detail alone classifies worse than both together | better by " in written
     assert "## Table 12: keys and values of high or of low frequency alone\n\n| method | accuracy, % |" in written
 
@@ -25,7 +27,7 @@ def test_a_table_is_run_judged_and_written_to_a_page(call: Callable[..., Any], t
     assert "both together classify worse than merging alone" in more
     assert "L-GTM 50%" in more
     assert "Frequency selection" not in more
-    assert "| 17 | both together classify worse than merging alone |" in (tmp_path / "run" / "claims.md").read_text()
+    assert "| 17 | both together classify worse than merging alone |" in (tmp_path / "run" / "claims-17.md").read_text()
 
 
 def test_what_a_model_does_not_have_is_left_out_and_said(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bigain.evaluate import Claim, Settings, Store, asks_for_text, judge, paper_tables, run
+from bigain.evaluate import Claim, Paired, Settings, Store, asks_for_text, judge, paper_tables, run
 from bigain.evaluate.claims import MEASURES
 from bigain.methods import parse, spec
 from bigain.metrics.accuracy import paired_difference
@@ -41,7 +41,7 @@ def test_the_settings_are_those_that_were_asked_for() -> None:
 
 
 def test_accuracy_is_compared_on_the_same_images(known_store: Store) -> None:
-    verdict = judge(known_store, Claim("", "none", TODO, "accuracy"))
+    verdict = judge(Paired(known_store), Claim("", "none", TODO, "accuracy"))
     # right under none: images 0, 1, 2; under the other: 0 and 3
     gain, low, high = paired_difference([True, True, True, False], [True, False, False, True])
     assert (verdict.gain, verdict.low, verdict.high) == (100 * gain, 100 * low, 100 * high)
@@ -49,13 +49,13 @@ def test_accuracy_is_compared_on_the_same_images(known_store: Store) -> None:
 
 
 def test_flops_are_exact(known_store: Store) -> None:
-    fewer = judge(known_store, Claim("", TODO, "none", "flops"))
+    fewer = judge(Paired(known_store), Claim("", TODO, "none", "flops"))
     assert (fewer.gain, fewer.word) == (pytest.approx(0.1), "agrees")
-    assert judge(known_store, Claim("", "none", TODO, "flops")).word == "disagrees"
+    assert judge(Paired(known_store), Claim("", "none", TODO, "flops")).word == "disagrees"
 
 
 def test_fid_has_a_paired_interval(known_store: Store) -> None:
-    verdict = judge(known_store, Claim("", "none", TODO, "fid"))  # the other's features are moved by 10
+    verdict = judge(Paired(known_store), Claim("", "none", TODO, "fid"))  # the other's features are moved by 10
     assert verdict.gain is not None
     assert verdict.low is not None
     assert verdict.high is not None
@@ -79,20 +79,20 @@ def test_time_has_the_interval_of_its_median(
     known_store: Store, ours: list[float], theirs: list[float], word: str, interval: tuple[float, float]
 ) -> None:
     known_store.set_timing({}, {TODO: ours, "none": theirs})
-    verdict = judge(known_store, Claim("", TODO, "none", "time"))
+    verdict = judge(Paired(known_store), Claim("", TODO, "none", "time"))
     assert verdict.word == word
     assert (verdict.low, verdict.high) == interval
 
 
 @pytest.mark.parametrize("measure", MEASURES)
 def test_what_was_not_measured_is_said(known_store: Store, measure: Any) -> None:
-    assert judge(known_store, Claim("", "lgtm:ratio=0.5", "none", measure)).word == "not measured"
+    assert judge(Paired(known_store), Claim("", "lgtm:ratio=0.5", "none", measure)).word == "not measured"
 
 
 def test_a_run_can_be_judged(tiny_settings: Callable[..., Settings], tmp_path: Path) -> None:
     table = paper_tables(0.5, 2)["17"]
     run(tiny_settings(methods=table.methods, generate=0), tmp_path / "r.sqlite")
     with Store(tmp_path / "r.sqlite") as store:
-        verdicts = [judge(store, claim) for claim in table.claims]
+        verdicts = [judge(Paired(store), claim) for claim in table.claims]
     assert all(verdict.word in ("agrees", "disagrees", "cannot tell") for verdict in verdicts)
     assert all(np.isfinite(verdict.gain or 0) for verdict in verdicts)

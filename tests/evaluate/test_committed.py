@@ -9,26 +9,46 @@ import torch
 
 import bigain
 from bigain.diffusion import open_model
-from bigain.evaluate import read_results
+from bigain.evaluate import paper_tables, read_results
 from bigain.evaluate.engine import fingerprint
 from bigain.methods import spec
-from bigain.report import markdown, side_by_side
+from bigain.report import against, markdown, rows_of, side_by_side
+from bigain.report.table import markdown_rows
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("name", ["glyphs-dit", "glyphs-sd"])
 def test_they_are_of_the_weights_that_ship(name: str) -> None:
-    results, _ = read_results(ROOT / "results" / f"{name}.json")
-    assert results.settings["model"] == name
-    denoiser = open_model(name, dtype=getattr(torch, results.settings["dtype"]))
-    assert results.settings["weights"] == fingerprint(*denoiser.networks), "make results readme"
+    denoiser = open_model(name, dtype=torch.bfloat16)
+    for file in (name, f"ablation-{name}", f"claims-{name}"):
+        results, _ = read_results(ROOT / "results" / f"{file}.json")
+        assert results.settings["model"] == name
+        assert results.settings["dtype"] == "bfloat16"
+        assert results.settings["weights"] == fingerprint(*denoiser.networks), "make results ablation claims readme"
 
 
-@pytest.mark.parametrize("name", ["glyphs-dit", "glyphs-sd"])
+@pytest.mark.parametrize("name", ["glyphs-dit", "glyphs-sd", "ablation-glyphs-dit", "ablation-glyphs-sd"])
 def test_the_documentation_shows_them(name: str) -> None:
     results, times = read_results(ROOT / "results" / f"{name}.json")
     assert markdown(results, times).strip() in (ROOT / "docs" / "results.md").read_text(encoding="utf-8"), "make readme"
+
+
+@pytest.mark.parametrize("name", ["glyphs-dit", "glyphs-sd"])
+def test_the_documentation_sets_the_presets_against_the_rest(name: str) -> None:
+    results, _ = read_results(ROOT / "results" / f"{name}.json")
+    assert {each.method for each in results.comparisons} == {
+        spec(bigain.preset(preset, name)) for preset in ("quality", "balanced", "fast")
+    }
+    assert against(results).strip() in (ROOT / "docs" / "results.md").read_text(encoding="utf-8"), "make readme"
+
+
+@pytest.mark.parametrize(("name", "ratio"), [("glyphs-dit", 0.3), ("glyphs-sd", 0.7)])
+def test_the_page_of_claims_rests_on_the_committed_results(name: str, ratio: float) -> None:
+    results, times = read_results(ROOT / "results" / f"claims-{name}.json")
+    page = (ROOT / "docs" / f"claims-{name}.md").read_text(encoding="utf-8")
+    for table in paper_tables(ratio, 2).values():
+        assert markdown_rows(results.with_rows(rows_of(table, results)), times) in page, "make claims"
 
 
 def test_the_readme_shows_both_models() -> None:

@@ -36,16 +36,27 @@ def results(known_store: Store) -> Results:
 def test_what_saves_more_is_not_compared(results: Results) -> None:
     text = against(results)
     assert "| method | FLOPs | L-GTM 50% (-20.0%) |" in text
-    better = "+25.0 points (+10.0 to +40.0)<br>+0.2 FID (+0.1 to +0.4)<br>+0.2 dB (+0.1 to +0.4)"
+    better = "+25.0 points (+10.0 to +40.0)<br>+0.25 FID (+0.10 to +0.40)<br>+0.2 dB (+0.1 to +0.4)"
     assert f"| ToDo 2× | -10.0% | {better} |" in text
-    assert "| ABM 30% | -20.4% | +0.0 points (-10.0 to +10.0)<br>+0.2 FID (+0.1 to +0.4)<br>– |" in text
+    assert "| ABM 30% | -20.4% | +0.0 points (-10.0 to +10.0)<br>+0.25 FID (+0.10 to +0.40)<br>– |" in text
     assert "| ToDo 4× | -30.0% | saves more |" in text
 
 
 def test_the_verdict_counts_and_names_the_exceptions(results: Results) -> None:
     last = against(results).strip().splitlines()[-1]
-    assert "of 2 settings that save as much or less, it is better than 1 in accuracy, FID and PSNR alike" in last
+    assert (
+        "of 2 settings that save as much (to half a point) or less, it is better than 1 in accuracy, FID and PSNR alike"
+        in last
+    )
     assert last.endswith("not seen to be better: ABM 30% (accuracy, PSNR).")
+
+
+def test_a_method_whose_flops_are_not_known_is_no_rival_and_none_to_compare(results: Results) -> None:
+    rows = [replace(row, flops_change=None) if row.method == "todo:factor=2" else row for row in results.rows]
+    assert "ToDo 2×" not in against(replace(results, rows=tuple(rows)))
+    rows = [replace(row, flops_change=None) for row in results.rows]
+    with pytest.raises(ValueError, match=r"lgtm:ratio=0\.5 has no FLOPs"):
+        against(replace(results, rows=tuple(rows)))
 
 
 def test_results_without_comparisons_are_refused(known_store: Any) -> None:

@@ -26,7 +26,7 @@ def report(
         typer.Option(
             help="Put the table between '<!-- NAME: begin -->' and '<!-- NAME: end -->' of this file; NAME is SOURCE's "
             "without its ending, or side-by-side with --beside. What was compared with --against goes between the "
-            "markers SOURCE-against."
+            "markers SOURCE-against, where the file has them."
         ),
     ] = None,
     against: Annotated[
@@ -58,11 +58,22 @@ def report(
 
       bigain report results/glyphs-sd.json --beside results/glyphs-dit.json --readme README.md
     """
+    from rich.markdown import Markdown
+
     from bigain.evaluate import Store, read_results, split_specs, summarise, timings, write_results
     from bigain.evaluate.export import write_whole
     from bigain.methods import parse, spec
     from bigain.report import against as against_table
-    from bigain.report import draw_front, markdown, put_between, side_by_side, terminal, write_folder
+    from bigain.report import (
+        against_verdicts,
+        draw_front,
+        has_markers,
+        markdown,
+        put_between,
+        side_by_side,
+        terminal,
+        write_folder,
+    )
 
     if source.suffix == ".json":
         if export is not None or against:
@@ -72,6 +83,8 @@ def report(
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
             write_whole(out / "table.md", markdown(results, times))
+            if results.comparisons:
+                write_whole(out / "against.md", against_table(results) + "\n")
             draw_front(results, times, out / "front.png")
     else:
         compared = [spec(parse(text)) for text in split_specs(against or [])]
@@ -91,7 +104,9 @@ def report(
         others = [read_results(path) for path in beside or ()]
         text = side_by_side([(results, times), *others]) if others else markdown(results, times)
         put_between(readme, "side-by-side" if others else source.stem, text)
-        if results.comparisons and not others:
+        if results.comparisons and not others and has_markers(readme, f"{source.stem}-against"):
             put_between(readme, f"{source.stem}-against", against_table(results))
     screen = options.console()
     screen.print(terminal(results, times, screen.width))
+    if results.comparisons:
+        screen.print(Markdown(against_verdicts(results)))

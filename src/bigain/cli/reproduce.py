@@ -32,7 +32,10 @@ def reproduce(
     ] = None,
     page: Annotated[
         Path | None,
-        typer.Option(help="Where the page goes, claims.md in OUT if left out: all verdicts, and what they rest on."),
+        typer.Option(
+            help="Where the page goes with the verdicts and what they rest on; claims.md in OUT if left out, or "
+            "claims-N.md for one table."
+        ),
     ] = None,
     split: options.Split = None,
     classes: options.Classes = None,
@@ -73,7 +76,7 @@ def reproduce(
     """
     from rich.table import Table
 
-    from bigain.evaluate import Settings, Store, asks_for_text, judge, paper_tables, run, summarise, timings
+    from bigain.evaluate import Paired, Settings, Store, asks_for_text, judge, paper_tables, run, summarise, timings
     from bigain.evaluate.export import write_whole
     from bigain.report import reproduction_page, rows_of, terminal, verdict_cells
 
@@ -112,11 +115,14 @@ def reproduce(
         timing_batch=timing_batch,
     )
     out = options.folder(out, "reproduce", model)
+    page = page or out / ("claims.md" if table == "all" else f"claims-{table}.md")
+    page.parent.mkdir(parents=True, exist_ok=True)
     path = out / "results.sqlite"
     run(settings, path, progress=not quiet, denoiser=denoiser)
     with Store(path) as store:
         results, times = summarise(store), timings(store)
-        found = {each: [judge(store, claim) for claim in each.claims] for each in chosen}
+        paired = Paired(store)
+        found = {each: [judge(paired, claim) for claim in each.claims] for each in chosen}
     for each, verdicts in found.items():
         screen.print(f"Table {each.number}: {each.title}", style="bold")
         screen.print(terminal(results.with_rows(rows_of(each, results)), times, screen.width))
@@ -125,6 +131,5 @@ def reproduce(
             for verdict in verdicts:
                 shown.add_row(*verdict_cells(verdict))
             screen.print(shown)
-    page = page or out / "claims.md"
-    write_whole(page, reproduction_page(found, results, times))
-    screen.print(f"In {out}: results.sqlite; all verdicts in {page}", highlight=False)
+    write_whole(page, reproduction_page(found, results, times, f"merging {ratio:g}, downsampling {factor}×"))
+    screen.print(f"In {out}: results.sqlite; the verdicts in {page}", highlight=False)

@@ -4,10 +4,10 @@ from bigain.evaluate.allocation import Allocation, Offer, allocate
 from bigain.evaluate.analysis import analyse
 from bigain.evaluate.budget import at_equal_flops
 from bigain.evaluate.claims import Claim, PaperTable, asks_for_text, paper_tables
-from bigain.evaluate.comparisons import Comparison, Gain, Paired, compare
 from bigain.evaluate.effects import Analysis, Effect, Piece, read_analysis
 from bigain.evaluate.engine import run
 from bigain.evaluate.export import read_results, write_results
+from bigain.evaluate.gains import Comparison, Gain, Paired, compare
 from bigain.evaluate.offers import CANDIDATES, Offers, measure_offers, read_offers
 from bigain.evaluate.plan import GRIDS, SIZES, Settings, split_specs
 from bigain.evaluate.spectra import Spectrum

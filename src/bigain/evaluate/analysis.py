@@ -23,7 +23,7 @@ from bigain.evaluate.export import write_whole
 from bigain.evaluate.plan import Settings, differences
 from bigain.evaluate.probe import Probe
 from bigain.evaluate.spectra import Spectrum, SpectrumMeter
-from bigain.methods import FrequencySelection, Method, parse
+from bigain.methods import FrequencySelection, Method, parse, spec
 
 
 def analyse(
@@ -110,11 +110,11 @@ def _told_apart(name: str) -> tuple[Method, ...]:
     for method in methods:
         if isinstance(method, FrequencySelection):
             raise ValueError(
-                f"{name!r} drops tokens and puts nothing in their place, so there is no spectrum of what stays: give a "
-                "method that merges or pools"
+                f"{spec(method)!r} drops tokens and puts nothing in their place, so there is no spectrum of what stays"
+                ": give a method that merges or pools"
             )
         if method.is_identity:
-            raise ValueError(f"{name!r} compresses nothing by its settings: give a larger ratio or factor")
+            raise ValueError(f"{spec(method)!r} compresses nothing by its settings: give a larger ratio or factor")
     return methods
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bigain.evaluate.comparisons import Comparison, compare
+from bigain.evaluate.gains import Comparison, compare
 from bigain.evaluate.plan import identity_hash
 from bigain.evaluate.store import Classified, Generated, Store
 from bigain.metrics.accuracy import (
@@ -164,7 +164,7 @@ def summarise(store: Store, against: Sequence[str] = ()) -> Results:
     """Everything that a results file holds, also of a run that is not finished.
 
     Args:
-        against: methods (canonical specs) that are compared with every other one, which takes a minute or so each.
+        against: methods (canonical specs) that are compared with every other one, see `bigain.evaluate.compare`.
 
     Raises:
         ValueError: one of ``against`` is not in the file.
@@ -179,7 +179,7 @@ def summarise(store: Store, against: Sequence[str] = ()) -> Results:
         found: dict[str, Any] = {"method": spec}
         classified = store.classified(spec)
         if classified:
-            found |= _classification(classified, plain_classified, facts, compare=spec != "none")
+            found |= _classification(classified, plain_classified, facts, paired=spec != "none")
         generated = store.generated(spec)
         if generated:
             found |= _generation(generated, None if reference is None else reference[1], facts)
@@ -218,7 +218,7 @@ def timings(store: Store) -> Timings:
 
 
 def _classification(
-    rows: Sequence[Classified], plain: dict[str, Classified], facts: dict[str, Any], compare: bool
+    rows: Sequence[Classified], plain: dict[str, Classified], facts: dict[str, Any], paired: bool
 ) -> dict[str, Any]:
     right = [row.prediction in row.labels for row in rows]
     low, high = accuracy_interval(sum(right), len(right))
@@ -238,7 +238,7 @@ def _classification(
     else:
         found["class_accuracy"] = mean_per_class_accuracy([r.prediction for r in rows], [r.labels[0] for r in rows])
     both = [row for row in rows if row.image_id in plain]
-    if compare and both:
+    if paired and both:
         ours = [row.prediction in row.labels for row in both]
         theirs = [plain[row.image_id].prediction in row.labels for row in both]
         change, change_low, change_high = paired_difference(ours, theirs)

@@ -8,8 +8,7 @@ from statistics import median
 from scipy.stats import binom
 
 from bigain.evaluate.claims import Claim
-from bigain.evaluate.comparisons import Paired
-from bigain.evaluate.store import Store
+from bigain.evaluate.gains import Paired
 
 _CONFIDENCE = 0.95
 
@@ -39,43 +38,43 @@ class Verdict:
         return "agrees" if self.low > 0 else "disagrees"
 
 
-def judge(store: Store, claim: Claim) -> Verdict:
-    """What the results file says of a claim.
+def judge(paired: Paired, claim: Claim) -> Verdict:
+    """What a results file says of a claim.
 
     Accuracy and FID: see `Comparison`. Time: round by round, with the interval of the median from its
     order statistics, which takes 6 rounds.
     """
-    known = store.methods()
+    known = paired.store.methods()
     if claim.better not in known or claim.worse not in known:
         return Verdict(claim, None, None, None)
     find = {"accuracy": _accuracy, "fid": _fid, "flops": _flops, "time": _time}[claim.measure]
-    found = find(store, claim.better, claim.worse)
+    found = find(paired, claim.better, claim.worse)
     return Verdict(claim, None, None, None) if found is None else Verdict(claim, *found)
 
 
 Found = tuple[float, float | None, float | None] | None
 
 
-def _accuracy(store: Store, better: str, worse: str) -> Found:
-    gain = Paired(store).accuracy(better, worse)
+def _accuracy(paired: Paired, better: str, worse: str) -> Found:
+    gain = paired.accuracy(better, worse)
     return None if gain is None else (100 * gain.value, 100 * gain.low, 100 * gain.high)
 
 
-def _fid(store: Store, better: str, worse: str) -> Found:
-    gain = Paired(store).fid(better, worse)
+def _fid(paired: Paired, better: str, worse: str) -> Found:
+    gain = paired.fid(better, worse)
     return None if gain is None else (gain.value, gain.low, gain.high)
 
 
-def _flops(store: Store, better: str, worse: str) -> Found:
-    counted = store.flops()
+def _flops(paired: Paired, better: str, worse: str) -> Found:
+    counted = paired.store.flops()
     if better not in counted or worse not in counted:
         return None
     gain = 1 - counted[better] / counted[worse]
     return gain, gain, gain
 
 
-def _time(store: Store, better: str, worse: str) -> Found:
-    times = store.timing()[1]
+def _time(paired: Paired, better: str, worse: str) -> Found:
+    times = paired.store.timing()[1]
     if better not in times or worse not in times:
         return None
     gains = sorted(1 - a / b for a, b in zip(times[better], times[worse], strict=True))

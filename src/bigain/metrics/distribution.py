@@ -155,7 +155,10 @@ def resampled_fid(
 
     Args:
         reference, generated: as ``fid``.
-        resamples: numbers of generated images, 2 or more each.
+        resamples: int64 numbers of generated images, 2 or more each; a number may occur several times.
+
+    Returns:
+        One FID for each.
 
     Raises:
         ValueError: as ``fid``, or a selection of fewer than 2 images.

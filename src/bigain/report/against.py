@@ -7,42 +7,65 @@ from bigain.report.labels import label
 from bigain.report.table import NOTHING
 
 _SLACK = 0.005  # of the FLOPs of no compression: what counts as saving the same
-_UNITS = (("accuracy", 100, " points"), ("fid", 1, " FID"), ("psnr", 1, " dB"))
+_UNITS = (("accuracy", 100, 1, " points"), ("fid", 1, 2, " FID"), ("psnr", 1, 1, " dB"))  # scale, digits
 
 
 def against(results: Results) -> str:
     """A Markdown table of ``results.comparisons``: a row for each other method, a column for each that is compared.
 
-    A cell is empty where the other method saves more FLOPs, so that nothing is said of unequal budgets in favour of
-    what is compared; below the table stands how often it is better in every measure.
+    A method that saves more FLOPs, beyond half a point of those of no compression, is not compared: the cell says so.
+    One whose FLOPs are not known is left out. Below the table stands how often each is better in every measure.
 
     Raises:
-        ValueError: the results have no comparisons.
+        ValueError: the results have no comparisons, or no FLOPs of what is compared.
     """
+    methods, rivals, saved = _compared(results)
+    found = {(each.method, each.other): each for each in results.comparisons}
+    lines = [["method", "FLOPs", *(f"{label(method)} ({_share(saved[method])})" for method in methods)]]
+    lines.append(["---", "---:", *["---:"] * len(methods)])
+    for other in rivals:
+        cells = [_cell(found[method, other]) if _is_fair(saved, method, other) else "saves more" for method in methods]
+        lines.append([str(label(other)), _share(saved[other]), *cells])
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{table}\n\n{against_verdicts(results)}"
+
+
+def against_verdicts(results: Results) -> str:
+    """Markdown: of each method that is compared, how often it is better in every measure, and the exceptions.
+
+    Raises:
+        ValueError: as ``against``.
+    """
+    methods, rivals, saved = _compared(results)
+    found = {(each.method, each.other): each for each in results.comparisons}
+    return "\n\n".join(
+        _verdict(method, [found[method, other] for other in rivals if _is_fair(saved, method, other)])
+        for method in methods
+    )
+
+
+def _compared(results: Results) -> tuple[list[str], list[str], dict[str, float]]:
+    """What is compared, with what, in the order of the FLOPs that these save, and the share that each saves."""
     if not results.comparisons:
         raise ValueError("these results compare no methods: export them with --against")
     methods = list(dict.fromkeys(each.method for each in results.comparisons))
-    found = {(each.method, each.other): each for each in results.comparisons}
-    saved = {row.method: -(row.flops_change or 0.0) for row in results.rows}
-    lines = [["method", "FLOPs", *(f"{label(method)} ({_share(saved[method])})" for method in methods)]]
-    lines.append(["---", "---:", *["---:"] * len(methods)])
-    rivals = [row.method for row in results.rows if row.method not in ("none", *methods)]
-    fair = {method: [other for other in rivals if saved[other] <= saved[method] + _SLACK] for method in methods}
-    for other in sorted(rivals, key=lambda name: saved[name]):
-        cells = [_cell(found[method, other]) if other in fair[method] else "saves more" for method in methods]
-        lines.append([str(label(other)), _share(saved[other]), *cells])
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return "\n\n".join(
-        [table, *(_verdict(method, [found[method, other] for other in fair[method]]) for method in methods)]
-    )
+    saved = {row.method: -row.flops_change for row in results.rows if row.flops_change is not None}
+    for method in methods:
+        if method not in saved:
+            raise ValueError(f"{method} has no FLOPs in these results, so it is not known which methods save no more")
+    return methods, sorted(saved.keys() - {"none", *methods}, key=lambda name: (saved[name], name)), saved
+
+
+def _is_fair(saved: dict[str, float], method: str, other: str) -> bool:
+    return saved[other] <= saved[method] + _SLACK
 
 
 def _verdict(method: str, comparisons: list[Comparison]) -> str:
     """Against how many it is surely better in everything, and where not."""
     short = [each for each in comparisons if _lacking(each)]
     text = (
-        f"{label(method)}: of {len(comparisons)} settings that save as much or less, it is better than "
-        f"{len(comparisons) - len(short)} in accuracy, FID and PSNR alike, by intervals that exclude 0"
+        f"{label(method)}: of {len(comparisons)} settings that save as much (to half a point) or less, it is better "
+        f"than {len(comparisons) - len(short)} in accuracy, FID and PSNR alike, each by its own 95% interval"
     )
     if not short:
         return f"{text}."
@@ -60,13 +83,13 @@ def _lacking(comparison: Comparison) -> list[str]:
 
 def _cell(comparison: Comparison) -> str:
     gains = comparison.gains
-    return "<br>".join(_written(gains[name], scale, unit) for name, scale, unit in _UNITS)
+    return "<br>".join(_written(gains[name], scale, digits, unit) for name, scale, digits, unit in _UNITS)
 
 
-def _written(gain: Gain | None, scale: float, unit: str) -> str:
+def _written(gain: Gain | None, scale: float, digits: int, unit: str) -> str:
     if gain is None:
         return NOTHING
-    value, low, high = (f"{scale * number:+.1f}" for number in (gain.value, gain.low, gain.high))
+    value, low, high = (f"{scale * number:+.{digits}f}" for number in (gain.value, gain.low, gain.high))
     return f"{value}{unit} ({low} to {high})"
 
 

@@ -28,6 +28,8 @@ def write_folder(store: Store, folder: Path, compared: Sequence[str] = ()) -> tu
     write_whole(folder / "table.md", markdown(results, times))
     if results.comparisons:
         write_whole(folder / "against.md", against(results) + "\n")
+    else:
+        (folder / "against.md").unlink(missing_ok=True)  # of other results than those that lie beside it now
     if any(row.accuracy is not None or row.fid is not None for row in results.rows):
         draw_front(results, times, folder / "front.png")
     if any(row.generated for row in results.rows):

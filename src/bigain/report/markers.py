@@ -7,6 +7,11 @@ from pathlib import Path
 from bigain.evaluate.export import write_whole
 
 
+def has_markers(path: Path, name: str) -> bool:
+    """Whether the file has a place for ``put_between``."""
+    return f"<!-- {name}: begin -->" in path.read_text(encoding="utf-8")
+
+
 def put_between(path: Path, name: str, content: str) -> None:
     """Puts ``content`` between the markers ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->``, for what is there.
 

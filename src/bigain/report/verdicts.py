@@ -9,6 +9,10 @@ from bigain.evaluate import PaperTable, Results, Row, Timings, Verdict
 from bigain.report.table import caption, markdown_rows
 
 _UNITS = {"accuracy": "points", "fid": "FID", "flops": "% of the FLOPs", "time": "% of the time"}
+_MEANING = (
+    "A claim agrees where the 95% interval of the paired difference lies above 0, disagrees where it lies below, and "
+    "cannot be told where it holds 0; each interval is on its own, none is corrected for the number of claims."
+)
 _WORDS = ("agrees", "disagrees", "cannot tell", "not measured")
 
 
@@ -18,20 +22,26 @@ def verdict_cells(verdict: Verdict) -> tuple[str, str, str]:
 
 
 def reproduction_page(
-    found: Mapping[PaperTable, Sequence[Verdict]], results: Results, times: Timings | None = None
+    found: Mapping[PaperTable, Sequence[Verdict]], results: Results, times: Timings | None, strength: str
 ) -> str:
-    """Markdown: all verdicts, then every table of the paper as it was measured here, then what it was measured on."""
+    """Markdown: the verdicts, then each table of the paper as it was measured here, then what it was measured on.
+
+    Args:
+        strength: ratio and factor in words.
+    """
     counts = Counter(verdict.word for verdicts in found.values() for verdict in verdicts)
     parts = [f"# What the paper claims, on {results.settings['model']}"]
     if counts:
-        total = f"{counts.total()} claims: " + ", ".join(f"{counts[word]} {word}" for word in _WORDS if counts[word])
+        total = f"At {strength}, {counts.total()} claims: " + ", ".join(
+            f"{counts[word]} {word}" for word in _WORDS if counts[word]
+        )
         rows = ["| table | claim | found here, 95% interval | |", "|---|---|---|---|"]
         rows += [
             f"| {table.number} | {' | '.join(verdict_cells(verdict))} |"
             for table, verdicts in found.items()
             for verdict in verdicts
         ]
-        parts += [f"{total}.", "\n".join(rows)]
+        parts += [f"{total}. {_MEANING}", "\n".join(rows)]
     for table in found:
         measured = markdown_rows(results.with_rows(rows_of(table, results)), times)
         parts += [f"## Table {table.number}: {table.title}", measured]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import asdict
 
 import numpy as np
 import pytest
 
 from bigain.evaluate import Comparison, Gain, Paired, Results, Store, compare, summarise
+from bigain.evaluate.engine import encode_png
 from bigain.evaluate.store import Classified, Generated
 from bigain.metrics.accuracy import paired_difference
 from bigain.metrics.distribution import fid, resampled_fid
@@ -18,7 +20,7 @@ ABM = "abm:ratio=0.3"
 
 @pytest.fixture
 def store(known_store: Store) -> Store:
-    """With a third method, whose images are those of no compression plus 20, and features as far off as 5."""
+    """With a third method, which is always right, with the images of the second and features that are 5 lower."""
     known_store.add_methods(["none", TODO, ABM])
     errors = np.zeros((3, 2), np.float32)
     for row in known_store.classified("none"):
@@ -56,6 +58,37 @@ def test_what_is_better_has_a_gain_above_zero_both_ways_round(store: Store) -> N
         assert gain is not None
         assert other is not None
         assert (gain.value, gain.low, gain.high) == pytest.approx((-other.value, -other.high, -other.low)), name
+
+
+def test_intervals_are_of_the_difference_on_the_same_resamples(store: Store) -> None:
+    rng = np.random.default_rng(5)
+    plain = {row.image: row.pixels for row in store.generated("none")}
+    noise = {image: rng.integers(1, 60, size=pixels.shape) for image, pixels in plain.items()}
+    store.add_methods(["none", TODO, ABM, "avgpool:factor=2", "avgpool:factor=3"])
+    errors = {}
+    for method, scale, left_out in (("avgpool:factor=2", 1.0, 0), ("avgpool:factor=3", 1.2, 1)):  # images overlap
+        made = {
+            image: (pixels // 4 + scale * noise[image]).astype(np.uint8)
+            for image, pixels in plain.items()
+            if image != left_out
+        }
+        store.add_generated(method, [Generated(image, 0, "c", encode_png(pixels)) for image, pixels in made.items()])
+        errors[method] = {
+            image: np.square(pixels.astype(float) - plain[image].astype(float)).mean() for image, pixels in made.items()
+        }
+    found = Paired(store).psnr("avgpool:factor=2", "avgpool:factor=3")
+    assert found is not None
+    both = sorted(errors["avgpool:factor=2"].keys() & errors["avgpool:factor=3"].keys())
+    assert len(both) == len(plain) - 2
+    ours, theirs = (np.array([errors[method][image] for image in both]) for method in errors)
+    draw = np.random.default_rng(0)
+    indices = [draw.integers(len(both), size=len(both)) for _ in range(200)]
+    value = 10 * np.log10(theirs.mean() / ours.mean())
+    resampled = np.array([10 * np.log10(theirs[index].mean() / ours[index].mean()) for index in indices])
+    low, high = np.quantile(resampled, [0.025, 0.975]) - (resampled.mean() - value)
+    assert (found.value, found.low, found.high) == pytest.approx((value, low, high))
+    apart = np.array([10 * np.log10(theirs[a].mean() / ours[b].mean()) for a, b in itertools.pairwise(indices)])
+    assert found.high - found.low < np.diff(np.quantile(apart, [0.025, 0.975])).item(), "of unpaired resamples"
 
 
 def test_a_method_that_changes_no_image_has_no_psnr_to_compare(store: Store) -> None:
