@@ -127,7 +127,7 @@ def reproduce(
         screen.print(f"Table {each.number}: {each.title}", style="bold")
         screen.print(terminal(results.with_rows(rows_of(each, results)), times, screen.width))
         if verdicts:
-            shown = Table("claim", "found here, 95% interval", "verdict")
+            shown = Table("claim", "better by, 95% interval", "verdict")
             for verdict in verdicts:
                 shown.add_row(*verdict_cells(verdict))
             screen.print(shown)

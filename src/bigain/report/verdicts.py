@@ -8,16 +8,21 @@ from collections.abc import Mapping, Sequence
 from bigain.evaluate import PaperTable, Results, Row, Timings, Verdict
 from bigain.report.table import caption, markdown_rows
 
-_UNITS = {"accuracy": "points", "fid": "FID", "flops": "% of the FLOPs", "time": "% of the time"}
+_UNITS = {"accuracy": " points", "fid": " FID", "flops": "% of the FLOPs", "time": "% of the time"}
 _MEANING = (
     "A claim agrees where the 95% interval of the paired difference lies above 0, disagrees where it lies below, and "
     "cannot be told where it holds 0; each interval is on its own, none is corrected for the number of claims."
 )
-_WORDS = ("agrees", "disagrees", "cannot tell", "not measured")
+_COUNTED = {
+    "agrees": "agree",
+    "disagrees": "disagree",
+    "cannot tell": "cannot be told",
+    "not measured": "were not measured",
+}
 
 
 def verdict_cells(verdict: Verdict) -> tuple[str, str, str]:
-    """The claim, what was found with its 95% interval, and the word for it."""
+    """The claim, by how much what it calls better is better here with the 95% interval, and the word for it."""
     return verdict.claim.text, _found(verdict), verdict.word
 
 
@@ -33,9 +38,9 @@ def reproduction_page(
     parts = [f"# What the paper claims, on {results.settings['model']}"]
     if counts:
         total = f"At {strength}, {counts.total()} claims: " + ", ".join(
-            f"{counts[word]} {word}" for word in _WORDS if counts[word]
+            f"{counts[word]} {many}" for word, many in _COUNTED.items() if counts[word]
         )
-        rows = ["| table | claim | found here, 95% interval | |", "|---|---|---|---|"]
+        rows = ["| table | claim | better by, 95% interval | |", "|---|---|---:|---|"]
         rows += [
             f"| {table.number} | {' | '.join(verdict_cells(verdict))} |"
             for table, verdicts in found.items()
@@ -57,9 +62,9 @@ def _found(verdict: Verdict) -> str:
     if verdict.gain is None:
         return "–"
     scale = 100 if verdict.claim.measure in ("flops", "time") else 1
-    text = f"better by {scale * verdict.gain:.1f} {_UNITS[verdict.claim.measure]}"
+    text = f"{scale * verdict.gain:+.1f}{_UNITS[verdict.claim.measure]}"
     if verdict.low is None or verdict.high is None:
         return f"{text}, too few rounds for an interval"
     if verdict.low == verdict.high:
         return text
-    return f"{text} ({scale * verdict.low:.1f} to {scale * verdict.high:.1f})"
+    return f"{text} ({scale * verdict.low:+.1f} to {scale * verdict.high:+.1f})"
