@@ -69,7 +69,7 @@ def preset(name: str, model: str) -> tuple[Method, ...]:
         glyphs-sd   balanced      14.2      96.2   0.90  22.1
         glyphs-sd   fast          20.3      95.2   0.91  19.3
 
-    They merge, which on grids as small as these models' takes more time than it saves: 0.87 to 0.95 times as fast as no
+    They merge, which on grids as small as these models' takes more time than it saves: 0.85 to 0.95 times as fast as no
     compression on 2 CPU cores (docs/results.md has each, and what is faster).
 
     Raises:
