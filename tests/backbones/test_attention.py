@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
 import bigain
+from bigain.backbones.families import layout
 from bigain.methods import Context
 from bigain.operators.assignment import group_sizes
 from bigain.operators.grid import Grid
@@ -89,16 +92,17 @@ def test_the_ends_of_alpha_are_todo_and_average_pooling(family, forward, alpha, 
 
 @pytest.mark.parametrize("size_aware", [False, True])
 @pytest.mark.parametrize("queries", ["merged", "full"])
-@pytest.mark.parametrize("features", ["block", "attention"])
+@pytest.mark.parametrize("features", ["block", "attention", "first"])
 def test_merging_is_attention_over_group_means(families, forward, size_aware, queries, features):
     model, grid = families["dit"].build(), Grid(8, 8)
     block = model.transformer_blocks[1]
-    seen, outer = Recorder(block.attn1), Recorder(block)
+    seen, outer, first = Recorder(block.attn1), Recorder(block), Recorder(model.transformer_blocks[0])
     method = bigain.LaplacianMerging(ratio=0.6, size_aware=size_aware, queries=queries, features=features)
     bigain.apply(model, method)
     forward(model, families["dit"].inputs())
     x = seen.inputs[0]
-    assignment = method.assign(outer.inputs[0] if features == "block" else x, Context(grid, layer=1))
+    tokens = {"block": outer.inputs[0], "attention": x, "first": first.inputs[0]}[features]
+    assignment = method.assign(tokens, Context(grid, layer=1))
     for row in range(x.shape[0]):
         index = assignment.index[row]
         means = torch.stack([x[row, index == group].mean(dim=0) for group in range(assignment.groups)])[None]
@@ -109,6 +113,26 @@ def test_merging_is_attention_over_group_means(families, forward, size_aware, qu
             else:
                 expected = plain_attention(block.attn1, means, means, bias)[:, index]
         torch.testing.assert_close(seen.outputs[0][row : row + 1], expected, atol=1e-5, rtol=0)
+
+
+def test_the_first_features_are_those_of_the_level_even_where_its_first_block_takes_no_part(families, forward):
+    model = families["unet"].build()
+    layers = layout(model).layers
+    chosen = [number for number, layer in enumerate(layers) if layer.level == 1][-1]
+    entry = Recorder(next(layer.block for layer in layers if layer.level == 1))
+    seen = Recorder(layers[chosen].block.attn1)
+    method = bigain.LaplacianMerging(ratio=0.5, layers=(chosen,), features="first")
+    with bigain.compressed(model, method):
+        forward(model, families["unet"].inputs())
+    x = seen.inputs[0]
+    side = math.isqrt(x.shape[1])
+    assignment = method.assign(entry.inputs[0], Context(Grid(side, side), layer=chosen))
+    assert chosen > next(number for number, layer in enumerate(layers) if layer.level == 1)
+    index = assignment.index[0]
+    means = torch.stack([x[0, index == group].mean(dim=0) for group in range(assignment.groups)])[None]
+    with torch.no_grad():
+        expected = plain_attention(layers[chosen].block.attn1, means, means)[:, index]
+    torch.testing.assert_close(seen.outputs[0][:1], expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("size_bias", ["mask", "channel"])

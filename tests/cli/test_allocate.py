@@ -12,7 +12,7 @@ import pytest
 import bigain
 from bigain.diffusion import open_model
 from bigain.evaluate import read_offers
-from bigain.evaluate.allocation import most_saved
+from bigain.evaluate.allocation import CONTRAST_WEIGHT, most_saved
 from bigain.evaluate.timing import flops
 from bigain.methods import parse
 
@@ -48,6 +48,18 @@ def test_the_preset_saves_what_was_asked_for_and_is_taken_everywhere(
     preset = tmp_path / "preset.json"
     with bigain.compressed(families["dit"].build(), preset) as handle:
         assert handle.methods == parse(preset)
+
+
+def test_the_weight_of_the_contrast_is_the_librarys_or_as_asked_for(
+    call: Callable[..., Any], tiny_model: str, tmp_path: Path
+) -> None:
+    contents = []
+    for options in ((), ("--contrast", 0)):
+        call("allocate", "--save", 0.02, *options, "--model", tiny_model, *SMALL, "--out", tmp_path)
+        contents.append(json.loads((tmp_path / "preset.json").read_text()))
+    assert [content["contrast_weight"] for content in contents] == [CONTRAST_WEIGHT, 0]
+    assert contents[1]["change"] <= contents[0]["change"]
+    assert all(content["contrast"] > 0 for content in contents)
 
 
 def test_the_flops_may_be_those_of_a_method(call: Callable[..., Any], tiny_model: str, tmp_path: Path) -> None:

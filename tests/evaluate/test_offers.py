@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
+import bigain
+from bigain.classify import paired_noise
+from bigain.data import preprocess
 from bigain.diffusion import Denoiser, open_model
 from bigain.evaluate import CANDIDATES, Settings, analyse, measure_offers, offers, read_offers
 from bigain.evaluate.effects import in_layer
@@ -42,6 +49,46 @@ def test_an_offer_is_what_the_analysis_finds_of_the_layer_alone(
     for offer in found.offers:
         assert offer.change == pytest.approx(seen.pieces[offer.method].change, rel=1e-6)
         assert offer.saved == plain - flops(denoiser, offer.method, 0) > 0
+
+
+def test_the_contrast_is_that_of_the_true_class_to_each_other_one_in_turn(
+    tiny_settings: Make, denoiser: Denoiser
+) -> None:
+    settings = tiny_settings()
+    [offer] = [
+        each for each in measure_offers(settings, denoiser, **FEW).offers if each.method == "todo:factor=2,layers=1"
+    ]
+    probe = offers.Probe.of(replace(settings, classify=2, to_keep=(1,), n_samples=(2,)), denoiser)
+    classifier, conditions = probe.classifier, probe.classifier.conditions
+
+    def predicted(image: int, position: int, condition: int) -> Tensor:
+        t, item = classifier.timesteps[position : position + 1], probe.items[image]
+        x0 = denoiser.encode(preprocess(item.image, denoiser.image_size)[None])
+        noise = paired_noise(settings.seed, item.id, int(t), x0.shape[1:])[None]
+        return denoiser.predict(denoiser.process.noise(x0, noise, t), t, conditions, torch.tensor([condition])).double()
+
+    def differences() -> list[Tensor]:
+        found = []
+        for image, position in itertools.product(range(2), range(2)):
+            [true] = probe.items[image].labels
+            others = [condition for condition in range(len(conditions)) if condition != true]
+            other = others[(2 * image + position) % len(others)]
+            found.append(predicted(image, position, true) - predicted(image, position, other))
+        return found
+
+    with torch.no_grad():
+        before = differences()
+        with bigain.compressed(denoiser.model, offer.method):
+            after = differences()
+    expected = torch.cat([a - b for a, b in zip(after, before, strict=True)]).square().mean()
+    assert offer.contrast == pytest.approx(float(expected), rel=1e-4)
+    assert offer.contrast > 0
+
+
+def test_classes_must_be_told_apart(tiny_settings: Make, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(offers.Probe, "check_classes", lambda self: (_ for _ in ()).throw(ValueError("one class")))
+    with pytest.raises(ValueError, match="one class"):
+        measure_offers(tiny_settings(), denoiser, **FEW)
 
 
 def test_a_candidate_is_left_out_where_the_grid_does_not_suit_it() -> None:
@@ -83,15 +130,15 @@ def test_measuring_goes_on_where_it_was_stopped(
 ) -> None:
     settings, path = tiny_settings(), tmp_path / "offers.json"
     whole = measure_offers(settings, denoiser, **FEW)
-    change, made = offers.Probe.change, []
+    changes, made = offers.Probe.changes, []
 
-    def killed(self: Any, done: Any) -> float:
+    def killed(self: Any, done: Any) -> tuple[float, float]:
         if len(made) == 3:
             raise KeyboardInterrupt
         made.append(1)
-        return change(self, done)
+        return changes(self, done)
 
-    monkeypatch.setattr(offers.Probe, "change", killed)
+    monkeypatch.setattr(offers.Probe, "changes", killed)
     with pytest.raises(KeyboardInterrupt):
         measure_offers(settings, denoiser, path, **FEW)
     assert read_offers(path).offers == whole.offers[:3]
@@ -136,13 +183,13 @@ def test_what_does_not_go_on_is_refused(
 def test_a_change_that_is_no_number_is_an_error(
     tiny_settings: Make, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(offers.Probe, "change", lambda self, done: float("nan"))
+    monkeypatch.setattr(offers.Probe, "changes", lambda self, done: (float("nan"), 1.0))
     with pytest.raises(ValueError, match="layers=0 changes the prediction by nan in float32: give another dtype"):
         measure_offers(tiny_settings(), denoiser, **FEW)
 
 
 @pytest.mark.parametrize(
-    "content", ['{"format": "bigain offers 1", "flops": 1}', "[]", '{"format": "bigain preset 1"}', "not json"]
+    "content", ['{"format": "bigain offers 2", "flops": 1}', "[]", '{"format": "bigain offers 1"}', "not json"]
 )
 def test_another_file_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "o.json"

@@ -92,11 +92,11 @@ def test_the_space_is_that_of_the_model(tiny_settings: Make) -> None:
 
 
 OFFERS = (
-    Offer(0, "todo:factor=2,layers=0", saved=100, change=4.0),
-    Offer(0, "avgpool:factor=2,layers=0", saved=100, change=8.0),
-    Offer(1, "todo:factor=2,levels=2,layers=1", saved=10, change=0.1),
-    Offer(2, "todo:factor=2,layers=2", saved=100, change=1.5),
-    Offer(3, "todo:factor=2,levels=2,layers=3", saved=0, change=0.0),
+    Offer(0, "todo:factor=2,layers=0", saved=100, change=4.0, contrast=0.0),
+    Offer(0, "avgpool:factor=2,layers=0", saved=100, change=8.0, contrast=0.0),
+    Offer(1, "todo:factor=2,levels=2,layers=1", saved=10, change=0.1, contrast=0.0),
+    Offer(2, "todo:factor=2,layers=2", saved=100, change=0.6, contrast=0.3),
+    Offer(3, "todo:factor=2,levels=2,layers=3", saved=0, change=0.0, contrast=0.0),
 )
 
 
@@ -135,7 +135,7 @@ def test_a_search_begins_with_allocations_of_offers_that_are_measured_once(
     assert [trial.method for trial in found] == [
         spec(allocate(offered.offers, round(share * most)).methods) for share in (0.1, 0.2, 0.3)
     ]
-    monkeypatch.setattr(offers.Probe, "change", lambda self, done: pytest.fail("measured again"))
+    monkeypatch.setattr(offers.Probe, "changes", lambda self, done: pytest.fail("measured again"))
     tune(settings, FASTER, tmp_path, trials=4, cost="flops")
 
 

@@ -15,6 +15,7 @@ from bigain.backbones.hooks import (
     NAME,
     AttentionHook,
     BlockHook,
+    EntryHook,
     GridHook,
     MLPHook,
     RootHook,
@@ -25,6 +26,8 @@ from bigain.backbones.size_channel import SizeChannel, check_channel
 from bigain.backbones.state import Plan, Session
 from bigain.backbones.summary import Summary, summarise
 from bigain.methods import Method, TokenDownsampling, TokenMerging, parse, spec
+
+_GRID, _ENTRY = f"{NAME}.grid", f"{NAME}.entry"
 
 
 class Handle:
@@ -86,8 +89,8 @@ def apply(pipe_or_model: object, method: Method | Iterable[Method] | str | Path)
 def remove(pipe_or_model: object) -> None:
     """Takes every hook of this package away; nothing happens where there is none."""
     model = find_model(pipe_or_model)
-    HookRegistry.check_if_exists_or_initialize(model).remove_hook(f"{NAME}.grid", recurse=True)
-    HookRegistry.check_if_exists_or_initialize(model).remove_hook(NAME, recurse=True)
+    for name in (_GRID, _ENTRY, NAME):
+        HookRegistry.check_if_exists_or_initialize(model).remove_hook(name, recurse=True)
 
 
 @contextmanager
@@ -219,9 +222,13 @@ def _register(where: Layout, session: Session) -> list[tuple[str, BlockHook, Bas
             _attach(block.attn2, AttentionHook(hook, f"{name}.attn2"), NAME)
         _attach(block.ff, MLPHook(hook, f"{name}.ff"), NAME)
         blocks.append((name, hook, block))
+    # What is registered last runs first: a level's block finds the tokens that enter it kept, and these and the grid a
+    # state.
+    for level in filter(session.plan.keeps_entry, range(1, where.levels + 1)):
+        first = next(layer.block for layer in where.layers if layer.level == level)
+        _attach(first, EntryHook(session, first, level), _ENTRY)
     for module, patch in where.grids:
-        _attach(module, GridHook(session, module, patch), f"{NAME}.grid")
-    # Registered last, so that it runs first and the grid finds a state.
+        _attach(module, GridHook(session, module, patch), _GRID)
     _attach(where.model, RootHook(session, where.model, where.sample), NAME)
     HookRegistry.check_if_exists_or_initialize(where.model).invalidate_child_registries_cache()
     return blocks

@@ -101,6 +101,20 @@ class GridHook(ModelHook):
         return args, kwargs
 
 
+class EntryHook(ModelHook):
+    """Keeps the tokens that enter the first block of a level."""
+
+    def __init__(self, session: Session, module: nn.Module, level: int) -> None:
+        super().__init__()
+        self.session = session
+        self.level = level
+        self.arguments = Arguments(module, ("hidden_states",))
+
+    def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        self.session.current().entered[self.level] = self.arguments.get("hidden_states", args, kwargs)
+        return args, kwargs
+
+
 class BlockHook(ModelHook):
     """Holds what the hooks inside one block share: the tokens to match and the block's assignment."""
 
@@ -129,12 +143,17 @@ class BlockHook(ModelHook):
                 f"block {self.layer} was given {tokens.shape[1]} tokens on a grid of "
                 f"{context.grid.height}x{context.grid.width}"
             )
-        block_input = self.merging is not None and self.merging.features == "block"
-        forward.features = tokens if block_input else None
+        forward.features = self._features(tokens, forward)
         forward.assignment = None
         self.grid = context.grid
         self.assigned = False
         return args, kwargs
+
+    def _features(self, tokens: Tensor, forward: Forward) -> Tensor | None:
+        """What the block's assignment is made from; None where that is the input of its attention."""
+        if self.merging is None or self.merging.features == "attention":
+            return None
+        return forward.entered[self.level] if self.merging.features == "first" else tokens
 
     def assignment(self, tokens: Tensor, location: Location) -> Assignment | None:
         """The block's assignment, if tokens merge at ``location``; made at its first use.

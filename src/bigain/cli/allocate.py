@@ -1,4 +1,4 @@
-"""``bigain allocate``: gives every layer the method that costs it least."""
+"""``bigain allocate``: gives every layer the method that costs least in it."""
 
 from __future__ import annotations
 
@@ -22,6 +22,15 @@ def allocate(
         str | None,
         typer.Option(help="Or a method whose FLOPs are not to be exceeded, such as iekvd-2.", rich_help_panel="Target"),
     ] = None,
+    contrast: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Weight of what tells classes apart: the cost is the change of the prediction + this x the change of "
+            "its difference between two classes. 0 looks at the prediction alone.",
+            rich_help_panel="Target",
+        ),
+    ] = 3.0,
     model: options.Model = "glyphs-dit",
     data: options.Data = "glyphs",
     split: options.UnseenSplit = None,
@@ -52,11 +61,12 @@ def allocate(
     batch_size: options.BatchSize = 64,
     quiet: options.Quiet = False,
 ) -> None:
-    """Gives every layer the method that changes the prediction least, for the FLOPs that are to be saved.
+    """Gives every layer the method that changes the predictions least, for the FLOPs that are to be saved.
 
-    Each candidate is tried in each layer alone, on a few images; then the layers' choices are put together so that the
-    changes add up to the least. Takes layers x candidates x images x timesteps forwards, once: another --save is
-    answered from what was measured. Judge the result with bigain evaluate, on images that it has not seen.
+    Each candidate is tried in each layer alone, on a few images, under the true class and another; then the layers'
+    choices are put together so that what they cost adds up to the least. Takes layers x candidates x images x timesteps
+    x 2 forwards, once: another --save or --contrast is answered from what was measured. Judge the result with bigain
+    evaluate, on images that it has not seen.
 
     OUT/preset.json is what --preset and bigain.apply take; OUT/offers.json holds what every layer offers.
 
@@ -121,10 +131,12 @@ def allocate(
     saving = round(save * offers.flops) if save is not None else offers.flops - (wanted or 0)
     if saving < 1:
         raise ValueError(f"{flops_of} saves no FLOPs in this model: name a method that does, or give --save")
-    chosen = choose(offers.offers, saving)
+    chosen = choose(offers.offers, saving, contrast)
     about = {
         "saved": round(chosen.saved / offers.flops, 4),
         "change": chosen.change,
+        "contrast": chosen.contrast,
+        "contrast_weight": contrast,
         "model": model,
         "dtype": dtype,
         "data": data,
@@ -147,16 +159,19 @@ def _table(offers: Offers, chosen: Allocation) -> object:
 
     from bigain.report import label
 
-    title = "What each layer takes; change: mean square, of the prediction"
-    table = Table("layer", "method", "FLOPs saved, %", "change x 1000", title=title, title_justify="left")
+    title = "What each layer takes; changes: mean squares, of the prediction and of the difference between two classes"
+    columns = ("layer", "method", "FLOPs saved, %", "change x 1000", "of the difference")
+    table = Table(*columns, title=title, title_justify="left")
     taken = {offer.layer: offer for offer in chosen.offers}
     for layer in sorted({offer.layer for offer in offers.offers}):
         if layer not in taken:
-            table.add_row(str(layer), "none", "0.0", "0.00")
+            table.add_row(str(layer), "none", "0.0", "0.00", "0.00")
             continue
         offer = taken[layer]
         share = 100 * offer.saved / offers.flops
-        table.add_row(str(layer), str(label(offer.candidate)), f"{share:.1f}", f"{1e3 * offer.change:.2f}")
+        costs = (f"{1e3 * offer.change:.2f}", f"{1e3 * offer.contrast:.2f}")
+        table.add_row(str(layer), str(label(offer.candidate)), f"{share:.1f}", *costs)
     table.add_section()
-    table.add_row("", "together", f"{100 * chosen.saved / offers.flops:.1f}", f"{1e3 * chosen.change:.2f}")
+    costs = (f"{1e3 * chosen.change:.2f}", f"{1e3 * chosen.contrast:.2f}")
+    table.add_row("", "together", f"{100 * chosen.saved / offers.flops:.1f}", *costs)
     return table

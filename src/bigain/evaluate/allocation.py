@@ -1,8 +1,12 @@
-"""Which layer takes which method: the least change of the prediction for the FLOPs that are to be saved.
+"""Which layer takes which method: the least change of the predictions for the FLOPs that are to be saved.
 
 Layers differ by orders of magnitude in what their compression costs. Each candidate is therefore measured in each layer
-alone, and the layers' choices are put together so that the changes add up to as little as possible. That changes add up
-is an assumption: judge the result with `bigain evaluate`. Not in a paper.
+alone, and the layers' choices are put together so that the costs add up to as little as possible. That costs add up is
+an assumption: judge the result with `bigain evaluate`. Not in a paper.
+
+The cost of an offer is the mean squared change of the prediction, and `CONTRAST_WEIGHT` times that of the difference
+between two classes' predictions. Classes are told apart by that difference, which is small beside a prediction, so what
+changes all classes alike costs a classifier little; and guidance draws by a multiple of such a difference.
 """
 
 from __future__ import annotations
@@ -19,6 +23,9 @@ from bigain.methods import Method, parse, spec
 _Floats = npt.NDArray[np.float64]
 _Whole = npt.NDArray[np.int64]
 
+CONTRAST_WEIGHT = 3.0
+"""Of the difference between two classes, beside the prediction."""
+
 _STEPS = 4096  # into which the FLOPs to be saved are divided
 
 
@@ -30,13 +37,19 @@ class Offer:
         layer: number of the transformer block.
         method: spec of the candidate in this layer alone.
         saved: FLOPs of a forward of one image.
-        change: mean squared change of the prediction.
+        change: mean squared change of the prediction under the true class.
+        contrast: mean squared change of the difference between the predictions under the true and another class.
     """
 
     layer: int
     method: str
     saved: int
     change: float
+    contrast: float
+
+    def cost(self, contrast_weight: float = CONTRAST_WEIGHT) -> float:
+        """What it is avoided for."""
+        return self.change + contrast_weight * self.contrast
 
     @property
     def candidate(self) -> str:
@@ -67,33 +80,48 @@ class Allocation:
         """Sum of the changes that each layer's method makes alone."""
         return math.fsum(offer.change for offer in self.offers)
 
+    @property
+    def contrast(self) -> float:
+        """The same of the difference between classes."""
+        return math.fsum(offer.contrast for offer in self.offers)
 
-def allocate(offers: Iterable[Offer], saving: int) -> Allocation:
+
+def allocate(offers: Iterable[Offer], saving: int, contrast_weight: float = CONTRAST_WEIGHT) -> Allocation:
     """The cheapest choice of at most one offer per layer that saves at least ``saving`` FLOPs.
 
     Exact (dynamic programming over the layers) where ``saving`` is at most 4,096; beyond, each layer's saving is
     rounded down to a 4,096th of it, so that at least ``saving`` is saved all the same. Where only the strongest offer
     of every layer is left enough by that, these are taken.
 
+    Args:
+        contrast_weight: see `Offer.cost`; 0 looks at the prediction under the true class alone.
+
     Raises:
-        ValueError: ``saving`` is not positive, or more than all layers together can save; says how much that is.
+        ValueError: ``saving`` is not positive, or more than all layers together can save; a weight that is negative or
+            not finite; says what would be right.
     """
+    if not (math.isfinite(contrast_weight) and contrast_weight >= 0):
+        raise ValueError(f"the weight of the contrast must be finite and at least 0, not {contrast_weight}")
     if saving < 1:
         raise ValueError(f"the FLOPs to be saved must be at least 1, not {saving}")
     layers: dict[int, list[Offer]] = {}
     for offer in sorted(offers, key=lambda each: each.layer):
         if offer.saved > 0:
             layers.setdefault(offer.layer, []).append(offer)
-    strongest = [max(several, key=lambda each: (each.saved, -each.change)) for several in layers.values()]
+    strongest = [
+        max(several, key=lambda each: (each.saved, -each.cost(contrast_weight))) for several in layers.values()
+    ]
     most = sum(offer.saved for offer in strongest)
     if saving > most:
         raise ValueError(f"{saving:,} FLOPs cannot be saved: the candidates save at most {most:,}, give stronger ones")
     steps = min(saving, _STEPS)
-    best = np.full(steps + 1, math.inf)  # least change that saves so many steps
+    best = np.full(steps + 1, math.inf)  # least cost at which so many steps are saved
     best[0] = 0.0
     ways = []
     for several in layers.values():
-        moves = [_moved(best, min(offer.saved * steps // saving, steps), offer.change) for offer in several]
+        moves = [
+            _moved(best, min(offer.saved * steps // saving, steps), offer.cost(contrast_weight)) for offer in several
+        ]
         rows = np.stack([best, *(row for row, _ in moves)])
         origins = np.stack([np.arange(steps + 1), *(origin for _, origin in moves)])
         choice = rows.argmin(0)
@@ -118,8 +146,8 @@ def most_saved(offers: Iterable[Offer]) -> dict[int, int]:
     return most
 
 
-def _moved(best: _Floats, step: int, change: float) -> tuple[_Floats, _Whole]:
-    """The least change at each number of steps once an offer is taken, and the number of steps before it.
+def _moved(best: _Floats, step: int, cost: float) -> tuple[_Floats, _Whole]:
+    """The least cost at each number of steps once an offer is taken, and the number of steps before it.
 
     More than enough steps count as enough.
     """
@@ -127,7 +155,7 @@ def _moved(best: _Floats, step: int, change: float) -> tuple[_Floats, _Whole]:
     origin = np.arange(last + 1) - step
     origin[last] = last - step + best[last - step :].argmin()
     row = np.where(origin >= 0, best[origin], math.inf)
-    return row + change, origin
+    return row + cost, origin
 
 
 def _together(offers: Sequence[Offer]) -> tuple[Method, ...]:

@@ -1,4 +1,4 @@
-"""What every layer of a model offers: the FLOPs that a method saves in it alone, and what that changes."""
+"""What every layer of a model offers: the FLOPs that a method saves in it alone, and what it costs."""
 
 from __future__ import annotations
 
@@ -21,22 +21,29 @@ from bigain.evaluate.timing import flops
 from bigain.methods import AdaptiveBlockMerging, Method, TokenMerging, parse, spec
 from bigain.operators.grid import Grid
 
-_MERGING = "destinations=random,size_aware=true"
+_PLACES = ("self_attention", "self_attention/mlp")
+_BLOCKS = "size_aware=true,features=first"
+_MATCHED = "size_aware=true,destinations=random"
 CANDIDATES: tuple[str, ...] = (
-    *(f"tome:ratio={ratio},{_MERGING},queries=full" for ratio in (0.5, 0.75)),
-    *(f"tome:ratio={ratio},cell=4x4,{_MERGING},queries=full" for ratio in (0.75, 0.85, 0.9375)),
     *(
-        f"tome:ratio={ratio},cell={cell},locations={locations},{_MERGING}"
-        for locations in ("self_attention", "self_attention/mlp")
-        for cell, ratio in (("2x2", 0.3), ("2x2", 0.5), ("2x2", 0.7), ("4x4", 0.8), ("4x4", 0.9))
+        f"quadtree:ratio={ratio},locations={place},{_BLOCKS}"
+        for place in _PLACES
+        for ratio in (0.3, 0.4, 0.5, 0.6, 0.9)
     ),
+    *(f"abm:ratio={ratio},locations={place},{_BLOCKS}" for place in _PLACES for ratio in (0.3, 0.5)),
+    *(f"quadtree:ratio={ratio},queries=full,{_BLOCKS}" for ratio in (0.75, 0.9)),
+    *(f"tome:ratio={ratio},queries=full,{_MATCHED}" for ratio in (0.5, 0.75)),
+    *(f"tome:ratio={ratio},cell=4x4,locations={place},{_MATCHED}" for place in _PLACES for ratio in (0.8, 0.9)),
+    *(f"tome:ratio={ratio},locations=self_attention/mlp,{_MATCHED}" for ratio in (0.3, 0.5, 0.7)),
     "avgpool:factor=2",
     "avgpool:factor=4",
     "iekvd:factor=2",
+    "iekvd:factor=2,alpha=0.5",
 )
-"""Each layer's choice, if no others are given: keys and values merged or pooled, all of the attention, the MLP too."""
+"""Each layer's choice, if no others are given: all of the attention, the MLP too, or keys and values alone, merged by
+blocks or by matching; and keys and values pooled."""
 
-_FORMAT = "bigain offers 1"
+_FORMAT = "bigain offers 2"
 
 
 @dataclass(frozen=True)
@@ -60,8 +67,9 @@ def measure_offers(
 ) -> Offers:
     """Measures every candidate in every layer alone; goes on where the file ``path`` leaves off.
 
-    The change is that of the prediction under the true class, on the noise of the diffusion classifier; no class is
-    told from another, so few images do. A candidate is left out of layers whose grid it does not suit.
+    The changes are those of the prediction under the true class and of its difference to that under another, on the
+    noise of the diffusion classifier; no image is classified, so few do. A candidate is left out of layers whose grid
+    it does not suit.
 
     Args:
         settings: the data, split, seed and batch size; what concerns methods and counts is ignored.
@@ -77,6 +85,7 @@ def measure_offers(
             measurements; says which fields differ.
     """
     probe = Probe.of(replace(settings, classify=images, to_keep=(1,), n_samples=(timesteps,)), denoiser)
+    probe.check_classes()
     condition = 0 if denoiser.kind == "class" else ""
     found = Offers(probe.identity(), flops(denoiser, "none", condition), ())
     if path is not None and path.exists():
@@ -91,13 +100,13 @@ def measure_offers(
     for number, (layer, method) in enumerate(wanted):
         name = spec(method)
         if name not in known:
-            probe.plain(lambda _: None)
+            probe.plain(lambda _: None, others=True)
             saved = found.flops - flops(denoiser, name, condition)
             with compressed(denoiser.model, method):
-                change = probe.change(lambda _: None)
-            if not math.isfinite(change):
+                change, contrast = probe.changes(lambda _: None)
+            if not math.isfinite(change + contrast):
                 raise ValueError(f"{name} changes the prediction by {change} in {settings.dtype}: give another dtype")
-            known[name] = Offer(layer, name, saved, change)
+            known[name] = Offer(layer, name, saved, change, contrast)
             if path is not None:
                 _write(path, replace(found, offers=tuple(known.values())))
         counted(number + 1, len(wanted))

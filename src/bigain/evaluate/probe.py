@@ -33,6 +33,7 @@ class Probe:
     data: ImageCollection
     items: list[Item]
     _before: list[Tensor] = field(default_factory=list, init=False)  # what plain() has made
+    _before_other: list[Tensor] = field(default_factory=list, init=False)  # the same under other classes
 
     @classmethod
     def of(cls, settings: Settings, denoiser: Denoiser) -> Probe:
@@ -97,11 +98,17 @@ class Probe:
             "versions": [],
         }
 
-    def plain(self, done: Callable[[int], object]) -> list[Tensor]:
-        """The predictions without compression, batch by batch; made once."""
-        if not self._before:
-            for part in self._predictions():
-                self._before.append(part)
+    def plain(self, done: Callable[[int], object], *, others: bool = False) -> list[Tensor]:
+        """The predictions without compression under the true class, batch by batch; made once.
+
+        Args:
+            others: make those under other classes too, for ``changes``.
+        """
+        for other, known in ((False, self._before), (True, self._before_other)):
+            if known or (other and not others):
+                continue
+            for part in self._predictions(other):
+                known.append(part)
                 done(len(part))
         return self._before
 
@@ -112,9 +119,24 @@ class Probe:
         """
         changes = []
         for part, before in zip(self._predictions(), self._before, strict=True):
-            changes.append((part - before).double().square().flatten(1).mean(1))
+            changes.append(_mean_square(part - before))
             done(len(part))
         return float(torch.cat(changes).mean())
+
+    def changes(self, done: Callable[[int], object]) -> tuple[float, float]:
+        """``change``, and that of the difference between the predictions under the true class and under another.
+
+        The other is one that the image does not show, not the same for every image and timestep. What both predictions
+        have in common, the difference does not show; classes are told apart by it, and guidance enlarges it.
+        ``plain`` is to be called before, with ``others``.
+        """
+        changes, contrasts = [], []
+        parts = zip(self._predictions(), self._before, self._predictions(True), self._before_other, strict=True)
+        for part, before, other, other_before in parts:
+            changes.append(_mean_square(part - before))
+            contrasts.append(_mean_square((part - before) - (other - other_before)))
+            done(2 * len(part))
+        return float(torch.cat(changes).mean()), float(torch.cat(contrasts).mean())
 
     @functools.cached_property
     def _clean(self) -> Tensor:
@@ -137,15 +159,19 @@ class Probe:
             done(len(chunk) * self.classifier.forwards)
         return np.stack([each.errors for each in found])
 
-    def _predictions(self) -> Iterator[Tensor]:
-        """Of all images at all timesteps under the first condition of the (first) true class: (B, C, h, w) on the CPU.
+    def _predictions(self, other: bool = False) -> Iterator[Tensor]:
+        """Of all images at all timesteps under the first condition of a class: (B, C, h, w) on the CPU.
+
+        The class is the image's (first) true one, or of the ``other`` ones each in turn.
 
         Noise and keys are the classifier's, so a method sees what it sees there.
         """
         classifier, denoiser = self.classifier, self.denoiser
         process, device, count = denoiser.process, denoiser.device, len(classifier.timesteps)
         keys = torch.tensor([image_key(item.id) for item in self.items])
-        true = torch.tensor([classifier.groups.index(item.labels[0]) for item in self.items])
+        indices = [
+            self._wrong_conditions(item) if other else [classifier.groups.index(item.labels[0])] for item in self.items
+        ]
         total, shape = len(self.items) * count, self._clean.shape[1:]
         for first in range(0, total, classifier.batch_size):
             row = torch.arange(first, min(first + classifier.batch_size, total))
@@ -153,4 +179,16 @@ class Probe:
             pairs = zip(image.tolist(), t.tolist(), strict=True)
             noise = torch.stack([paired_noise(classifier.seed, self.items[i].id, at, shape) for i, at in pairs])
             x_t = process.noise(self._clean[image.to(device)], noise.to(device), t)
-            yield keyed_prediction(denoiser, x_t, t, classifier.conditions, true[image], keys[image]).cpu()
+            several = [(number, indices[i]) for number, i in zip(row.tolist(), image.tolist(), strict=True)]
+            index = torch.tensor([each[number % len(each)] for number, each in several])
+            yield keyed_prediction(denoiser, x_t, t, classifier.conditions, index, keys[image]).cpu()
+
+    def _wrong_conditions(self, item: Item) -> list[int]:
+        """The first condition of every class that the image does not show."""
+        groups = self.classifier.groups
+        return [groups.index(group) for group in dict.fromkeys(groups) if group not in item.labels]
+
+
+def _mean_square(x: Tensor) -> Tensor:
+    """Per row, in float64: (B,)."""
+    return x.double().square().flatten(1).mean(1)

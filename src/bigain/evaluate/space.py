@@ -54,11 +54,11 @@ class Space:
 
     @property
     def order(self) -> tuple[int, ...]:
-        """The blocks in order of their best bargain, the least change for a FLOP saved; as they come without offers."""
+        """The blocks in order of their best bargain, the least cost for a FLOP saved; as they come without offers."""
         prices = dict.fromkeys(range(len(self.levels)), 0.0 if not self.offers else math.inf)
         for offer in self.offers:
             if offer.saved > 0:
-                prices[offer.layer] = min(prices[offer.layer], offer.change / offer.saved)
+                prices[offer.layer] = min(prices[offer.layer], offer.cost() / offer.saved)
         return tuple(sorted(prices, key=prices.__getitem__))
 
     def ratios(self, depth: int) -> dict[str, tuple[float, float]]:

@@ -69,7 +69,9 @@ class TokenMerging:
             one more "channel" of queries and keys, where the model's attention is plain.
         queries: "merged", or "full" to merge K and V only, so that there is nothing to un-merge.
         cached: compute the assignment in a level's first block and reuse it for the rest of the forward.
-        features: which tokens are scored and matched: the "block"'s input, or what the "attention" sees after the norm.
+        features: which tokens are scored and matched: the "block"'s input; what the "attention" sees after the norm; or
+            the input of the "first" block of the level, whether that one takes part or not. There the tokens have seen
+            little of the prompt or class, or nothing, so that the classes of an image merge alike. Not in a paper.
         smoothing: passes of a 3×3 binomial filter over these tokens before they are scored and matched, so that noise
             decides less about what merges; 0 to 16. The tokens that merge stay as they are. Not in a paper.
 
@@ -89,7 +91,7 @@ class TokenMerging:
     size_bias: Literal["mask", "channel"] = "mask"
     queries: Literal["merged", "full"] = "merged"
     cached: bool = False
-    features: Literal["block", "attention"] = "block"
+    features: Literal["block", "attention", "first"] = "block"
     smoothing: int = 0
 
     def __post_init__(self) -> None:
@@ -107,7 +109,7 @@ class TokenMerging:
             )
         check_choice("operator", self.operator, OPERATORS)
         check_choice("queries", self.queries, ("merged", "full"))
-        check_choice("features", self.features, ("block", "attention"))
+        check_choice("features", self.features, ("block", "attention", "first"))
         check_choice("size_bias", self.size_bias, ("mask", "channel"))
         if not isinstance(self.smoothing, int) or isinstance(self.smoothing, bool) or not 0 <= self.smoothing <= 16:
             raise ValueError(f"smoothing must be a whole number from 0 to 16, not {self.smoothing!r}")

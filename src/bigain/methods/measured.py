@@ -5,15 +5,18 @@ from __future__ import annotations
 _RANDOM = "size_aware=true,destinations=random"
 _WITH_MLP = f"locations=self_attention/mlp,{_RANDOM}"
 _KEYS = "size_aware=true,queries=full,destinations=random"
+_BLOCKS = "size_aware=true,features=first"
+_BLOCKS_WITH_MLP = f"locations=self_attention/mlp,{_BLOCKS}"
 
 PRESETS: dict[str, dict[str, str]] = {
     "glyphs-dit": {
-        "quality": f"tome:ratio=0.9,cell=4x4,layers=0,{_RANDOM}+tome:ratio=0.5,layers=2,{_KEYS}"
-        f"+iekvd:factor=2,layers=4+tome:ratio=0.3,layers=5,{_WITH_MLP}",
-        "balanced": f"tome:ratio=0.8,cell=4x4,layers=0,{_RANDOM}+iekvd:factor=2,layers=2/4"
-        f"+tome:ratio=0.7,layers=5,{_WITH_MLP}",
-        "fast": f"tome:ratio=0.9,cell=4x4,layers=0,{_RANDOM}+tome:ratio=0.3,layers=1/4,{_WITH_MLP}"
-        f"+iekvd:factor=2,layers=2+tome:ratio=0.7,layers=5,{_WITH_MLP}",
+        "quality": f"quadtree:ratio=0.9,layers=0,{_BLOCKS}+iekvd:factor=2,layers=2"
+        f"+quadtree:ratio=0.4,layers=5,{_BLOCKS_WITH_MLP}",
+        "balanced": f"quadtree:ratio=0.9,layers=0,{_BLOCKS}+iekvd:factor=2,layers=2/4"
+        f"+quadtree:ratio=0.6,layers=5,{_BLOCKS_WITH_MLP}",
+        "fast": f"quadtree:ratio=0.9,layers=0,{_BLOCKS}+abm:ratio=0.3,layers=1,{_BLOCKS_WITH_MLP}"
+        f"+quadtree:ratio=0.4,layers=2,{_BLOCKS_WITH_MLP}+iekvd:factor=2,layers=4"
+        f"+quadtree:ratio=0.5,layers=5,{_BLOCKS_WITH_MLP}",
     },
     "glyphs-sd": {
         "quality": f"tome:ratio=0.8,cell=4x4,levels=2,layers=1,{_WITH_MLP}"
@@ -26,7 +29,9 @@ PRESETS: dict[str, dict[str, str]] = {
 }
 """By model and name, what ``bigain allocate`` gave each layer on 8 validation images (4 timesteps, seed 1, bfloat16).
 
-Asked to save 20, 28 and 35% of the FLOPs of glyphs-dit, and 7, 14 and 20% of those of glyphs-sd.
+Asked to save 20, 28 and 35% of the FLOPs of glyphs-dit, and 7, 14 and 20% of those of glyphs-sd. For glyphs-dit several
+allocations were compared on 200 validation images, with and without ToMe and at several weights of the contrast: these
+merge blocks and pool, with a weight of 3 (quality, balanced) and 1 (fast).
 """
 
 
