@@ -77,15 +77,20 @@ ablation: ablation-glyphs-dit ablation-glyphs-sd ## an hour, resumes: what of th
 SMALL = --classify 200 --generate 200 --to-keep "3 1" --n-samples "2 8" --dtype bfloat16 --timing-batch 32
 RANDOM = destinations=random
 ablation-glyphs-dit: HERE = $(RANDOM),layers=0/2/4/5
+ablation-glyphs-dit: BLOCKS = quadtree:ratio=0.5,layers=0/2/4/5,size_aware=true
+ablation-glyphs-dit: KEYS = tome:ratio=0.5,layers=2,size_aware=true,queries=full,$(RANDOM)
+ablation-glyphs-dit: LAST = tome:ratio=0.3,layers=5,locations=self_attention/mlp,size_aware=true,$(RANDOM)
+ablation-glyphs-dit: MATCHED = tome:ratio=0.9,cell=4x4,layers=0,size_aware=true,$(RANDOM)+$(KEYS)+iekvd:factor=2,layers=4+$(LAST)
 ablation-glyphs-dit: ENDS = todo:factor=2,layers=4+iekvd:factor=2,layers=5,alpha=0.5
 ablation-glyphs-dit: $(STAMP)
 	$(BIN)/bigain evaluate --model glyphs-dit $(SMALL) --out runs/ablation/glyphs-dit --timing-rounds 0 \
-		--equal-flops glyphs-dit/quality -m "tome:ratio=0.5,$(RANDOM) tome:ratio=0.5,$(RANDOM),size_aware=true \
+		--equal-flops "$(MATCHED)" -m "tome:ratio=0.5,$(RANDOM) tome:ratio=0.5,$(RANDOM),size_aware=true \
 		tome:ratio=0.5,$(HERE) tome:ratio=0.5,$(HERE),size_aware=true abm:ratio=0.5,layers=0/2/4/5 \
 		tome:ratio=0.5,cell=4x4,$(HERE) tome:ratio=0.5,cell=4x4,$(HERE),queries=full \
-		tome:ratio=0.5,cell=4x4,$(HERE),queries=full,size_aware=true"
+		tome:ratio=0.5,cell=4x4,$(HERE),queries=full,size_aware=true tome:ratio=0.5,$(HERE),features=first \
+		abm:ratio=0.5,layers=0/2/4/5,features=first $(BLOCKS) $(BLOCKS),features=first"
 	$(BIN)/bigain evaluate --model glyphs-dit $(SMALL) --out runs/ablation/glyphs-dit \
-		-m "avgpool:factor=2,layers=0/2/4/5 iekvd:factor=2,layers=0/2/4/5 \
+		-m "glyphs-dit/quality tome:ratio=0.75>0.336,$(HERE) tome:ratio=0.336>0.75,$(HERE) avgpool:factor=2,layers=0/2/4/5 iekvd:factor=2,layers=0/2/4/5 \
 		avgpool:factor=4,layers=0+iekvd:factor=2,layers=2+$(ENDS) \
 		avgpool:factor=4,layers=0+iekvd:factor=4,layers=2/4+iekvd:factor=2,layers=5,alpha=0.5 \
 		avgpool:factor=4,layers=0+avgpool:factor=2,layers=1+iekvd:factor=2,layers=2+$(ENDS)"

@@ -10,6 +10,7 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
 import bigain
+from bigain.backbones import recorded
 from bigain.backbones.families import layout
 from bigain.methods import Context
 from bigain.operators.assignment import group_sizes
@@ -122,17 +123,33 @@ def test_the_first_features_are_those_of_the_level_even_where_its_first_block_ta
     entry = Recorder(next(layer.block for layer in layers if layer.level == 1))
     seen = Recorder(layers[chosen].block.attn1)
     method = bigain.LaplacianMerging(ratio=0.5, layers=(chosen,), features="first")
+    plain = forward(model, families["unet"].inputs())
     with bigain.compressed(model, method):
         forward(model, families["unet"].inputs())
-    x = seen.inputs[0]
+    assert torch.equal(forward(model, families["unet"].inputs()), plain)  # no hook is left
+    x = seen.inputs[1]
     side = math.isqrt(x.shape[1])
-    assignment = method.assign(entry.inputs[0], Context(Grid(side, side), layer=chosen))
+    assignment = method.assign(entry.inputs[1], Context(Grid(side, side), layer=chosen))
     assert chosen > next(number for number, layer in enumerate(layers) if layer.level == 1)
     index = assignment.index[0]
     means = torch.stack([x[0, index == group].mean(dim=0) for group in range(assignment.groups)])[None]
     with torch.no_grad():
         expected = plain_attention(layers[chosen].block.attn1, means, means)[:, index]
-    torch.testing.assert_close(seen.outputs[0][:1], expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(seen.outputs[1][:1], expected, atol=1e-5, rtol=0)
+
+
+def test_by_the_first_features_all_classes_of_an_image_merge_alike(families, forward):
+    model = families["dit"].build()
+    inputs = families["dit"].inputs(batch=1)
+    inputs = {name: torch.cat([x, x]) if isinstance(x, torch.Tensor) and x.ndim else x for name, x in inputs.items()}
+    inputs["class_labels"] = torch.tensor([0, 3])
+    alike = {}
+    for features in ("first", "block"):
+        seen = []
+        with recorded(model, bigain.LaplacianMerging(ratio=0.5, features=features), seen.append):
+            forward(model, inputs)
+        alike[features] = [torch.equal(*each.assignment.index) for each in seen]
+    assert alike == {"first": [True, True], "block": [True, False]}
 
 
 @pytest.mark.parametrize("size_bias", ["mask", "channel"])

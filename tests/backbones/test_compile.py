@@ -12,6 +12,7 @@ METHODS = [
     "lgtm-0.5",
     "lgtm:ratio=0.5,gate=0.3,protect=0.2,window=4",
     "lgtm:ratio=0.5,smoothing=1",
+    "lgtm:ratio=0.5,features=first",
     "abm-0.5",
     "quadtree-0.5",
     "tome-0.5",

@@ -15,6 +15,7 @@ from bigain.methods import parse
 
 
 @pytest.mark.parametrize("method", ["lgtm-0.5", "lgtm:ratio=0.5,features=attention,locations=self_attention/mlp",
+                                    "lgtm:ratio=0.5,features=first",
                                     "todo-2"])  # fmt: skip
 def test_every_layer_is_told_once_and_the_output_stays(
     families: Any, forward: Callable[..., Tensor], method: str
@@ -39,7 +40,11 @@ def test_every_layer_is_told_once_and_the_output_stays(
     for each, block in zip(seen, blocks, strict=True):
         assert each.decided
         assert each.tokens.shape == block.shape
-        assert torch.equal(each.tokens, block) == (method == "lgtm-0.5")  # the others see them after the norm
+        after_norm = method in ("todo-2", "lgtm:ratio=0.5,features=attention,locations=self_attention/mlp")
+        assert torch.equal(each.tokens, block) != after_norm
+        if each.features is not None:
+            assert torch.equal(each.features, blocks[0] if "first" in method else each.tokens)
+        assert (each.features is None) == (method == "todo-2")
         assert (each.assignment is None) == (method == "todo-2")
     assert session_of(model) is None
     forward(model, inputs)

@@ -172,7 +172,7 @@ def checkerboard(method: str) -> Any:
     tokens = 3 + (1 - 2.0 * ((place // 8 + place) % 2))[None, :, None]
     meter = SpectrumMeter(bands=8)
     assignment = None if method.startswith(("avg", "todo")) else only.assign(tokens, Context(grid))  # type: ignore[union-attr]
-    meter.note(Seen("block", only, tokens, Context(grid), assignment))
+    meter.note(Seen("block", only, tokens, tokens, Context(grid), assignment))
     [spectrum] = meter.spectra()
     return spectrum
 
@@ -197,7 +197,7 @@ def test_half_precision_adds_no_error() -> None:
     [only] = parse("avgpool-2")
     x = torch.full((1, 64, 2), 1.0).bfloat16()
     x[:, ::2] = 1.0078125  # the next number, so that bfloat16 cannot hold the mean
-    left = remaining(Seen("block", only, x, Context(Grid(8, 8)), None))
+    left = remaining(Seen("block", only, x, None, Context(Grid(8, 8)), None))
     assert left.dtype == torch.float32
     assert torch.all(left == 1.00390625)
 

@@ -15,13 +15,14 @@ from torch import Tensor
 import bigain
 from bigain.classify import paired_noise
 from bigain.data import preprocess
-from bigain.diffusion import Denoiser, open_model
+from bigain.diffusion import Denoiser, image_key, open_model
 from bigain.evaluate import CANDIDATES, Settings, analyse, measure_offers, offers, read_offers
 from bigain.evaluate.effects import in_layer
 from bigain.evaluate.space import Space
 from bigain.evaluate.timing import flops
 from bigain.methods import parse, spec
 from bigain.operators.grid import Grid
+from bigain.operators.matching import mix_keys
 
 Make = Callable[..., Settings]
 FEW: dict[str, Any] = {"candidates": ("todo-2", "tome:ratio=0.5,cell=4x4"), "images": 2, "timesteps": 2}
@@ -51,14 +52,12 @@ def test_an_offer_is_what_the_analysis_finds_of_the_layer_alone(
         assert offer.saved == plain - flops(denoiser, offer.method, 0) > 0
 
 
-def test_the_contrast_is_that_of_the_true_class_to_each_other_one_in_turn(
-    tiny_settings: Make, denoiser: Denoiser
-) -> None:
+def test_the_contrast_is_that_of_the_true_class_to_another(tiny_settings: Make, denoiser: Denoiser) -> None:
     settings = tiny_settings()
     [offer] = [
         each for each in measure_offers(settings, denoiser, **FEW).offers if each.method == "todo:factor=2,layers=1"
     ]
-    probe = offers.Probe.of(replace(settings, classify=2, to_keep=(1,), n_samples=(2,)), denoiser)
+    probe = probe_of(settings, denoiser)
     classifier, conditions = probe.classifier, probe.classifier.conditions
 
     def predicted(image: int, position: int, condition: int) -> Tensor:
@@ -70,9 +69,11 @@ def test_the_contrast_is_that_of_the_true_class_to_each_other_one_in_turn(
     def differences() -> list[Tensor]:
         found = []
         for image, position in itertools.product(range(2), range(2)):
-            [true] = probe.items[image].labels
+            item = probe.items[image]
+            [true] = item.labels
             others = [condition for condition in range(len(conditions)) if condition != true]
-            other = others[(2 * image + position) % len(others)]
+            draw = mix_keys(torch.tensor([image_key(item.id)]), classifier.timesteps[position : position + 1])
+            other = others[int(draw) % len(others)]
             found.append(predicted(image, position, true) - predicted(image, position, other))
         return found
 
@@ -85,10 +86,33 @@ def test_the_contrast_is_that_of_the_true_class_to_each_other_one_in_turn(
     assert offer.contrast > 0
 
 
-def test_classes_must_be_told_apart(tiny_settings: Make, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(offers.Probe, "check_classes", lambda self: (_ for _ in ()).throw(ValueError("one class")))
-    with pytest.raises(ValueError, match="one class"):
-        measure_offers(tiny_settings(), denoiser, **FEW)
+def probe_of(settings: Settings, denoiser: Denoiser) -> offers.Probe:
+    return offers.Probe.of(replace(settings, classify=2, to_keep=(1,), n_samples=(2,)), denoiser)
+
+
+def test_the_other_class_is_one_that_the_image_does_not_show(tiny_settings: Make, denoiser: Denoiser) -> None:
+    """Of three prompts per class the first; of all classes each is drawn at times."""
+    probe = probe_of(tiny_settings(), denoiser)
+    probe.classifier.groups = (0, 0, 0, 1, 1, 1, 2, 2, 2, 3)
+    probe.items[0] = replace(probe.items[0], labels=(2, 0))
+    assert probe._condition(0, 12345, other=False) == 6
+    assert {probe._condition(0, draw, other=True) for draw in range(-50, 50)} == {3, 9}
+
+
+def test_there_must_be_another_class(tiny_settings: Make, denoiser: Denoiser) -> None:
+    probe = probe_of(tiny_settings(), denoiser)
+    probe.items[1] = replace(probe.items[1], labels=tuple(range(probe.classifier.classes)))
+    with pytest.raises(ValueError, match="shows every class"):
+        probe.check_classes()
+    probe.classifier.groups = (0,) * 10  # prompts of one class
+    with pytest.raises(ValueError, match="has 1 classes: there must be two"):
+        probe.check_classes()
+
+
+def test_an_earlier_file_of_offers_is_told_from_another_file(tmp_path: Path) -> None:
+    (tmp_path / "o.json").write_text('{"format": "bigain offers 1"}')
+    with pytest.raises(ValueError, match=r"is of an earlier version.*delete it, or give another folder with --out"):
+        read_offers(tmp_path / "o.json")
 
 
 def test_a_candidate_is_left_out_where_the_grid_does_not_suit_it() -> None:
@@ -132,11 +156,11 @@ def test_measuring_goes_on_where_it_was_stopped(
     whole = measure_offers(settings, denoiser, **FEW)
     changes, made = offers.Probe.changes, []
 
-    def killed(self: Any, done: Any) -> tuple[float, float]:
+    def killed(self: Any) -> tuple[float, float]:
         if len(made) == 3:
             raise KeyboardInterrupt
         made.append(1)
-        return changes(self, done)
+        return changes(self)
 
     monkeypatch.setattr(offers.Probe, "changes", killed)
     with pytest.raises(KeyboardInterrupt):
@@ -183,13 +207,15 @@ def test_what_does_not_go_on_is_refused(
 def test_a_change_that_is_no_number_is_an_error(
     tiny_settings: Make, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(offers.Probe, "changes", lambda self, done: (float("nan"), 1.0))
-    with pytest.raises(ValueError, match="layers=0 changes the prediction by nan in float32: give another dtype"):
+    monkeypatch.setattr(offers.Probe, "changes", lambda self: (1.0, float("nan")))
+    with pytest.raises(
+        ValueError, match=r"layers=0 changes the prediction by 1.0 and its difference .* by nan in float32"
+    ):
         measure_offers(tiny_settings(), denoiser, **FEW)
 
 
 @pytest.mark.parametrize(
-    "content", ['{"format": "bigain offers 2", "flops": 1}', "[]", '{"format": "bigain offers 1"}', "not json"]
+    "content", ['{"format": "bigain offers 2", "flops": 1}', "[]", '{"format": "bigain preset 1"}', "not json"]
 )
 def test_another_file_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "o.json"

@@ -135,7 +135,7 @@ def test_a_search_begins_with_allocations_of_offers_that_are_measured_once(
     assert [trial.method for trial in found] == [
         spec(allocate(offered.offers, round(share * most)).methods) for share in (0.1, 0.2, 0.3)
     ]
-    monkeypatch.setattr(offers.Probe, "changes", lambda self, done: pytest.fail("measured again"))
+    monkeypatch.setattr(offers.Probe, "changes", lambda self: pytest.fail("measured again"))
     tune(settings, FASTER, tmp_path, trials=4, cost="flops")
 
 

@@ -222,9 +222,9 @@ def _register(where: Layout, session: Session) -> list[tuple[str, BlockHook, Bas
             _attach(block.attn2, AttentionHook(hook, f"{name}.attn2"), NAME)
         _attach(block.ff, MLPHook(hook, f"{name}.ff"), NAME)
         blocks.append((name, hook, block))
-    # What is registered last runs first: a level's block finds the tokens that enter it kept, and these and the grid a
-    # state.
-    for level in filter(session.plan.keeps_entry, range(1, where.levels + 1)):
+    # What is registered last runs first: the root, the grid, the entry of a level, then its block.
+    matched = {hook.level for _, hook, _ in blocks if hook.merging is not None and hook.merging.features == "first"}
+    for level in sorted(matched):
         first = next(layer.block for layer in where.layers if layer.level == level)
         _attach(first, EntryHook(session, first, level), _ENTRY)
     for module, patch in where.grids:

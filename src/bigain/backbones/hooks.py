@@ -1,4 +1,4 @@
-"""The hooks: on the root, where the grid is seen, on each block, and on its attentions and MLP.
+"""The hooks: on the root, where the grid is seen, where a level begins, on each block, and on its attentions and MLP.
 
 Only the public hook mechanism of diffusers is used: no class is swapped, no attention processor replaced and no
 forward copied, so LoRA, IP-Adapter, custom processors and torch.compile go on working.
@@ -143,6 +143,7 @@ class BlockHook(ModelHook):
                 f"block {self.layer} was given {tokens.shape[1]} tokens on a grid of "
                 f"{context.grid.height}x{context.grid.width}"
             )
+        forward.block_input = tokens
         forward.features = self._features(tokens, forward)
         forward.assignment = None
         self.grid = context.grid

@@ -23,15 +23,18 @@ class Seen:
     Args:
         name: of the transformer block.
         method: that acts there.
-        tokens: (B, N, C) that the assignment was made for, or that were pooled.
+        tokens: (B, N, C), the block's input, or that of its attention where ``method`` pools or matches that.
+        features: (B, N, C') that the assignment was made from, ``tokens`` or those that entered the level; None where
+            keys and values are pooled.
         context: as the method got it; ``context.layer`` is the number of the block.
-        assignment: of these tokens; None where keys and values are pooled instead.
+        assignment: of the tokens; None where keys and values are pooled instead.
         decided: whether the assignment was made in this layer; False where a cached one was used again.
     """
 
     name: str
     method: Method
     tokens: Tensor
+    features: Tensor | None
     context: Context
     assignment: Assignment | None
     decided: bool = True
@@ -62,9 +65,11 @@ def _tell_assignments(hook: BlockHook, name: str, note: Callable[[Seen], object]
     def assignment(tokens: Tensor, location: Location) -> Assignment | None:
         found = ask(tokens, location)
         if found is not None and location == "self_attention":  # where all methods merge, and a block's first location
-            features = hook.session.current().features
-            x = tokens if features is None else features
-            note(Seen(name, method, x.detach(), hook.session.context(hook.layer), found, hook.assigned))
+            forward = hook.session.current()
+            features = tokens if forward.features is None else forward.features
+            given = tokens if forward.features is None or forward.block_input is None else forward.block_input
+            context = hook.session.context(hook.layer)
+            note(Seen(name, method, given.detach(), features.detach(), context, found, hook.assigned))
         return found
 
     hook.assignment = assignment  # type: ignore[method-assign]  # the hook goes when the handle is removed
@@ -79,6 +84,6 @@ class _Telling:
         self.note = note
 
     def pool(self, x: Tensor, context: Context) -> Tensor:
-        self.note(Seen(self.name, self.method, x.detach(), context, None))
+        self.note(Seen(self.name, self.method, x.detach(), None, context, None))
         pooled: Tensor = self.method.pool(x, context)
         return pooled

@@ -31,11 +31,6 @@ class Plan:
         found = [method for method in self.methods if isinstance(method, TokenDownsampling)]
         return next((method for method in found if _acts(method, level, layer)), None)
 
-    def keeps_entry(self, level: int) -> bool:
-        """Whether a method wants the tokens that enter the first block of a level."""
-        merging = [method for method in self.methods if isinstance(method, TokenMerging)]
-        return any(method.features == "first" and level in method.levels for method in merging)
-
     @property
     def must_compress(self) -> bool:
         """Whether a forward without compression means that something is wrong."""
@@ -58,6 +53,7 @@ class Forward:
     draw_keys: Tensor | None  # (B,)
     grid: Grid | None = None
     entered: dict[int, Tensor] = field(default_factory=dict)  # by level the input of its first block, where asked for
+    block_input: Tensor | None = None
     features: Tensor | None = None  # tokens that the current block's assignment is made from
     assignment: Assignment | None = None  # of the current block
     key_bias: Tensor | None = None  # (B, 1, M), what the attention in progress adds to its logits by a channel

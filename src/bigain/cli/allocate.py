@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -93,6 +94,8 @@ def allocate(
         raise ValueError("give either --save, such as --save 0.25, or --flops-of, such as --flops-of iekvd-2")
     if save is not None and not 0 < save < 1:
         raise ValueError(f"--save must lie between 0 and 1, not {save:g}")
+    if not math.isfinite(contrast):
+        raise ValueError(f"--contrast must be finite, not {contrast}")
     out = options.folder(out, "allocate", model)
     settings = Settings(
         model=model,

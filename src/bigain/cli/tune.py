@@ -68,7 +68,7 @@ def tune(
 ) -> None:
     """Searches methods, their strengths and their layers until a target is kept at the best that is left.
 
-    First it measures what every layer offers, as bigain allocate does: 18 candidates x layers x 32 forwards.
+    First it measures what every layer offers, as bigain allocate does: 29 candidates x layers x 64 forwards.
 
     With a speed-up among the targets, the choice is the truest trial that reaches it (accuracy, then PSNR); otherwise
     the fastest that loses no more than is allowed. Few images make a noisy choice: judge it afterwards with bigain

@@ -44,6 +44,7 @@ CANDIDATES: tuple[str, ...] = (
 blocks or by matching; and keys and values pooled."""
 
 _FORMAT = "bigain offers 2"
+_EARLIER_FORMATS = ("bigain offers 1",)
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ def measure_offers(
         counted: called with the offers done and their number after each.
 
     Raises:
-        ValueError: a candidate that is several methods or none, suits no layer, is cached or follows a threshold;
+        ValueError: data of one class, or an image that shows all, where there is no other class to tell from; a
+            candidate that is several methods or none, suits no layer, is cached or follows a threshold;
             settings that do not fit the model or the data; a change that is not finite; or a file of other
             measurements; says which fields differ.
     """
@@ -100,12 +102,16 @@ def measure_offers(
     for number, (layer, method) in enumerate(wanted):
         name = spec(method)
         if name not in known:
-            probe.plain(lambda _: None, others=True)
+            probe.plain(lambda _: None)
+            probe.plain_others()
             saved = found.flops - flops(denoiser, name, condition)
             with compressed(denoiser.model, method):
-                change, contrast = probe.changes(lambda _: None)
+                change, contrast = probe.changes()
             if not math.isfinite(change + contrast):
-                raise ValueError(f"{name} changes the prediction by {change} in {settings.dtype}: give another dtype")
+                raise ValueError(
+                    f"{name} changes the prediction by {change} and its difference to another class's by {contrast} in "
+                    f"{settings.dtype}: give another dtype"
+                )
             known[name] = Offer(layer, name, saved, change, contrast)
             if path is not None:
                 _write(path, replace(found, offers=tuple(known.values())))
@@ -123,6 +129,11 @@ def read_offers(path: Path) -> Offers:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is no file of offers: {error}") from error
+    if isinstance(content, dict) and content.get("format") in _EARLIER_FORMATS:
+        raise ValueError(
+            f"{path} is of an earlier version, which did not measure what tells classes apart: delete it, or give "
+            f"another folder with --out"
+        )
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise ValueError(f"{path} is no file of offers, which has format {_FORMAT!r}")
     try:

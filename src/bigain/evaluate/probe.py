@@ -18,6 +18,7 @@ from bigain.data import ImageCollection, Item, preprocess
 from bigain.diffusion import Denoiser, image_key
 from bigain.evaluate.engine import class_conditions, fingerprint, load_data
 from bigain.evaluate.plan import Settings, identity_hash
+from bigain.operators.matching import mix_keys
 
 _FEWEST_IMAGES = 2  # of which there is a standard deviation
 _CHUNK_FORWARDS = 8  # batches of a chunk of images, so that few are half empty
@@ -33,7 +34,7 @@ class Probe:
     data: ImageCollection
     items: list[Item]
     _before: list[Tensor] = field(default_factory=list, init=False)  # what plain() has made
-    _before_other: list[Tensor] = field(default_factory=list, init=False)  # the same under other classes
+    _before_others: list[Tensor] = field(default_factory=list, init=False)  # the same under other classes
 
     @classmethod
     def of(cls, settings: Settings, denoiser: Denoiser) -> Probe:
@@ -62,7 +63,7 @@ class Probe:
 
     def check_classes(self) -> None:
         """Raises ValueError unless every image has a wrong class to be told from."""
-        classes = len(self.classifier.conditions)
+        classes = self.classifier.classes
         if classes < 2:
             raise ValueError(f"{self.data.name} has {classes} classes: there must be two at least to tell apart")
         for item in self.items:
@@ -98,19 +99,18 @@ class Probe:
             "versions": [],
         }
 
-    def plain(self, done: Callable[[int], object], *, others: bool = False) -> list[Tensor]:
-        """The predictions without compression under the true class, batch by batch; made once.
-
-        Args:
-            others: make those under other classes too, for ``changes``.
-        """
-        for other, known in ((False, self._before), (True, self._before_other)):
-            if known or (other and not others):
-                continue
-            for part in self._predictions(other):
-                known.append(part)
+    def plain(self, done: Callable[[int], object]) -> list[Tensor]:
+        """The predictions without compression under the true class, batch by batch; made once."""
+        if not self._before:
+            for part in self._predictions():
+                self._before.append(part)
                 done(len(part))
         return self._before
+
+    def plain_others(self) -> None:
+        """Makes the same under other classes, for ``changes``; once."""
+        if not self._before_others:
+            self._before_others.extend(self._predictions(other=True))
 
     def change(self, done: Callable[[int], object]) -> float:
         """The mean squared change of the prediction under the true class, in the state that the model is in now.
@@ -123,19 +123,18 @@ class Probe:
             done(len(part))
         return float(torch.cat(changes).mean())
 
-    def changes(self, done: Callable[[int], object]) -> tuple[float, float]:
+    def changes(self) -> tuple[float, float]:
         """``change``, and that of the difference between the predictions under the true class and under another.
 
-        The other is one that the image does not show, not the same for every image and timestep. What both predictions
-        have in common, the difference does not show; classes are told apart by it, and guidance enlarges it.
-        ``plain`` is to be called before, with ``others``.
+        The other is drawn for each image and timestep from those that the image does not show. What both predictions
+        have in common is not in the difference; classes are told apart by it, and guidance enlarges it.
+        ``plain_others`` is to be called before, too.
         """
         changes, contrasts = [], []
-        parts = zip(self._predictions(), self._before, self._predictions(True), self._before_other, strict=True)
+        parts = zip(self._predictions(), self._before, self._predictions(other=True), self._before_others, strict=True)
         for part, before, other, other_before in parts:
             changes.append(_mean_square(part - before))
             contrasts.append(_mean_square((part - before) - (other - other_before)))
-            done(2 * len(part))
         return float(torch.cat(changes).mean()), float(torch.cat(contrasts).mean())
 
     @functools.cached_property
@@ -160,18 +159,13 @@ class Probe:
         return np.stack([each.errors for each in found])
 
     def _predictions(self, other: bool = False) -> Iterator[Tensor]:
-        """Of all images at all timesteps under the first condition of a class: (B, C, h, w) on the CPU.
-
-        The class is the image's (first) true one, or of the ``other`` ones each in turn.
+        """Of all images at all timesteps under the true class, or an ``other``: (B, C, h, w) on the CPU.
 
         Noise and keys are the classifier's, so a method sees what it sees there.
         """
         classifier, denoiser = self.classifier, self.denoiser
         process, device, count = denoiser.process, denoiser.device, len(classifier.timesteps)
         keys = torch.tensor([image_key(item.id) for item in self.items])
-        indices = [
-            self._wrong_conditions(item) if other else [classifier.groups.index(item.labels[0])] for item in self.items
-        ]
         total, shape = len(self.items) * count, self._clean.shape[1:]
         for first in range(0, total, classifier.batch_size):
             row = torch.arange(first, min(first + classifier.batch_size, total))
@@ -179,14 +173,19 @@ class Probe:
             pairs = zip(image.tolist(), t.tolist(), strict=True)
             noise = torch.stack([paired_noise(classifier.seed, self.items[i].id, at, shape) for i, at in pairs])
             x_t = process.noise(self._clean[image.to(device)], noise.to(device), t)
-            several = [(number, indices[i]) for number, i in zip(row.tolist(), image.tolist(), strict=True)]
-            index = torch.tensor([each[number % len(each)] for number, each in several])
+            draws = mix_keys(keys[image], t).tolist() if other else [0] * len(row)
+            index = torch.tensor(
+                [self._condition(i, draw, other) for i, draw in zip(image.tolist(), draws, strict=True)]
+            )
             yield keyed_prediction(denoiser, x_t, t, classifier.conditions, index, keys[image]).cpu()
 
-    def _wrong_conditions(self, item: Item) -> list[int]:
-        """The first condition of every class that the image does not show."""
-        groups = self.classifier.groups
-        return [groups.index(group) for group in dict.fromkeys(groups) if group not in item.labels]
+    def _condition(self, image: int, draw: int, other: bool) -> int:
+        """The first condition of an image's (first) true class, or of one it does not show, which ``draw`` picks."""
+        groups, labels = self.classifier.groups, self.items[image].labels
+        if not other:
+            return groups.index(labels[0])
+        others = [group for group in dict.fromkeys(groups) if group not in labels]
+        return groups.index(others[draw % len(others)])
 
 
 def _mean_square(x: Tensor) -> Tensor:

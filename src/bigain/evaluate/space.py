@@ -99,6 +99,7 @@ class Space:
             "ratio": round(ratio, 2),
             "size_aware": trial.suggest_categorical("size_aware", [True, False]),
             "queries": trial.suggest_categorical("queries", ["full", "merged"]),
+            "features": trial.suggest_categorical("features", ["first", "block"]),
         }
         if kind == "tome":
             fields["destinations"] = trial.suggest_categorical("destinations", ["random", "offset"])

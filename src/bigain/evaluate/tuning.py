@@ -21,7 +21,7 @@ import torch
 
 from bigain.diffusion import Denoiser, open_model
 from bigain.evaluate.engine import load_data, run
-from bigain.evaluate.offers import measure_offers
+from bigain.evaluate.offers import CANDIDATES, measure_offers
 from bigain.evaluate.plan import Settings, differences, identity_hash
 from bigain.evaluate.space import Space
 from bigain.evaluate.store import Store
@@ -85,6 +85,7 @@ def tune(
     with Store(path) as store:
         identity: dict[str, Any] = {"run": identity_hash(store.identity), "cost": cost}
         identity |= {"classify": settings.classify, "generate": settings.generate}
+        identity |= {"candidates": identity_hash({"candidates": CANDIDATES})[:16]}  # trials allocate what they offer
     if cost == "time":  # of other machines, or batches, they do not compare
         identity |= environment(denoiser.device, {"timing_batch": settings.timing_batch})
     study = _study(folder / "tune.sqlite", identity, objectives=1 + bool(settings.classify) + bool(settings.generate))

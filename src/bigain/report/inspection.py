@@ -125,7 +125,8 @@ def inspect_method(
         raise ValueError(f"layer must be one in which {method} decides what merges, {sorted(seen)}, not {layer}")
     found, grid = seen[chosen], seen[chosen].context.grid
     score_name = getattr(methods[0], "score", _DEFAULT_SCORE)
-    scored = low_pass(found.tokens, grid, getattr(methods[0], "smoothing", 0))
+    deciding = found.tokens if found.features is None else found.features
+    scored = low_pass(deciding, grid, getattr(methods[0], "smoothing", 0))
     if found.assignment is None:
         factor = methods[0].factor  # type: ignore[union-attr]
         groups = cell_index(grid, (factor, factor)).numpy()

@@ -21,6 +21,7 @@ _WORDS = {
     ("size_aware", "true"): "size-aware",
     ("queries", "full"): "keys and values alone",
     ("cached", "true"): "cached",
+    ("features", "first"): "by the level's first tokens",
 }
 
 PRESET = "Preset"  # the name of all presets of models
