@@ -29,10 +29,10 @@ PRESETS: dict[str, dict[str, str]] = {
 }
 """By model and name, what ``bigain allocate`` gave each layer on 8 validation images (4 timesteps, seed 1, bfloat16).
 
-Asked to save 20, 28 and 35% of the FLOPs of glyphs-dit, and 7, 14 and 20% of those of glyphs-sd. Those of glyphs-sd
-by the change of the prediction alone. Of glyphs-dit quality and balanced are its choices as it is, fast one of several
-that were compared on 200 validation images: with a contrast weight of 1 and without ToMe, but quadtree instead of block
-merging in layer 5, where both cost nearly the same.
+Asked to save 20, 28 and 35% of the FLOPs of glyphs-dit, and 7, 14 and 20% of those of glyphs-sd. Quality and balanced
+are its choices as it is. Fast of glyphs-dit is one of several that were compared on 200 validation images, with a
+contrast weight of 1 and without ToMe, but quadtree instead of block merging in layer 5, where both cost nearly the
+same; fast of glyphs-sd is from other candidates, by the change of the prediction alone.
 """
 
 
