@@ -14,6 +14,7 @@ from torch import Tensor
 
 import bigain
 from bigain.classify import paired_noise
+from bigain.cli.tune import tune
 from bigain.data import preprocess
 from bigain.diffusion import Denoiser, image_key, open_model
 from bigain.evaluate import CANDIDATES, Settings, analyse, measure_offers, offers, read_offers
@@ -147,6 +148,12 @@ def test_the_default_candidates_are_single_methods_with_layers_left_open() -> No
         assert method.levels == (1,)
         assert not method.is_identity
     assert len({spec(parse(text)) for text in CANDIDATES}) == len(CANDIDATES)
+
+
+def test_what_says_how_many_candidates_there_are_counts_them() -> None:
+    documentation = " ".join((Path(__file__).parents[2] / "docs" / "tune.md").read_text(encoding="utf-8").split())
+    assert f"{len(CANDIDATES)} candidates × layers × 64 forwards" in documentation
+    assert f"{len(CANDIDATES)} candidates x layers x 64 forwards" in " ".join((tune.__doc__ or "").split())
 
 
 def test_measuring_goes_on_where_it_was_stopped(

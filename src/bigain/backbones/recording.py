@@ -67,7 +67,8 @@ def _tell_assignments(hook: BlockHook, name: str, note: Callable[[Seen], object]
         if found is not None and location == "self_attention":  # where all methods merge, and a block's first location
             forward = hook.session.current()
             features = tokens if forward.features is None else forward.features
-            given = tokens if forward.features is None or forward.block_input is None else forward.block_input
+            given = tokens if forward.features is None else forward.block_input
+            assert given is not None  # kept when the block began
             context = hook.session.context(hook.layer)
             note(Seen(name, method, given.detach(), features.detach(), context, found, hook.assigned))
         return found
