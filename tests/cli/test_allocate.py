@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 import bigain
+from bigain import evaluate
 from bigain.diffusion import open_model
-from bigain.evaluate import read_offers
+from bigain.evaluate import Clocked, read_offers, timing
 from bigain.evaluate.allocation import CONTRAST_WEIGHT, most_saved
 from bigain.evaluate.timing import flops
-from bigain.methods import parse
+from bigain.methods import parse, spec
 
 SMALL = (
     "--images",
@@ -72,8 +73,10 @@ def test_the_flops_may_be_those_of_a_method(call: Callable[..., Any], tiny_model
 @pytest.mark.parametrize(
     ("target", "words"),
     [
-        ((), "give either --save"),
-        (("--save", 0.1, "--flops-of", "todo-2"), "give either --save"),
+        ((), "give one of --save"),
+        (("--save", 0.1, "--flops-of", "todo-2"), "give one of --save"),
+        (("--save", 0.1, "--speed-up", 1.2), "give one of --save"),
+        (("--speed-up", 1), "--speed-up must be above 1, not 1"),
         (("--save", 1.5), "--save must lie between 0 and 1, not 1.5"),
         (("--save", 0.99), "FLOPs cannot be saved: the candidates save at most"),
         (("--flops-of", "none"), "none saves no FLOPs in this model"),
@@ -85,3 +88,23 @@ def test_what_cannot_be_allocated_is_refused(
     result = call("allocate", *target, "--model", tiny_model, *SMALL, "--out", tmp_path, fails=True)
     assert words in result.stderr
     assert not (tmp_path / "preset.json").exists()
+
+
+def test_the_target_may_be_a_speed_up_on_this_machine(
+    call: Callable[..., Any], tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def clocked(denoiser: Any, offers: Any, path: Path, **_: Any) -> Clocked:
+        saved = {offer.method: 0.1 * (1 + offer.layer) for offer in offers}
+        return Clocked({"batch_size": 2}, 1.0, saved)
+
+    monkeypatch.setattr(evaluate, "clock_offers", clocked)
+    monkeypatch.setattr(timing, "measure", lambda *_, **__: {"none": [3.0], parsed["text"]: [2.0]})
+    parsed = {"text": spec(parse("todo:factor=2,layers=1"))}
+    done = call("allocate", "--speed-up", 1.2, "--model", tiny_model, *SMALL[:-1], "todo-2", "--out", tmp_path)
+    content = json.loads((tmp_path / "preset.json").read_text())
+    assert content["methods"] == parsed["text"]
+    assert content["speed_up"] == {"asked": 1.2, "expected": 1.25, "measured": 1.5}
+    text = " ".join(done.output.split())
+    assert "1.50x as measured together, 1.25x by the layers alone, 1.20x asked for" in text
+    assert "time saved, %" in text
+    assert "less than was asked" not in text

@@ -87,8 +87,10 @@ def test_the_presets_of_models_read_and_write(text):
     methods = bigain.preset(name, model)
     assert parse(text) == methods == parse(spec(methods))
     assert len(methods) > 1
-    taken = [layer for method in methods for layer in method.layers]
+    taken = [layer for method in methods for layer in method.layers or ()]
     assert len({*taken}) == len(taken)
+    whole = [level for method in methods if method.layers is None for level in method.levels]
+    assert not {*whole} & {level for method in methods if method.layers is not None for level in method.levels}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,12 @@ import typer
 from bigain.cli import options
 
 if TYPE_CHECKING:
-    from bigain.evaluate import Allocation, Offers
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from bigain.diffusion import Denoiser
+    from bigain.evaluate import Allocation, Clocked, Offer, Offers
 
 
 @options.reported
@@ -22,6 +28,14 @@ def allocate(
     flops_of: Annotated[
         str | None,
         typer.Option(help="Or a method whose FLOPs are not to be exceeded, such as iekvd-2.", rich_help_panel="Target"),
+    ] = None,
+    speed_up: Annotated[
+        float | None,
+        typer.Option(
+            help="Or how many times as fast a forward is to be, such as 1.2: time, measured on this machine in batches "
+            "of --batch-size.",
+            rich_help_panel="Target",
+        ),
     ] = None,
     contrast: Annotated[
         float,
@@ -47,6 +61,7 @@ def allocate(
         int, typer.Option(min=2, help="The first that have a label.", rich_help_panel=options.MEASURED)
     ] = 8,
     timesteps: Annotated[int, typer.Option(min=1, help="Evenly spaced.", rich_help_panel=options.MEASURED)] = 4,
+    timing_rounds: Annotated[int, typer.Option(min=1, help="With --speed-up.", rich_help_panel=options.MEASURED)] = 7,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder; runs/allocate/MODEL if left out. What was measured there is not measured again."),
@@ -69,7 +84,11 @@ def allocate(
     x 2 forwards, once: another --save or --contrast is answered from what was measured. Judge the result with bigain
     evaluate, on images that it has not seen.
 
-    OUT/preset.json is what --preset and bigain.apply take; OUT/offers.json holds what every layer offers.
+    FLOPs saved are not time saved. With --speed-up every candidate is also timed in every layer, and the time is what
+    is saved; the result is timed as a whole.
+
+    OUT/preset.json is what --preset and bigain.apply take; OUT/offers.json holds what every layer offers, and
+    OUT/times.json the times.
 
     [bold]Examples[/]
 
@@ -77,23 +96,28 @@ def allocate(
 
       bigain allocate --flops-of iekvd-2 --model glyphs-sd
 
+      bigain allocate --speed-up 1.15 --dtype bfloat16
+
       bigain evaluate --preset runs/allocate/glyphs-dit/preset.json --classify 500 --generate 500
 
       bigain allocate --save 0.2 --model stabilityai/stable-diffusion-2-base --data pets:/data/pets --dtype bfloat16
     """
-    from tqdm.auto import tqdm
-
-    from bigain.evaluate import CANDIDATES, Settings, measure_offers, split_specs
+    from bigain.evaluate import CANDIDATES, Settings, clock_offers, measure_offers, split_specs
     from bigain.evaluate import allocate as choose
     from bigain.evaluate.engine import versions
     from bigain.evaluate.export import write_whole
     from bigain.evaluate.timing import flops
     from bigain.methods import preset_file, spec
 
-    if (save is None) == (flops_of is None):
-        raise ValueError("give either --save, such as --save 0.25, or --flops-of, such as --flops-of iekvd-2")
+    if [save, flops_of, speed_up].count(None) != 2:
+        raise ValueError(
+            "give one of --save, such as --save 0.25, --flops-of, such as --flops-of iekvd-2, and --speed-up, such as "
+            "--speed-up 1.2"
+        )
     if save is not None and not 0 < save < 1:
         raise ValueError(f"--save must lie between 0 and 1, not {save:g}")
+    if speed_up is not None and not (math.isfinite(speed_up) and speed_up > 1):
+        raise ValueError(f"--speed-up must be above 1, not {speed_up:g}")
     if not math.isfinite(contrast):
         raise ValueError(f"--contrast must be finite, not {contrast}")
     out = options.folder(out, "allocate", model)
@@ -116,12 +140,7 @@ def allocate(
         settings = settings.with_split("validation")
     denoiser = options.open_denoiser(model, dtype, settings.device, variant, threads)
     wanted = None if flops_of is None else flops(denoiser, flops_of, 0 if denoiser.kind == "class" else "")
-    with tqdm(disable=quiet, unit="offer", desc="allocate") as bar:
-
-        def counted(done: int, of: int) -> None:
-            bar.total = of
-            bar.update(done - bar.n)
-
+    with options.counting(quiet, "offer", "allocate") as counted:
         offers = measure_offers(
             settings,
             denoiser,
@@ -131,11 +150,27 @@ def allocate(
             timesteps=timesteps,
             counted=counted,
         )
-    saving = round(save * offers.flops) if save is not None else offers.flops - (wanted or 0)
-    if saving < 1:
-        raise ValueError(f"{flops_of} saves no FLOPs in this model: name a method that does, or give --save")
-    chosen = choose(offers.offers, saving, contrast)
-    about = {
+    clocked: Clocked | None = None
+    if speed_up is not None:
+        with options.counting(quiet, "forward", "time") as counted:
+            clocked = clock_offers(
+                denoiser,
+                offers.offers,
+                out / "times.json",
+                dtype=dtype,
+                batch_size=batch_size,
+                rounds=timing_rounds,
+                counted=counted,
+            )
+        chosen = _in_flops(
+            choose(clocked.in_time(offers.offers), clocked.saving(offers.offers, speed_up), contrast), offers
+        )
+    else:
+        saving = round(save * offers.flops) if save is not None else offers.flops - (wanted or 0)
+        if saving < 1:
+            raise ValueError(f"{flops_of} saves no FLOPs in this model: name a method that does, or give --save")
+        chosen = choose(offers.offers, saving, contrast)
+    about: dict[str, object] = {
         "saved": round(chosen.saved / offers.flops, 4),
         "change": chosen.change,
         "contrast": chosen.contrast,
@@ -149,32 +184,72 @@ def allocate(
         "seed": seed,
         "versions": versions(),
     }
-    write_whole(out / "preset.json", preset_file(spec(chosen.methods), about))
     screen = options.console()
-    screen.print(_table(offers, chosen))
+    screen.print(_table(offers, chosen, clocked))
+    if speed_up is not None and clocked is not None:
+        about["speed_up"] = _judged(screen, denoiser, chosen, clocked, speed_up, timing_rounds)
+    write_whole(out / "preset.json", preset_file(spec(chosen.methods), about))
     screen.print(f"Chosen: {spec(chosen.methods)}", highlight=False)
-    screen.print(f"In {out}: preset.json, offers.json", highlight=False)
+    files = "preset.json, offers.json" + (", times.json" if clocked is not None else "")
+    screen.print(f"In {out}: {files}", highlight=False)
 
 
-def _table(offers: Offers, chosen: Allocation) -> object:
+def _in_flops(chosen: Allocation, offers: Offers) -> Allocation:
+    """The same choice, with the FLOPs that its offers save."""
+    known = {offer.method: offer for offer in offers.offers}
+    return replace(chosen, offers=tuple(known[offer.method] for offer in chosen.offers))
+
+
+def _judged(
+    screen: Console, denoiser: Denoiser, chosen: Allocation, clocked: Clocked, asked: float, rounds: int
+) -> dict[str, float]:
+    """Times the choice as a whole, beside no compression, and says what came of the target."""
+    from statistics import median
+
+    from bigain.evaluate.timing import measure
+    from bigain.methods import spec
+
+    text, batch_size = spec(chosen.methods), clocked.environment["batch_size"]
+    times = measure(
+        denoiser, ["none", text], 0 if denoiser.kind == "class" else "", batch_size=batch_size, rounds=rounds
+    )
+    measured = median(a / b for a, b in zip(times["none"], times[text], strict=True))
+    saved = sum(clocked.saved[offer.method] for offer in chosen.offers)
+    expected = clocked.forward / (clocked.forward - saved)
+    screen.print(
+        f"Speed, batches of {batch_size}: {measured:.2f}x as measured together, {expected:.2f}x by the layers alone, "
+        f"{asked:.2f}x asked for",
+        highlight=False,
+    )
+    if measured < asked:
+        screen.print(
+            "That is less than was asked for: ask for more, or time it again on an idle machine", style="yellow"
+        )
+    return {"asked": asked, "expected": round(expected, 4), "measured": round(measured, 4)}
+
+
+def _table(offers: Offers, chosen: Allocation, clocked: Clocked | None) -> object:
     """What each layer takes."""
     from rich.table import Table
 
     from bigain.report import label
 
     title = "What each layer takes; changes: mean squares, of the prediction and of the difference between two classes"
-    columns = ("layer", "method", "FLOPs saved, %", "change x 1000", "of the difference")
+    timed = () if clocked is None else ("time saved, %",)
+    columns = ("layer", "method", "FLOPs saved, %", *timed, "change x 1000", "of the difference")
     table = Table(*columns, title=title, title_justify="left")
-    taken = {offer.layer: offer for offer in chosen.offers}
+
+    def row(layer: str, method: str, taken: Sequence[Offer]) -> None:
+        shares = [f"{100 * sum(offer.saved for offer in taken) / offers.flops:.1f}"]
+        if clocked is not None:
+            shares.append(f"{100 * sum(clocked.saved[offer.method] for offer in taken) / clocked.forward:.1f}")
+        costs = [sum(offer.change for offer in taken), sum(offer.contrast for offer in taken)]
+        table.add_row(layer, method, *shares, *(f"{1e3 * cost:.2f}" for cost in costs))
+
+    by_layer = {offer.layer: offer for offer in chosen.offers}
     for layer in sorted({offer.layer for offer in offers.offers}):
-        if layer not in taken:
-            table.add_row(str(layer), "none", "0.0", "0.00", "0.00")
-            continue
-        offer = taken[layer]
-        share = 100 * offer.saved / offers.flops
-        costs = (f"{1e3 * offer.change:.2f}", f"{1e3 * offer.contrast:.2f}")
-        table.add_row(str(layer), str(label(offer.candidate)), f"{share:.1f}", *costs)
+        taken = [by_layer[layer]] if layer in by_layer else []
+        row(str(layer), str(label(taken[0].candidate)) if taken else "none", taken)
     table.add_section()
-    costs = (f"{1e3 * chosen.change:.2f}", f"{1e3 * chosen.contrast:.2f}")
-    table.add_row("", "together", f"{100 * chosen.saved / offers.flops:.1f}", *costs)
+    row("", "together", chosen.offers)
     return table

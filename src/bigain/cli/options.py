@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
@@ -250,6 +251,20 @@ def label_of(text: str, names: tuple[str, ...]) -> int:
         return int(text)
     known = ", ".join(names) if len(names) <= 20 and not names[0].isdigit() else "numbers"
     raise ValueError(f"unknown class {text!r}: give one of {known}, or a label in [0, {len(names)})")
+
+
+@contextmanager
+def counting(quiet: bool, unit: str, description: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar, and what tells it how many are done and how many there are."""
+    from tqdm.auto import tqdm
+
+    with tqdm(disable=quiet, unit=unit, desc=description) as bar:
+
+        def counted(done: int, of: int) -> None:
+            bar.total = of
+            bar.update(done - bar.n)
+
+        yield counted
 
 
 def console() -> Console:

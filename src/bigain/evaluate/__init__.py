@@ -4,6 +4,7 @@ from bigain.evaluate.allocation import Allocation, Offer, allocate
 from bigain.evaluate.analysis import analyse
 from bigain.evaluate.budget import at_equal_flops
 from bigain.evaluate.claims import Claim, PaperTable, asks_for_text, paper_tables
+from bigain.evaluate.clocked import Clocked, clock_offers
 from bigain.evaluate.effects import Analysis, Effect, Piece, read_analysis
 from bigain.evaluate.engine import run
 from bigain.evaluate.export import read_results, write_results
@@ -25,6 +26,7 @@ __all__ = [
     "Allocation",
     "Analysis",
     "Claim",
+    "Clocked",
     "Comparison",
     "Effect",
     "Gain",
@@ -48,6 +50,7 @@ __all__ = [
     "asks_for_text",
     "at_equal_flops",
     "choose",
+    "clock_offers",
     "compare",
     "front",
     "judge",

@@ -78,7 +78,7 @@ class Sizes:
 # The demo is cut to about 10,000 forwards of an embedded model: about 2 minutes on 2 CPU cores.
 SIZES: dict[str, Sizes] = {
     "demo": Sizes(25, 20, (3, 1), (2, 6), 10, 5, 16),
-    "published": Sizes(500, 1000, (3, 1), (2, 8), 20, 7, 32),
+    "published": Sizes(1000, 1000, (3, 1), (2, 8), 20, 7, 32),
     "full": Sizes(1000, 1000, (3, 1), (2, 8), 20, 7, 32),
     "default": Sizes(100, 100, (5, 1), (5, 20), 20, 7, 16),
 }

@@ -56,22 +56,22 @@ def preset(name: str, model: str) -> tuple[Method, ...]:
     Which layers can give what differs from model to model, so there are presets only for models that were measured;
     for another ``bigain allocate`` finds what its layers can give.
 
-    Measured on the embedded data's test split (1,000 images of glyphs-dit and 500 of glyphs-sd classified, accuracy in
-    %; 1,000 generated, FID in the features of the embedded recogniser, PSNR in dB to the uncompressed images); saved:
-    FLOPs of a forward::
+    Measured on the embedded data's test split (1,000 images classified, accuracy in %; 1,000 generated, FID in the
+    features of the embedded recogniser, PSNR in dB to the uncompressed images); saved: FLOPs of a forward::
 
         model       preset    saved, %  accuracy    FID  PSNR
         glyphs-dit  none           0.0      95.3   2.85
         glyphs-dit  quality       20.1      94.9   3.48  19.4
         glyphs-dit  balanced      28.1      93.0   4.37  17.6
         glyphs-dit  fast          35.2      80.3   9.72  18.2
-        glyphs-sd   none           0.0      97.0   0.90
-        glyphs-sd   quality        7.0      96.8   0.90  30.3
-        glyphs-sd   balanced      14.2      96.2   0.90  22.1
-        glyphs-sd   fast          20.3      95.2   0.91  19.3
+        glyphs-sd   none           0.0      97.1   0.90
+        glyphs-sd   quality        7.0      97.5   0.90  30.3
+        glyphs-sd   balanced      16.8      98.0   0.65  17.9
+        glyphs-sd   fast          20.2      96.8   0.61  16.1
 
-    They merge, which on grids as small as these models' takes more time than it saves: 0.74 to 0.95 times as fast as no
-    compression on 2 CPU cores (docs/results.md has each, and what is faster).
+    What they save is FLOPs. On grids as small as these models' merging takes more time than it saves: those of
+    glyphs-dit run at 0.74 to 0.86 times the speed of no compression on 2 CPU cores, those of glyphs-sd, of which two
+    pool the fine grid, at 0.93 to 1.14 times (docs/results.md has each, and what is faster).
 
     Raises:
         ValueError: nothing was measured for the model, or there is no such preset; says what to do.
