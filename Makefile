@@ -97,11 +97,13 @@ ablation-glyphs-dit: $(STAMP)
 	$(BIN)/bigain report runs/ablation/glyphs-dit/results.sqlite --export results/ablation-glyphs-dit.json
 ablation-glyphs-sd: BOTH = levels=1/2,locations=self_attention/mlp
 ablation-glyphs-sd: COARSE = levels=2,locations=self_attention/mlp,size_aware=true,$(RANDOM)
-ablation-glyphs-sd: LEAST = tome:ratio=0.5,layers=0,size_aware=true,queries=full,$(RANDOM)+tome:ratio=0.9,cell=4x4,layers=1/2/4,$(COARSE)+tome:ratio=0.5,layers=3,$(COARSE)
+ablation-glyphs-sd: MERGED = tome:ratio=0.9,cell=4x4,layers=1/2/4,$(COARSE)+tome:ratio=0.5,layers=3,$(COARSE)
+ablation-glyphs-sd: FIRST = avgpool:factor=2,layers=0+$(MERGED)
+ablation-glyphs-sd: LAST_TWO = avgpool:factor=2,layers=5/6+$(MERGED)
 ablation-glyphs-sd: $(STAMP)
 	$(BIN)/bigain evaluate --model glyphs-sd $(SMALL) --out runs/ablation/glyphs-sd --timing-rounds 0 \
-		--equal-flops "$(LEAST)" -m "tome:ratio=0.5,$(RANDOM),$(BOTH) tome:ratio=0.5,$(RANDOM),size_aware=true,$(BOTH)"
-	$(BIN)/bigain evaluate --model glyphs-sd $(SMALL) --out runs/ablation/glyphs-sd -m "avgpool:factor=2 glyphs-sd/quality \
+		--equal-flops glyphs-sd/balanced -m "tome:ratio=0.5,$(RANDOM),$(BOTH) tome:ratio=0.5,$(RANDOM),size_aware=true,$(BOTH)"
+	$(BIN)/bigain evaluate --model glyphs-sd $(SMALL) --out runs/ablation/glyphs-sd -m "avgpool:factor=2 glyphs-sd/quality $(FIRST) $(LAST_TWO) \
 		tome:ratio=0.75,levels=2,locations=self_attention/mlp,$(RANDOM) avgpool:factor=2,levels=1/2"
 	$(BIN)/bigain report runs/ablation/glyphs-sd/results.sqlite --export results/ablation-glyphs-sd.json
 

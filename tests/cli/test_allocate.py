@@ -90,21 +90,42 @@ def test_what_cannot_be_allocated_is_refused(
     assert not (tmp_path / "preset.json").exists()
 
 
+@pytest.mark.parametrize(("milliseconds", "measured", "short"), [(2.0, 1.5, False), (2.8, 1.0714, True)])
 def test_the_target_may_be_a_speed_up_on_this_machine(
-    call: Callable[..., Any], tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    call: Callable[..., Any],
+    tiny_model: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    milliseconds: float,
+    measured: float,
+    short: bool,
 ) -> None:
-    def clocked(denoiser: Any, offers: Any, path: Path, **_: Any) -> Clocked:
+    denoiser, text, given = open_model(tiny_model), spec(parse("todo:factor=2,layers=1")), {}
+
+    def clocked(_: Any, offers: Any, path: Path, **settings: Any) -> Clocked:
+        given.update(settings, path=path)
         saved = {offer.method: 0.1 * (1 + offer.layer) for offer in offers}
-        return Clocked({"batch_size": 2}, 1.0, saved)
+        return Clocked({"batch_size": 3}, 7, 1.0, saved)
 
     monkeypatch.setattr(evaluate, "clock_offers", clocked)
-    monkeypatch.setattr(timing, "measure", lambda *_, **__: {"none": [3.0], parsed["text"]: [2.0]})
-    parsed = {"text": spec(parse("todo:factor=2,layers=1"))}
-    done = call("allocate", "--speed-up", 1.2, "--model", tiny_model, *SMALL[:-1], "todo-2", "--out", tmp_path)
+    monkeypatch.setattr(timing, "measure", lambda *_, **__: {"none": [3.0], text: [milliseconds]})
+    run = ("allocate", "--speed-up", 1.2, "--batch-size", 3, "--timing-rounds", 2, "--model", tiny_model, *SMALL[:-1])
+    output = " ".join(call(*run, "todo-2", "--out", tmp_path).output.split())
     content = json.loads((tmp_path / "preset.json").read_text())
-    assert content["methods"] == parsed["text"]
-    assert content["speed_up"] == {"asked": 1.2, "expected": 1.25, "measured": 1.5}
-    text = " ".join(done.output.split())
-    assert "1.50x as measured together, 1.25x by the layers alone, 1.20x asked for" in text
-    assert "time saved, %" in text
-    assert "less than was asked" not in text
+    assert content["methods"] == text
+    assert content["speed_up"] == {"asked": 1.2, "expected": 1.25, "measured": measured, "batch_size": 3}
+    assert content["saved"] == pytest.approx(1 - flops(denoiser, text, 0) / flops(denoiser, "none", 0), abs=1e-4)
+    assert given.pop("counted") is not None
+    assert given == {"path": tmp_path / "times.json", "dtype": "float32", "batch_size": 3, "rounds": 2}
+    assert f"{measured:.2f}x as measured together, 1.25x by the layers alone, 1.20x asked for" in output
+    assert "time saved, %" in output
+    assert ("That is less than was asked for" in output) == short
+
+
+def test_times_that_do_not_compare_are_refused_before_anything_is_measured(
+    call: Callable[..., Any], tiny_model: str, tmp_path: Path
+) -> None:
+    (tmp_path / "times.json").write_text("[]")
+    result = call("allocate", "--speed-up", 1.2, "--model", tiny_model, *SMALL, "--out", tmp_path, fails=True)
+    assert "times.json is no file of times" in " ".join(result.stderr.split())
+    assert not (tmp_path / "offers.json").exists()

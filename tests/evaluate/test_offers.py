@@ -128,6 +128,12 @@ def test_a_candidate_is_left_out_where_the_grid_does_not_suit_it() -> None:
     ]
 
 
+def test_a_candidate_that_is_given_twice_is_measured_once(tiny_settings: Make, denoiser: Denoiser) -> None:
+    twice = FEW | {"candidates": ("todo-2", "todo:factor=2,layers=1")}
+    found = measure_offers(tiny_settings(), denoiser, **twice)
+    assert [offer.method for offer in found.offers] == ["todo:factor=2,layers=0", "todo:factor=2,layers=1"]
+
+
 def test_a_text_model_with_several_grids_has_offers_on_each(
     pipeline_folder: Path, tiny_settings: Make, tmp_path: Path
 ) -> None:

@@ -74,7 +74,14 @@ def allocate(
     device: options.Device = None,
     variant: options.Variant = None,
     threads: options.Threads = None,
-    batch_size: options.BatchSize = 64,
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Rows of a forward. What is saved in time depends on it, all else does not, to rounding.",
+            rich_help_panel=options.MODEL,
+        ),
+    ] = 64,
     quiet: options.Quiet = False,
 ) -> None:
     """Gives every layer the method that changes the predictions least, for the FLOPs that are to be saved.
@@ -85,7 +92,7 @@ def allocate(
     evaluate, on images that it has not seen.
 
     FLOPs saved are not time saved. With --speed-up every candidate is also timed in every layer, and the time is what
-    is saved; the result is timed as a whole.
+    is saved; the result is timed as a whole. Takes 2 x candidates x (rounds + 1) forwards of a batch, once.
 
     OUT/preset.json is what --preset and bigain.apply take; OUT/offers.json holds what every layer offers, and
     OUT/times.json the times.
@@ -96,13 +103,13 @@ def allocate(
 
       bigain allocate --flops-of iekvd-2 --model glyphs-sd
 
-      bigain allocate --speed-up 1.15 --dtype bfloat16
+      bigain allocate --speed-up 1.15 --dtype bfloat16 --batch-size 32
 
       bigain evaluate --preset runs/allocate/glyphs-dit/preset.json --classify 500 --generate 500
 
       bigain allocate --save 0.2 --model stabilityai/stable-diffusion-2-base --data pets:/data/pets --dtype bfloat16
     """
-    from bigain.evaluate import CANDIDATES, Settings, clock_offers, measure_offers, split_specs
+    from bigain.evaluate import CANDIDATES, Settings, clock_offers, kept_times, measure_offers, split_specs
     from bigain.evaluate import allocate as choose
     from bigain.evaluate.engine import versions
     from bigain.evaluate.export import write_whole
@@ -139,7 +146,13 @@ def allocate(
     if split is None and settings.is_embedded:
         settings = settings.with_split("validation")
     denoiser = options.open_denoiser(model, dtype, settings.device, variant, threads)
-    wanted = None if flops_of is None else flops(denoiser, flops_of, 0 if denoiser.kind == "class" else "")
+    if flops_of is not None:
+        plain, wanted = (flops(denoiser, text, denoiser.any_condition) for text in ("none", flops_of))
+        saving = plain - wanted
+        if saving < 1:
+            raise ValueError(f"{flops_of} saves no FLOPs in this model: name a method that does, or give --save")
+    if speed_up is not None:  # what does not compare is refused now rather than at the end
+        kept_times(denoiser, out / "times.json", dtype=dtype, batch_size=batch_size)
     with options.counting(quiet, "offer", "allocate") as counted:
         offers = measure_offers(
             settings,
@@ -166,9 +179,8 @@ def allocate(
             choose(clocked.in_time(offers.offers), clocked.saving(offers.offers, speed_up), contrast), offers
         )
     else:
-        saving = round(save * offers.flops) if save is not None else offers.flops - (wanted or 0)
-        if saving < 1:
-            raise ValueError(f"{flops_of} saves no FLOPs in this model: name a method that does, or give --save")
+        if save is not None:
+            saving = round(save * offers.flops)
         chosen = choose(offers.offers, saving, contrast)
     about: dict[str, object] = {
         "saved": round(chosen.saved / offers.flops, 4),
@@ -187,7 +199,7 @@ def allocate(
     screen = options.console()
     screen.print(_table(offers, chosen, clocked))
     if speed_up is not None and clocked is not None:
-        about["speed_up"] = _judged(screen, denoiser, chosen, clocked, speed_up, timing_rounds)
+        about["speed_up"] = _timed_together(screen, denoiser, chosen, clocked, speed_up, timing_rounds)
     write_whole(out / "preset.json", preset_file(spec(chosen.methods), about))
     screen.print(f"Chosen: {spec(chosen.methods)}", highlight=False)
     files = "preset.json, offers.json" + (", times.json" if clocked is not None else "")
@@ -200,9 +212,9 @@ def _in_flops(chosen: Allocation, offers: Offers) -> Allocation:
     return replace(chosen, offers=tuple(known[offer.method] for offer in chosen.offers))
 
 
-def _judged(
+def _timed_together(
     screen: Console, denoiser: Denoiser, chosen: Allocation, clocked: Clocked, asked: float, rounds: int
-) -> dict[str, float]:
+) -> dict[str, object]:
     """Times the choice as a whole, beside no compression, and says what came of the target."""
     from statistics import median
 
@@ -210,9 +222,7 @@ def _judged(
     from bigain.methods import spec
 
     text, batch_size = spec(chosen.methods), clocked.environment["batch_size"]
-    times = measure(
-        denoiser, ["none", text], 0 if denoiser.kind == "class" else "", batch_size=batch_size, rounds=rounds
-    )
+    times = measure(denoiser, ["none", text], denoiser.any_condition, batch_size=batch_size, rounds=rounds)
     measured = median(a / b for a, b in zip(times["none"], times[text], strict=True))
     saved = sum(clocked.saved[offer.method] for offer in chosen.offers)
     expected = clocked.forward / (clocked.forward - saved)
@@ -225,7 +235,8 @@ def _judged(
         screen.print(
             "That is less than was asked for: ask for more, or time it again on an idle machine", style="yellow"
         )
-    return {"asked": asked, "expected": round(expected, 4), "measured": round(measured, 4)}
+    found = {"asked": asked, "expected": round(expected, 4), "measured": round(measured, 4)}
+    return {**found, **clocked.environment}
 
 
 def _table(offers: Offers, chosen: Allocation, clocked: Clocked | None) -> object:

@@ -96,6 +96,11 @@ class Denoiser(ABC):
         return self._model if self.pipe is None else getattr(self.pipe, self.model_name)
 
     @property
+    def any_condition(self) -> str | int:
+        """One to count FLOPs and take times with, which depend on none."""
+        return 0 if self.kind == "class" else ""
+
+    @property
     def networks(self) -> tuple[nn.Module, ...]:
         """All networks that results depend on: ``model``, then autoencoder and text encoders where there are any."""
         parts = [getattr(self.space, "vae", None)]

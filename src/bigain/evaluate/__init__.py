@@ -4,7 +4,7 @@ from bigain.evaluate.allocation import Allocation, Offer, allocate
 from bigain.evaluate.analysis import analyse
 from bigain.evaluate.budget import at_equal_flops
 from bigain.evaluate.claims import Claim, PaperTable, asks_for_text, paper_tables
-from bigain.evaluate.clocked import Clocked, clock_offers
+from bigain.evaluate.clocked import Clocked, clock_offers, kept_times
 from bigain.evaluate.effects import Analysis, Effect, Piece, read_analysis
 from bigain.evaluate.engine import run
 from bigain.evaluate.export import read_results, write_results
@@ -54,6 +54,7 @@ __all__ = [
     "compare",
     "front",
     "judge",
+    "kept_times",
     "measure_offers",
     "paper_tables",
     "parse_target",

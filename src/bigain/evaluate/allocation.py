@@ -36,7 +36,7 @@ class Offer:
     Args:
         layer: number of the transformer block.
         method: spec of the candidate in this layer alone.
-        saved: FLOPs of a forward of one image.
+        saved: FLOPs of a forward of one image; or its nanoseconds, see `Clocked.in_time`.
         change: mean squared change of the prediction under the true class.
         contrast: mean squared change of the difference between the predictions under the true and another class.
     """
@@ -72,7 +72,7 @@ class Allocation:
 
     @property
     def saved(self) -> int:
-        """FLOPs of a forward of one image."""
+        """In the unit of the offers: FLOPs of a forward of one image."""
         return sum(offer.saved for offer in self.offers)
 
     @property
@@ -87,7 +87,7 @@ class Allocation:
 
 
 def allocate(offers: Iterable[Offer], saving: int, contrast_weight: float = CONTRAST_WEIGHT) -> Allocation:
-    """The cheapest choice of at most one offer per layer that saves at least ``saving`` FLOPs.
+    """The cheapest choice of at most one offer per layer that saves at least ``saving``, in the unit of the offers.
 
     Exact (dynamic programming over the layers) where ``saving`` is at most 4,096; beyond, each layer's saving is
     rounded down to a 4,096th of it, so that at least ``saving`` is saved all the same. Where only the strongest offer

@@ -30,7 +30,7 @@ def at_equal_flops(denoiser: Denoiser, methods: Iterable[str], references: Itera
             this model, or takes more FLOPs at its most than a reference; a reference whose number of tokens depends on
             the image; or one of the lists is empty.
     """
-    space, condition = Space.of(denoiser), 0 if denoiser.kind == "class" else ""
+    space, condition = Space.of(denoiser), denoiser.any_condition
     strengths = {text: _strengths(text, space) for text in methods}
     targets = {spec(parse(text)): flops(denoiser, _countable(text), condition) for text in references}
     if not strengths or not targets:

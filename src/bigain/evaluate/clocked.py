@@ -16,13 +16,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from bigain.backbones import compressed
 from bigain.backbones.families import layout
 from bigain.diffusion import Denoiser
-from bigain.evaluate.allocation import Offer
+from bigain.evaluate.allocation import Offer, most_saved
+from bigain.evaluate.engine import fingerprint
 from bigain.evaluate.export import write_whole
 from bigain.evaluate.plan import differences
-from bigain.evaluate.timing import applied, environment, forward_of, synchronise
-from bigain.methods import Method, parse, spec
+from bigain.evaluate.timing import environment, forward_of, synchronise
+from bigain.methods import Method, parse
 
 _FORMAT = "bigain offer timings 1"
 _NANO = 1e9
@@ -33,12 +35,14 @@ class Clocked:
     """Times of offers.
 
     Args:
-        environment: machine, dtype and batch; what was measured in another does not compare.
+        environment: weights, machine, dtype and batch; what was measured in another does not compare.
+        rounds: that counted.
         forward: seconds of a forward without compression, of a whole batch.
         saved: by the spec of an offer, the seconds of a forward that it saves; negative where it takes longer.
     """
 
     environment: Mapping[str, Any]
+    rounds: int
     forward: float
     saved: Mapping[str, float]
 
@@ -55,18 +59,47 @@ class Clocked:
         if not (math.isfinite(speed_up) and speed_up > 1):
             raise ValueError(f"the speed-up must be above 1, not {speed_up:g}")
         wanted = round(self.forward * (1 - 1 / speed_up) * _NANO)
-        fastest: dict[int, int] = {}
-        for offer in self.in_time(offers):
-            fastest[offer.layer] = max(fastest.get(offer.layer, 0), offer.saved)
-        most = sum(fastest.values())
+        most = sum(most_saved(self.in_time(offers)).values())
         if most < wanted:
-            reached = 1 / (1 - most / _NANO / self.forward) if most else 1.0
-            raise ValueError(
-                f"a speed-up of {speed_up:g} cannot be reached: on this machine the fastest of the candidates in every "
-                f"layer together come to {reached:.3g} times as fast, in batches of {self.environment['batch_size']}. "
-                f"Ask for less, or give candidates that merge or pool more"
-            )
+            raise ValueError(f"a speed-up of {speed_up:g} cannot be reached: {self._reached(most)}")
         return wanted
+
+    def _reached(self, most: int) -> str:
+        batches = f"on this machine, in batches of {self.environment['batch_size']}"
+        if not most:
+            return f"{batches}, no candidate is faster than no compression in any layer. Larger batches may help"
+        reached = math.floor(100 / (1 - most / _NANO / self.forward)) / 100
+        return (
+            f"{batches}, the fastest candidates of all layers together come to {reached:g} times as fast. Ask for "
+            f"less, or give candidates that merge or pool more"
+        )
+
+
+def kept_times(denoiser: Denoiser, path: Path, *, dtype: str, batch_size: int) -> Clocked | None:
+    """What ``clock_offers`` left in a file; None if there is none.
+
+    Raises:
+        ValueError: ``batch_size`` is not between 1 and the model's number of timesteps; or a file of other weights,
+            another machine, dtype or batch, or of something else; says which fields differ.
+    """
+    here = _environment(denoiser, dtype, batch_size)
+    if not path.exists():
+        return None
+    found = _read(path)
+    if found.environment != here:
+        differing = "; ".join(differences(dict(found.environment), here))
+        raise ValueError(f"{path} holds times that do not compare: {differing}. Delete it to measure again")
+    return found
+
+
+def _environment(denoiser: Denoiser, dtype: str, batch_size: int) -> dict[str, Any]:
+    most = denoiser.process.steps
+    if not 1 <= batch_size <= most:
+        raise ValueError(
+            f"batches must have 1 to {most} rows to be timed, each with its own timestep, not {batch_size}"
+        )
+    given = {"dtype": dtype, "batch_size": batch_size, "weights": fingerprint(*denoiser.networks)}
+    return environment(denoiser.device, given)
 
 
 def clock_offers(
@@ -88,31 +121,26 @@ def clock_offers(
 
     Args:
         offers: as ``measure_offers`` gives them.
-        path: of a JSON file with all times, made if it is not there; None keeps none. One that lacks some of the offers
-            is measured again as a whole, as times of different sittings do not compare.
+        path: of a JSON file with all times, made at the end if it is not there; None keeps none. If it lacks some of
+            the offers, or has fewer rounds, all are measured again, as times of different sittings do not compare.
         dtype: of the model, as the file is to state it.
         batch_size: rows of a forward.
-        rounds: that count.
+        rounds: that count, at least.
         counted: called with the forwards done and their number after each two.
         clock: of seconds.
 
     Raises:
-        ValueError: there are no offers, fewer than one round or row; or a file of another machine, dtype or batch, or
-            of something else; says which fields differ.
+        ValueError: there are no offers, or fewer than one round; or as ``kept_times``.
     """
     if not offers:
         raise ValueError("there are no offers to be timed")
-    if rounds < 1 or batch_size < 1:
-        raise ValueError(f"rounds and batch_size must be at least 1, not {rounds} and {batch_size}")
-    here = environment(denoiser.device, {"dtype": dtype, "batch_size": batch_size, "rounds": rounds})
-    if path is not None and path.exists():
-        found = _read(path)
-        if found.environment != here:
-            differing = "; ".join(differences(dict(found.environment), here))
-            raise ValueError(f"{path} holds times that do not compare: {differing}. Delete it to measure again")
-        if {offer.method for offer in offers} <= {*found.saved}:
-            return found
-    forward = forward_of(denoiser, 0 if denoiser.kind == "class" else "", denoiser.process.timesteps(batch_size))
+    if rounds < 1:
+        raise ValueError(f"rounds must be at least 1, not {rounds}")
+    found = None if path is None else kept_times(denoiser, path, dtype=dtype, batch_size=batch_size)
+    if found is not None and found.rounds >= rounds and {offer.method for offer in offers} <= {*found.saved}:
+        return found
+    here = _environment(denoiser, dtype, batch_size)
+    forward = forward_of(denoiser, denoiser.any_condition, denoiser.process.timesteps(batch_size))
     groups = _everywhere(offers)
     total = 2 * len(groups) * (rounds + 1)
     plain: list[float] = []
@@ -120,18 +148,19 @@ def clock_offers(
     for number in range(rounds + 1):
         for visit, (method, members) in enumerate(groups):
             with _clocked(denoiser, clock) as before:
+                synchronise(denoiser.device)  # what the last forward left
                 started = clock()
                 forward()
                 synchronise(denoiser.device)
                 whole = clock() - started
-            with applied(denoiser, spec(method)), _clocked(denoiser, clock) as after:
+            with compressed(denoiser.model, method), _clocked(denoiser, clock) as after:
                 forward()
             if number:
                 plain.append(whole)
                 for offer in members:
                     saved[offer.method].append(before[offer.layer] - after[offer.layer])
             counted(2 * (number * len(groups) + visit + 1), total)
-    result = Clocked(here, median(plain), {method: median(times) for method, times in saved.items()})
+    result = Clocked(here, rounds, median(plain), {method: median(times) for method, times in saved.items()})
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps({"format": _FORMAT} | asdict(result), indent=1) + "\n")
@@ -185,6 +214,6 @@ def _read(path: Path) -> Clocked:
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise ValueError(f"{path} is no file of times, which has format {_FORMAT!r}")
     try:
-        return Clocked(content["environment"], float(content["forward"]), dict(content["saved"]))
+        return Clocked(content["environment"], content["rounds"], float(content["forward"]), dict(content["saved"]))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no whole file of times: {error!r}") from error

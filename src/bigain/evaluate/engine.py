@@ -322,7 +322,7 @@ class _Work:
         """What FLOPs and times are taken with; they do not depend on it."""
         if self.conditions:
             return self.conditions[0][0]
-        return 0 if self.denoiser.kind == "class" else ""
+        return self.denoiser.any_condition
 
 
 def load_data(settings: Settings, denoiser: Denoiser, split: str | None) -> ImageCollection:

@@ -88,7 +88,7 @@ def measure_offers(
     """
     probe = Probe.of(replace(settings, classify=images, to_keep=(1,), n_samples=(timesteps,)), denoiser)
     probe.check_classes()
-    condition = 0 if denoiser.kind == "class" else ""
+    condition = denoiser.any_condition
     found = Offers(probe.identity(), flops(denoiser, "none", condition), ())
     if path is not None and path.exists():
         found = read_offers(path)
@@ -149,7 +149,7 @@ def _write(path: Path, offers: Offers) -> None:
 
 
 def _in_layers(candidates: Sequence[str], space: Space) -> list[tuple[int, Method]]:
-    """Every candidate in every layer alone that it suits."""
+    """Every candidate in every layer alone that it suits, once."""
     singles = [_single(text) for text in candidates]
     found: list[tuple[int, Method]] = []
     for layer, level in enumerate(space.levels):
@@ -159,7 +159,7 @@ def _in_layers(candidates: Sequence[str], space: Space) -> list[tuple[int, Metho
         if not any(_suits(method, grid) for grid in space.grids):
             grids = ", ".join(f"{grid.height}x{grid.width}" for grid in space.grids)
             raise ValueError(f"{text!r} suits no layer of this model, whose grids are {grids}: give a weaker one")
-    return found
+    return list(dict.fromkeys(found))
 
 
 def _single(text: str) -> Method:

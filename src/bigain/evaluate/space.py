@@ -41,9 +41,8 @@ class Space:
         """Of an open model, whose grids one forward shows."""
         where = layout(denoiser.model)
         every = ToDo(factor=2, levels=tuple(range(1, where.levels + 1)))
-        condition: Any = 0 if denoiser.kind == "class" else ""
         with compressed(denoiser.model, every) as handle:
-            forward_of(denoiser, condition, denoiser.process.timesteps(1))()
+            forward_of(denoiser, denoiser.any_condition, denoiser.process.timesteps(1))()
             shown = {row.layer: row for row in handle.summary()}
         rows = [shown[layer.name] for layer in where.layers]
         grids = {layer.level: Grid(*row.grid) for layer, row in zip(where.layers, rows, strict=True)}

@@ -134,8 +134,9 @@ def _measured(method: str, settings: Settings, path: Path, denoiser: Denoiser, c
         assert plain.flops is not None
         speed_up = plain.flops / row.flops
     else:
-        condition: Any = 0 if denoiser.kind == "class" else ""
-        times = measure(denoiser, ("none", method), condition, batch_size=settings.timing_batch, rounds=_TIMING_ROUNDS)
+        times = measure(
+            denoiser, ("none", method), denoiser.any_condition, batch_size=settings.timing_batch, rounds=_TIMING_ROUNDS
+        )
         speed_up = median(a / b for a, b in zip(times["none"], times[method], strict=True))
     psnr = SAME_IMAGES if settings.generate and row.psnr is None else row.psnr  # None: the very same images
     return Trial(method, round(speed_up, 4), row.accuracy, row.change, psnr)

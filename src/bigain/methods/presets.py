@@ -66,12 +66,12 @@ def preset(name: str, model: str) -> tuple[Method, ...]:
         glyphs-dit  fast          35.2      80.3   9.72  18.2
         glyphs-sd   none           0.0      97.1   0.90
         glyphs-sd   quality        7.0      97.5   0.90  30.3
-        glyphs-sd   balanced      16.8      98.0   0.65  17.9
-        glyphs-sd   fast          20.2      96.8   0.61  16.1
+        glyphs-sd   balanced      14.2      96.6   0.90  22.1
+        glyphs-sd   fast          20.3      95.4   0.91  19.3
 
-    What they save is FLOPs. On grids as small as these models' merging takes more time than it saves: those of
-    glyphs-dit run at 0.74 to 0.86 times the speed of no compression on 2 CPU cores, those of glyphs-sd, of which two
-    pool the fine grid, at 0.93 to 1.14 times (docs/results.md has each, and what is faster).
+    What they save is FLOPs. They merge, which on grids as small as these models' takes more time than it saves: those
+    of glyphs-dit run at 0.74 to 0.86 times the speed of no compression on 2 CPU cores, those of glyphs-sd at 0.87 to
+    0.95 times (docs/results.md has each, and what is faster).
 
     Raises:
         ValueError: nothing was measured for the model, or there is no such preset; says what to do.

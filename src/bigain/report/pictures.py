@@ -38,6 +38,7 @@ MORE_COLOURS = ("#117733", "#999933")  # of Paul Tol's "muted": for methods toge
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
 _DPI = 150
 _HEADING = 12  # characters of a line above a sample
+_BESIDE = 44  # characters of a line left of a row
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,8 @@ def draw_samples(
 
     Args:
         rows: what stands left of a row, and its images, uint8 (S, S, 3) of one size; short rows end early.
-        headings: what stands above each column, such as a prompt; it is wrapped, and cut after some lines.
+        headings: what stands above each column, such as a prompt; these and what stands left are wrapped, and cut after
+            some lines.
 
     Raises:
         ValueError: there is no image.
@@ -109,14 +111,20 @@ def draw_samples(
     inch = 0.72 / (cell + gap)  # a cell is 0.72 inches wide
     above = [textwrap.wrap(text, _HEADING, max_lines=8, placeholder=" …") or [""] for text in [*headings][:columns]]
     lines = max(map(len, above), default=1)
-    margin, top = 0.085 * max(len(name) for name, _ in rows) + 0.15, (0.6 if title else 0.2) + 0.12 * lines
+    beside = [textwrap.wrap(name, _BESIDE, max_lines=6, placeholder=" …") or [""] for name, _ in rows]
+    margin, top = (
+        0.085 * max(len(line) for text in beside for line in text) + 0.15,
+        (0.6 if title else 0.2) + 0.12 * lines,
+    )
     width, height = page.shape[1] * inch, page.shape[0] * inch
     width_all, height_all = margin + width + 0.1, height + top + 0.1
     figure = Figure(figsize=(width_all, height_all), dpi=_DPI)
     FigureCanvasAgg(figure)
     axis = figure.add_axes((margin / width_all, 0.1 / height_all, width / width_all, height / height_all))
     axis.imshow(page, interpolation="none", aspect="auto")
-    axis.set_yticks([r * (cell + gap) + cell / 2 for r in range(len(rows))], [name for name, _ in rows], fontsize=9)
+    axis.set_yticks([r * (cell + gap) + cell / 2 for r in range(len(rows))], ["\n".join(text) for text in beside])
+    for mark, text in zip(axis.get_yticklabels(), beside, strict=True):
+        mark.set_fontsize(9 if len(text) == 1 else 7)
     centres = [c * (cell + gap) + cell / 2 for c in range(len(above))]
     axis.set_xticks(centres, ["\n".join(text) for text in above], fontsize=9 if lines == 1 else 7)
     axis.xaxis.tick_top()
