@@ -58,7 +58,11 @@ results: results-glyphs-dit results-glyphs-sd ## hours, resumes: the full compar
 results-%: GRID = published
 results-%: PRESETS = $*/quality $*/balanced $*/fast
 results-glyphs-dit: GRID = full
+results-glyphs-dit: BUDGETS = iekvd-2 iekvd-4
+AT_BUDGETS = tome-0.5 tome:ratio=0.5,destinations=random,redraw=image lgtm-0.5 abm-0.5 sito-0.5
 results-%: $(STAMP)
+	$(if $(BUDGETS),$(BIN)/bigain evaluate --model $* -m "$(AT_BUDGETS)" --equal-flops "$(BUDGETS)" --dtype bfloat16 --classify 1000 \
+		--generate 1000 --to-keep "3 1" --n-samples "2 8" --steps 20 --timing-rounds 0 --out runs/full/$*)
 	$(BIN)/bigain evaluate --model $* --preset-grid $(GRID) -m "$(PRESETS)" --dtype bfloat16 --out runs/full/$*
 	$(BIN)/bigain report runs/full/$*/results.sqlite --against "$(PRESETS)" --export results/$*.json
 	mkdir -p docs/pictures
