@@ -112,7 +112,9 @@ ablation-glyphs-sd: $(STAMP)
 	$(BIN)/bigain report runs/ablation/glyphs-sd/results.sqlite --export results/ablation-glyphs-sd.json
 
 readme: readme-glyphs-dit readme-glyphs-sd ## the tables and pictures of README.md and docs/results.md, from results/
-	$(BIN)/bigain report results/glyphs-sd.json --beside results/glyphs-dit.json --readme README.md
+	$(BIN)/bigain report results/glyphs-sd.json --beside results/glyphs-dit.json --readme README.md \
+		-m "tome:ratio=0.5,$(RANDOM) lgtm-0.5 abm-0.5 sito-0.5 todo-2 avgpool-2 iekvd-2" \
+		-m "$(foreach model,glyphs-dit glyphs-sd,$(foreach preset,quality balanced fast,$(model)/$(preset)))"
 
 readme-%: $(STAMP)
 	$(BIN)/bigain report results/$*.json --readme docs/results.md --out runs/report/$*

@@ -98,6 +98,12 @@ def test_a_run_prints_its_table_and_a_report_prints_it_again(
     assert table.strip() in readme.read_text()
     assert (tmp_path / "pictures" / "against.md").read_text() == table
     assert "--against needs the .sqlite file" in call("report", exported, "--against", "lgtm-0.5", fails=True).stderr
+    before = exported.read_bytes()
+    call("report", tmp_path / "run" / "results.sqlite", "--add-to", exported)
+    assert exported.read_bytes() == before, "it has all of that"
+    assert "--add-to needs the .sqlite file" in call("report", exported, "--add-to", exported, fails=True).stderr
+    both = ("--add-to", exported, "--export", exported)
+    assert "give one of them" in call("report", tmp_path / "run" / "results.sqlite", *both, fails=True).stderr
     call("report", tmp_path / "run" / "results.sqlite", "--out", tmp_path / "again")
     assert not (tmp_path / "again" / "against.md").exists(), "nothing of before is left"
 
@@ -107,6 +113,13 @@ def test_a_run_prints_its_table_and_a_report_prints_it_again(
     readme.write_text("<!-- side-by-side: begin -->\n<!-- side-by-side: end -->\n")
     call("report", exported, "--beside", other, "--readme", readme)
     assert "another: accuracy, %" in readme.read_text()
+    assert "ToMe 50%" in readme.read_text()
+    shown = call("report", exported, "--beside", other, "--readme", readme, "--methods", "lgtm-0.5").output
+    for text in (shown.split("L-GTM 50%: of")[0], readme.read_text()):
+        assert "No compression" in text
+        assert "L-GTM 50%" in text
+        assert "ToMe 50%, random" not in text
+    assert "--methods has todo:factor=3, which" in call("report", exported, "-m", "todo-3", fails=True).stderr
     assert "say which file" in call("report", exported, "--beside", other, fails=True).stderr
 
 

@@ -9,9 +9,9 @@ import torch
 
 import bigain
 from bigain.diffusion import open_model
-from bigain.evaluate import paper_tables, read_results
+from bigain.evaluate import GRIDS, paper_tables, read_results
 from bigain.evaluate.engine import fingerprint
-from bigain.methods import spec
+from bigain.methods import parse, spec
 from bigain.report import against, markdown, rows_of, side_by_side
 from bigain.report.table import markdown_rows
 
@@ -52,7 +52,13 @@ def test_the_page_of_claims_rests_on_the_committed_results(name: str, ratio: flo
 
 
 def test_the_readme_shows_both_models() -> None:
-    runs = [read_results(ROOT / "results" / f"{name}.json") for name in ("glyphs-sd", "glyphs-dit")]
+    runs = []
+    for name in ("glyphs-sd", "glyphs-dit"):
+        results, times = read_results(ROOT / "results" / f"{name}.json")
+        presets = [spec(bigain.preset(preset, name)) for preset in ("quality", "balanced", "fast")]
+        shown = {spec(parse(text)) for text in GRIDS["demo"]} | {*presets}
+        runs.append((results.with_rows(tuple(row for row in results.rows if row.method in shown)), times))
+    assert len(runs[0][0].rows) == len(GRIDS["demo"]) + 3
     assert side_by_side(runs).strip() in (ROOT / "README.md").read_text(encoding="utf-8"), "make readme"
 
 

@@ -51,6 +51,12 @@ def test_the_verdict_counts_and_names_the_exceptions(results: Results) -> None:
     assert last.endswith("not seen to be better: ABM 30% (accuracy, PSNR).")
 
 
+def test_a_pair_that_was_not_measured_together_has_a_dash_and_is_not_counted(results: Results) -> None:
+    text = against(replace(results, comparisons=results.comparisons[1:]))
+    assert "| ToDo 2× | -10.0% | – |" in text
+    assert "of 1 settings that save as much" in text
+
+
 def test_a_method_whose_flops_are_not_known_is_no_rival_and_none_to_compare(results: Results) -> None:
     rows = [replace(row, flops_change=None) if row.method == "todo:factor=2" else row for row in results.rows]
     assert "ToDo 2×" not in against(replace(results, rows=tuple(rows)))

@@ -33,6 +33,17 @@ def test_every_model_has_the_numbers_of_its_own_table(known_store: Any) -> None:
     assert plain[3:5] == ["–", "–"]
 
 
+def test_what_both_were_measured_on_is_said_once(known_store: Any) -> None:
+    results = summarise(known_store)
+    other = named(results, "other")
+    other = replace(other, settings=other.settings | {"guidance": 3.0})
+    text = side_by_side([(named(results, "m"), None), (other, None)])
+    assert text.count("95% Wilson intervals") == text.count("FLOPs: one forward") == 1
+    assert text.index("95% Wilson intervals") < text.index("Model m") < text.index("Model other")
+    for guidance in ("guidance 1;", "guidance 3;"):
+        assert text.count(guidance) == 1
+
+
 def test_methods_that_one_model_lacks_are_left_out(known_store: Any) -> None:
     results = summarise(known_store)
     third = replace(results.rows[1], method="todo:factor=3")

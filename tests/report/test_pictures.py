@@ -36,6 +36,17 @@ def test_a_front_leaves_out_what_was_not_measured(known_store: Store, tmp_path: 
         draw_front(dataclasses.replace(results, rows=(Row(method="none"),)), None, tmp_path / "none.png")
 
 
+def test_a_front_shows_accuracy_first_and_savings_as_a_share(known_store: Store) -> None:
+    results, times = summarise(known_store), timings(known_store)
+    panels = pictures._panels(results, times)
+    assert [panel.y_label for panel in panels[:3]] == ["accuracy, % (higher is better)"] * 3
+    plain, todo = results.rows
+    saved = panels[1].x
+    assert (saved(plain), saved(todo)) == (0.0, pytest.approx(10))
+    assert [panels[2].x(row) for row in results.rows] == [3.0, 1.5]
+    assert all(panel.x(row) is None for panel in pictures._panels(results, None)[2::2] for row in results.rows)
+
+
 def test_families_of_the_full_grid_differ_in_colour_or_marker() -> None:
     specs = Settings(methods=GRIDS["full"]).methods
     styles = pictures._styles([Row(method=spec) for spec in specs])

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bigain.cli import options
+
+if TYPE_CHECKING:
+    from bigain.evaluate import Results, Timings
+
+    Run = tuple[Results, Timings | None]
 
 
 @options.reported
@@ -20,6 +25,22 @@ def report(
     export: Annotated[
         Path | None,
         typer.Option(help="Write FILE.json, FILE.csv and FILE.timings.json, to be committed (from a .sqlite file)."),
+    ] = None,
+    add_to: Annotated[
+        Path | None,
+        typer.Option(
+            help="Add the methods of SOURCE (a .sqlite file) that this exported .json lacks; what it has stays. For "
+            "methods that were measured on another machine, with those again that they are compared with."
+        ),
+    ] = None,
+    methods: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--methods",
+            "-m",
+            help="Presets or specs that the table has, printed and for --readme; all that are there if left out. The "
+            "files of the folder, and what is exported, always have all.",
+        ),
     ] = None,
     readme: Annotated[
         Path | None,
@@ -54,13 +75,15 @@ def report(
 
       bigain report runs/full/results.sqlite --against "glyphs-dit/fast abm-0.5" --export results/glyphs-dit.json
 
+      bigain report runs/more/results.sqlite --add-to results/glyphs-dit.json
+
       bigain report results/glyphs-dit.json --readme docs/results.md
 
-      bigain report results/glyphs-sd.json --beside results/glyphs-dit.json --readme README.md
+      bigain report results/glyphs-sd.json --beside results/glyphs-dit.json -m "lgtm-0.5 iekvd-2" --readme README.md
     """
     from rich.markdown import Markdown
 
-    from bigain.evaluate import Store, read_results, split_specs, summarise, timings, write_results
+    from bigain.evaluate import Store, add_results, read_results, split_specs, summarise, timings, write_results
     from bigain.evaluate.export import write_whole
     from bigain.methods import parse, spec
     from bigain.report import against as against_table
@@ -75,10 +98,12 @@ def report(
         write_folder,
     )
 
+    if export is not None and add_to is not None:
+        raise ValueError("--export replaces a file, --add-to adds to one: give one of them")
     if source.suffix == ".json":
-        if export is not None or against:
-            option = "--against" if export is None else "--export"
-            raise ValueError(f"{option} needs the .sqlite file: a .json is exported already")
+        for option, given in (("--export", export), ("--add-to", add_to), ("--against", against)):
+            if given:
+                raise ValueError(f"{option} needs the .sqlite file: a .json is exported already")
         results, times = read_results(source)
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
@@ -89,10 +114,12 @@ def report(
     else:
         compared = [spec(parse(text)) for text in split_specs(against or [])]
         with Store(source) as store:
-            if export is None or out is not None:
+            if (export is None and add_to is None) or out is not None:
                 results, times = write_folder(store, out or source.parent, compared)
             else:
                 results, times = summarise(store, compared), timings(store)
+        if add_to is not None:
+            results, times = add_results(add_to, results, times)
         if export is not None:
             if export.suffix != ".json":
                 raise ValueError(f"--export must end in .json, not {export}")
@@ -100,13 +127,30 @@ def report(
             write_results(export, results, times)
     if beside and readme is None:
         raise ValueError("--beside makes a table for --readme: say which file")
+    runs = [(results, times), *(read_results(path) for path in beside or ())]
+    if methods:
+        runs = _with_methods(runs, [spec(parse(text)) for text in split_specs(methods)])
     if readme is not None:
-        others = [read_results(path) for path in beside or ()]
-        text = side_by_side([(results, times), *others]) if others else markdown(results, times)
-        put_between(readme, "side-by-side" if others else source.stem, text)
-        if results.comparisons and not others and has_markers(readme, f"{source.stem}-against"):
+        put_between(
+            readme, "side-by-side" if beside else source.stem, side_by_side(runs) if beside else markdown(*runs[0])
+        )
+        if results.comparisons and not beside and has_markers(readme, f"{source.stem}-against"):
             put_between(readme, f"{source.stem}-against", against_table(results))
     screen = options.console()
-    screen.print(terminal(results, times, screen.width))
+    screen.print(terminal(*runs[0], screen.width))
     if results.comparisons:
         screen.print(Markdown(against_verdicts(results)))
+
+
+def _with_methods(runs: list[Run], methods: list[str]) -> list[Run]:
+    """The runs with the rows of ``methods`` and of no compression alone; one that some run lacks is left out there."""
+    there = {row.method for results, _ in runs for row in results.rows}
+    for method in methods:
+        if method not in there:
+            raise ValueError(
+                f"--methods has {method}, which is not in these results: they have {' '.join(sorted(there))}"
+            )
+    return [
+        (results.with_rows(tuple(row for row in results.rows if row.method in ("none", *methods))), times)
+        for results, times in runs
+    ]

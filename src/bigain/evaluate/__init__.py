@@ -7,7 +7,7 @@ from bigain.evaluate.claims import Claim, PaperTable, asks_for_text, paper_table
 from bigain.evaluate.clocked import Clocked, clock_offers, kept_times
 from bigain.evaluate.effects import Analysis, Effect, Piece, read_analysis
 from bigain.evaluate.engine import run
-from bigain.evaluate.export import read_results, write_results
+from bigain.evaluate.export import add_results, read_results, write_results
 from bigain.evaluate.gains import Comparison, Gain, Paired, compare
 from bigain.evaluate.offers import CANDIDATES, Offers, measure_offers, read_offers
 from bigain.evaluate.plan import GRIDS, SIZES, Settings, split_specs
@@ -45,6 +45,7 @@ __all__ = [
     "Timings",
     "Trial",
     "Verdict",
+    "add_results",
     "allocate",
     "analyse",
     "asks_for_text",

@@ -6,10 +6,13 @@ import csv
 import io
 import json
 import os
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
+from bigain.evaluate.plan import differences
 from bigain.evaluate.summary import Results, Row, Timings
+
+_ROUNDING = 0.01  # share of the images that another machine's rounding may classify otherwise, at most
 
 
 def timings_path(results: Path) -> Path:
@@ -37,6 +40,66 @@ def read_results(path: Path) -> tuple[Results, Timings | None]:
         return results, Timings.from_json(json.loads(times.read_text(encoding="utf-8"))) if times.exists() else None
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no results file of bigain evaluate: {error}") from error
+
+
+def add_results(path: Path, found: Results, times: Timings) -> tuple[Results, Timings]:
+    """Adds to ``path`` (.json) the methods of ``found`` that it lacks; what it has stays as it is.
+
+    For a run whose results file lies on another machine, or is gone: what the new methods are compared with (no
+    compression, presets) is measured again beside them, and has to agree with what is there. ``times`` replace those
+    that are there if they have every method of both, as only what was timed together compares.
+
+    Returns:
+        What ``path`` holds now.
+
+    Raises:
+        FileNotFoundError, ValueError: as ``read_results``.
+        ValueError: the two are of different runs; or ``found`` has, of a method of both, more images, other FLOPs, or
+            an accuracy on as many images that differs by more than a point.
+    """
+    there, kept = read_results(path)
+    _check_same_run(there, found)
+    known = {row.method: row for row in there.rows}
+    for row in found.rows:
+        if row.method in known:
+            _check_same_row(known[row.method], row)
+    compared = {(each.method, each.other) for each in there.comparisons}
+    results = replace(
+        there,
+        versions=there.versions + [each for each in found.versions if each not in there.versions],
+        rows=there.rows + tuple(row for row in found.rows if row.method not in known),
+        comparisons=there.comparisons
+        + tuple(each for each in found.comparisons if (each.method, each.other) not in compared),
+    )
+    if kept is None or {row.method for row in results.rows} <= times.methods.keys():
+        kept = times
+    write_results(path, results, kept)
+    return results, kept
+
+
+def _check_same_run(there: Results, found: Results) -> None:
+    for name in ("settings", "facts", "reference"):
+        ours, theirs = getattr(there, name) or {}, getattr(found, name) or {}
+        if ours != theirs:
+            raise ValueError(f"the results to add are of another run: {'; '.join(differences(ours, theirs))}")
+
+
+def _check_same_row(there: Row, found: Row) -> None:
+    for name in ("classified", "generated"):
+        if getattr(found, name) > getattr(there, name):
+            raise ValueError(
+                f"{found.method} has {getattr(found, name)} images {name} in the results to add, and only "
+                f"{getattr(there, name)} in those that are there, which would stay: export the whole run instead"
+            )
+    if there.flops is not None and found.flops is not None and there.flops != found.flops:
+        raise ValueError(f"{found.method} has {there.flops:,} FLOPs there and {found.flops:,} in the results to add")
+    if there.accuracy is None or found.accuracy is None or there.classified != found.classified:
+        return
+    if abs(there.accuracy - found.accuracy) > _ROUNDING:
+        raise ValueError(
+            f"{found.method} classifies {there.accuracy:.1%} of {there.classified} images there and "
+            f"{found.accuracy:.1%} in the results to add: more than rounding on another machine explains"
+        )
 
 
 def to_csv(results: Results) -> str:

@@ -14,7 +14,8 @@ def against(results: Results) -> str:
     """A Markdown table of ``results.comparisons``: a row for each other method, a column for each that is compared.
 
     A method that saves more FLOPs, beyond half a point of those of no compression, is not compared: the cell says so.
-    One whose FLOPs are not known is left out. Below the table stands how often each is better in every measure.
+    A pair that was not measured together has a dash and is not counted below. One whose FLOPs are not known is left
+    out. Below the table stands how often each is better in every measure.
 
     Raises:
         ValueError: the results have no comparisons, or no FLOPs of what is compared.
@@ -24,7 +25,9 @@ def against(results: Results) -> str:
     lines = [["method", "FLOPs", *(f"{label(method)} ({_share(saved[method])})" for method in methods)]]
     lines.append(["---", "---:", *["---:"] * len(methods)])
     for other in rivals:
-        cells = [_cell(found[method, other]) if _is_fair(saved, method, other) else "saves more" for method in methods]
+        cells = [
+            _cell(found.get((method, other))) if _is_fair(saved, method, other) else "saves more" for method in methods
+        ]
         lines.append([str(label(other)), _share(saved[other]), *cells])
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"{table}\n\n{against_verdicts(results)}"
@@ -38,9 +41,10 @@ def against_verdicts(results: Results) -> str:
     """
     methods, rivals, saved = _compared(results)
     found = {(each.method, each.other): each for each in results.comparisons}
+    pairs = [[(method, other) for other in rivals if _is_fair(saved, method, other)] for method in methods]
     return "\n\n".join(
-        _verdict(method, [found[method, other] for other in rivals if _is_fair(saved, method, other)])
-        for method in methods
+        _verdict(method, [found[pair] for pair in those if pair in found])
+        for method, those in zip(methods, pairs, strict=True)
     )
 
 
@@ -81,7 +85,9 @@ def _lacking(comparison: Comparison) -> list[str]:
     ]
 
 
-def _cell(comparison: Comparison) -> str:
+def _cell(comparison: Comparison | None) -> str:
+    if comparison is None:
+        return NOTHING
     gains = comparison.gains
     return "<br>".join(_written(gains[name], scale, digits, unit) for name, scale, digits, unit in _UNITS)
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from bigain.evaluate import Results, Timings
 from bigain.report.labels import PRESET, label
-from bigain.report.table import NOTHING, Line, accuracy_cell, accuracy_heading, caption, fixed, lines_of
+from bigain.report.table import NOTHING, Line, accuracy_cell, accuracy_heading, caption_parts, fixed, lines_of
 
 
 def side_by_side(runs: Sequence[tuple[Results, Timings | None]]) -> str:
-    """A Markdown table of the methods that all runs have, in the order of the first, with the captions below.
+    """A Markdown table of the methods that all runs have, in the order of the first, and what it was measured on.
 
     Per model: accuracy with its interval, FID, the change of the FLOPs, and the speed against no compression.
 
@@ -32,7 +32,14 @@ def side_by_side(runs: Sequence[tuple[Results, Timings | None]]) -> str:
         cells = [cell or NOTHING for of_model in lines for cell in _cells(of_model[method])]
         rows.append([str(label(lines[0][method].row.method)), *cells])
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return "\n\n".join([table, *(caption(results, times) for results, times in runs)]) + "\n"
+    return "\n\n".join([table, *_captions([caption_parts(results, times) for results, times in runs])]) + "\n"
+
+
+def _captions(runs: Sequence[list[str]]) -> list[str]:
+    """What holds for all models once, then of each what is its own."""
+    shared = [part for part in runs[0] if all(part in parts for parts in runs)]
+    own = [" ".join(part for part in parts if part not in shared) for parts in runs]
+    return [" ".join(shared), *own] if shared else own
 
 
 def _key(method: str) -> str:

@@ -32,11 +32,13 @@ COLOURS = {
     "ToDo": "#56B4E9",
     "Average": "#7F7F7F",
     "Quadtree": "#882255",
-    "Frequency selection": "#332288",
+    "Frequency selection": "#999933",
+    "Preset": "#332288",
 }
-MORE_COLOURS = ("#117733", "#999933")  # of Paul Tol's "muted": for methods together
+MORE_COLOURS = ("#117733", "#661100")  # of Paul Tol's "muted": for methods together
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
 _DPI = 150
+_PANELS = 3
 _HEADING = 12  # characters of a line above a sample
 _BESIDE = 44  # characters of a line left of a row
 
@@ -53,15 +55,15 @@ class Panel:
 
 
 def draw_front(results: Results, times: Timings | None, path: Path) -> None:
-    """Draws accuracy against FID, accuracy against time and FID against time, as far as they were measured.
+    """Draws accuracy against FID, FLOPs and time, as far as they were measured, and FID against what is left of these.
 
-    Where no time was measured, FLOPs stand in. A line joins one method's settings; larger markers compress more. Each
-    axis says which way is better.
+    Three panels at most. A line joins one method's settings; larger markers compress more. Each axis says which way is
+    better.
 
     Raises:
         ValueError: nothing was measured that has two axes.
     """
-    panels = [panel for panel in _panels(results, times) if len(_points(results.rows, panel)) > 0]
+    panels = [panel for panel in _panels(results, times) if len(_points(results.rows, panel)) > 0][:_PANELS]
     if not panels:
         raise ValueError("there is nothing to draw: a front needs accuracy or FID, and FID or a cost")
     figure = Figure(figsize=(5.2 * len(panels) + 0.6, 6.2), dpi=_DPI)
@@ -136,20 +138,12 @@ def draw_samples(
 
 
 def _panels(results: Results, times: Timings | None) -> list[Panel]:
-    accuracy = accuracy_heading(results)
-    if times is not None and times.methods:
-        batch = times.environment["sample"][0]
-        cost_label = f"median time per forward of {batch} images, ms"
-
-        def cost(row: Row) -> float | None:
-            timing = times.methods.get(row.method)
-            return None if timing is None else timing.median
-
-    else:
-        cost_label = "GFLOPs per forward"
-
-        def cost(row: Row) -> float | None:
-            return None if row.flops is None else row.flops / 1e9
+    """All that can be drawn, what tells most first."""
+    known = {} if times is None else times.methods
+    batch = times.environment["sample"][0] if times is not None and known else None
+    accuracy_label = f"{accuracy_heading(results)} (higher is better)"
+    fid_label, saved_label = "FID (lower is better)", "FLOPs saved, % (higher is better)"
+    time_label = f"median time per forward of {batch} images, ms (lower is better)"
 
     def percent(row: Row) -> float | None:
         return None if row.accuracy is None else 100 * row.accuracy
@@ -159,10 +153,23 @@ def _panels(results: Results, times: Timings | None) -> list[Panel]:
             return None
         return 100 * row.accuracy_low, 100 * row.accuracy_high
 
+    def fid(row: Row) -> float | None:
+        return row.fid
+
+    def saved(row: Row) -> float | None:
+        if row.method == "none":
+            return None if row.flops is None else 0.0
+        return None if row.flops_change is None else -100 * row.flops_change
+
+    def time(row: Row) -> float | None:
+        return known[row.method].median if row.method in known else None
+
     return [
-        Panel("FID (lower is better)", f"{accuracy} (higher is better)", lambda row: row.fid, percent, interval),
-        Panel(f"{cost_label} (lower is better)", f"{accuracy} (higher is better)", cost, percent, interval),
-        Panel(f"{cost_label} (lower is better)", "FID (lower is better)", cost, lambda row: row.fid),
+        Panel(fid_label, accuracy_label, fid, percent, interval),
+        Panel(saved_label, accuracy_label, saved, percent, interval),
+        Panel(time_label, accuracy_label, time, percent, interval),
+        Panel(saved_label, fid_label, saved, fid),
+        Panel(time_label, fid_label, time, fid),
     ]
 
 

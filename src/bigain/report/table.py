@@ -87,6 +87,11 @@ def markdown_rows(results: Results, times: Timings | None = None) -> str:
 
 def caption(results: Results, times: Timings | None = None) -> str:
     """What the numbers are: data, counts, schedule, reference, intervals, and where it was timed."""
+    return " ".join(caption_parts(results, times))
+
+
+def caption_parts(results: Results, times: Timings | None = None) -> list[str]:
+    """The sentences of ``caption``, the first with the model's name."""
     settings, facts = results.settings, results.facts
     parts = [f"Model {settings['model']} ({settings['dtype']}), data {facts['data']}, seed {settings['seed']}."]
     classified = _counts([row.classified for row in results.rows])
@@ -125,7 +130,7 @@ def caption(results: Results, times: Timings | None = None) -> str:
             f"Time: median of {rounds} forwards of {where['sample'][0]} images, interleaved over the methods, "
             f"{where['dtype']}, {where['device_name']}{threads}, torch {where['torch']}."
         )
-    return " ".join(parts)
+    return parts
 
 
 def _split(name: str | None) -> str:
