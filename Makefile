@@ -20,7 +20,7 @@ export MALLOC_TRIM_THRESHOLD_ ?= 40000000000
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # what is timed, and what rewrites README.md
-.PHONY: help venv demo test slow lint types imports results claims ablation readme pictures benchmarks train clean
+.PHONY: help venv demo test slow lint types imports results float32 claims ablation readme pictures benchmarks train clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,17 +56,26 @@ imports: $(STAMP) ## the direction of imports
 results: results-glyphs-dit results-glyphs-sd ## hours, resumes: the full comparison on the embedded models, into results/
 
 results-%: GRID = published
+results-%: BUDGETS = iekvd-2 iekvd-3 iekvd-4
 results-%: PRESETS = $*/quality $*/balanced $*/fast
 results-glyphs-dit: GRID = full
-results-glyphs-dit: BUDGETS = iekvd-2 iekvd-4
 AT_BUDGETS = tome-0.5 tome:ratio=0.5,destinations=random,redraw=image lgtm-0.5 abm-0.5 sito-0.5
 results-%: $(STAMP)
-	$(if $(BUDGETS),$(BIN)/bigain evaluate --model $* -m "$(AT_BUDGETS)" --equal-flops "$(BUDGETS)" --dtype bfloat16 --classify 1000 \
-		--generate 1000 --to-keep "3 1" --n-samples "2 8" --steps 20 --timing-rounds 0 --out runs/full/$*)
+	$(BIN)/bigain evaluate --model $* -m "$(AT_BUDGETS)" --equal-flops "$(BUDGETS)" --dtype bfloat16 --classify 1000 \
+		--generate 1000 --to-keep "3 1" --n-samples "2 8" --steps 20 --timing-rounds 0 --out runs/full/$*
 	$(BIN)/bigain evaluate --model $* --preset-grid $(GRID) -m "$(PRESETS)" --dtype bfloat16 --out runs/full/$*
 	$(BIN)/bigain report runs/full/$*/results.sqlite --against "$(PRESETS)" --export results/$*.json
 	mkdir -p docs/pictures
 	cp runs/full/$*/samples.png docs/pictures/samples-$*.png
+
+SMALL = --classify 200 --generate 200 --to-keep "3 1" --n-samples "2 8" --steps 20
+PLACED = layers=0/2/4/5
+
+float32: PRESETS = glyphs-dit/quality glyphs-dit/balanced glyphs-dit/fast
+float32: $(STAMP) ## half an hour, resumes: a preset and a published method beside each other in time, in float32
+	$(BIN)/bigain evaluate --model glyphs-dit --preset-grid demo $(SMALL) --dtype float32 --timing-rounds 7 --timing-batch 32 \
+		-m "$(PRESETS) avgpool:factor=2,$(PLACED) iekvd:factor=2,$(PLACED)" --out runs/float32/glyphs-dit
+	$(BIN)/bigain report runs/float32/glyphs-dit/results.sqlite --against "$(PRESETS)" --export results/float32-glyphs-dit.json
 
 claims: claims-glyphs-dit claims-glyphs-sd ## an hour, resumes: the paper's tables, asked of the embedded models
 
@@ -78,23 +87,23 @@ claims-%: $(STAMP)
 
 ablation: ablation-glyphs-dit ablation-glyphs-sd ## an hour, resumes: what of the presets is layers, what is method
 
-SMALL = --classify 200 --generate 200 --to-keep "3 1" --n-samples "2 8" --dtype bfloat16 --timing-batch 32
+ABLATED = $(SMALL) --dtype bfloat16 --timing-batch 32
 RANDOM = destinations=random
-ablation-glyphs-dit: HERE = $(RANDOM),layers=0/2/4/5
-ablation-glyphs-dit: BLOCKS = quadtree:ratio=0.5,layers=0/2/4/5,size_aware=true
+ablation-glyphs-dit: HERE = $(RANDOM),$(PLACED)
+ablation-glyphs-dit: BLOCKS = quadtree:ratio=0.5,$(PLACED),size_aware=true
 ablation-glyphs-dit: KEYS = tome:ratio=0.5,layers=2,size_aware=true,queries=full,$(RANDOM)
 ablation-glyphs-dit: LAST = tome:ratio=0.3,layers=5,locations=self_attention/mlp,size_aware=true,$(RANDOM)
 ablation-glyphs-dit: MATCHED = tome:ratio=0.9,cell=4x4,layers=0,size_aware=true,$(RANDOM)+$(KEYS)+iekvd:factor=2,layers=4+$(LAST)
 ablation-glyphs-dit: ENDS = todo:factor=2,layers=4+iekvd:factor=2,layers=5,alpha=0.5
 ablation-glyphs-dit: $(STAMP)
-	$(BIN)/bigain evaluate --model glyphs-dit $(SMALL) --out runs/ablation/glyphs-dit --timing-rounds 0 \
+	$(BIN)/bigain evaluate --model glyphs-dit $(ABLATED) --out runs/ablation/glyphs-dit --timing-rounds 0 \
 		--equal-flops "$(MATCHED)" -m "tome:ratio=0.5,$(RANDOM) tome:ratio=0.5,$(RANDOM),size_aware=true \
-		tome:ratio=0.5,$(HERE) tome:ratio=0.5,$(HERE),size_aware=true abm:ratio=0.5,layers=0/2/4/5 \
+		tome:ratio=0.5,$(HERE) tome:ratio=0.5,$(HERE),size_aware=true abm:ratio=0.5,$(PLACED) \
 		tome:ratio=0.5,cell=4x4,$(HERE) tome:ratio=0.5,cell=4x4,$(HERE),queries=full \
 		tome:ratio=0.5,cell=4x4,$(HERE),queries=full,size_aware=true tome:ratio=0.5,$(HERE),features=first \
-		abm:ratio=0.5,layers=0/2/4/5,features=first $(BLOCKS) $(BLOCKS),features=first"
-	$(BIN)/bigain evaluate --model glyphs-dit $(SMALL) --out runs/ablation/glyphs-dit \
-		-m "glyphs-dit/quality tome:ratio=0.75>0.336,$(HERE) tome:ratio=0.336>0.75,$(HERE) avgpool:factor=2,layers=0/2/4/5 iekvd:factor=2,layers=0/2/4/5 \
+		abm:ratio=0.5,$(PLACED),features=first $(BLOCKS) $(BLOCKS),features=first"
+	$(BIN)/bigain evaluate --model glyphs-dit $(ABLATED) --out runs/ablation/glyphs-dit \
+		-m "glyphs-dit/quality tome:ratio=0.75>0.336,$(HERE) tome:ratio=0.336>0.75,$(HERE) avgpool:factor=2,$(PLACED) iekvd:factor=2,$(PLACED) \
 		avgpool:factor=4,layers=0+iekvd:factor=2,layers=2+$(ENDS) \
 		avgpool:factor=4,layers=0+iekvd:factor=4,layers=2/4+iekvd:factor=2,layers=5,alpha=0.5 \
 		avgpool:factor=4,layers=0+avgpool:factor=2,layers=1+iekvd:factor=2,layers=2+$(ENDS)"
@@ -105,9 +114,9 @@ ablation-glyphs-sd: MERGED = tome:ratio=0.9,cell=4x4,layers=1/2/4,$(COARSE)+tome
 ablation-glyphs-sd: FIRST = avgpool:factor=2,layers=0+$(MERGED)
 ablation-glyphs-sd: LAST_TWO = avgpool:factor=2,layers=5/6+$(MERGED)
 ablation-glyphs-sd: $(STAMP)
-	$(BIN)/bigain evaluate --model glyphs-sd $(SMALL) --out runs/ablation/glyphs-sd --timing-rounds 0 \
+	$(BIN)/bigain evaluate --model glyphs-sd $(ABLATED) --out runs/ablation/glyphs-sd --timing-rounds 0 \
 		--equal-flops glyphs-sd/balanced -m "tome:ratio=0.5,$(RANDOM),$(BOTH) tome:ratio=0.5,$(RANDOM),size_aware=true,$(BOTH)"
-	$(BIN)/bigain evaluate --model glyphs-sd $(SMALL) --out runs/ablation/glyphs-sd -m "avgpool:factor=2 glyphs-sd/quality $(FIRST) $(LAST_TWO) \
+	$(BIN)/bigain evaluate --model glyphs-sd $(ABLATED) --out runs/ablation/glyphs-sd -m "avgpool:factor=2 glyphs-sd/quality $(FIRST) $(LAST_TWO) \
 		tome:ratio=0.75,levels=2,locations=self_attention/mlp,$(RANDOM) avgpool:factor=2,levels=1/2"
 	$(BIN)/bigain report runs/ablation/glyphs-sd/results.sqlite --export results/ablation-glyphs-sd.json
 
@@ -119,6 +128,7 @@ readme: readme-glyphs-dit readme-glyphs-sd ## the tables and pictures of README.
 readme-%: $(STAMP)
 	$(BIN)/bigain report results/$*.json --readme docs/results.md --out runs/report/$*
 	$(BIN)/bigain report results/ablation-$*.json --readme docs/results.md
+	$(if $(wildcard results/float32-$*.json),$(BIN)/bigain report results/float32-$*.json --readme docs/results.md)
 	mkdir -p docs/pictures
 	cp runs/report/$*/front.png docs/pictures/front-$*.png
 
