@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,10 @@ from torch import nn
 
 import bigain
 from bigain.backbones import row_keys
+from bigain.backbones.application import session_of
 from bigain.backbones.families import find_model, layout
+from bigain.backbones.hooks import NothingCompressedError
+from bigain.methods import TokenDownsampling, parse
 
 METHODS = {
     "lgtm": bigain.LaplacianMerging(ratio=0.5),
@@ -126,10 +130,124 @@ def test_bfloat16(family, method, forward):
     assert output.isfinite().all()
 
 
-def test_a_compressed_model_can_be_deep_copied(family, forward):
+def test_a_copy_of_a_compressed_model_refuses_to_run_the_weights_of_the_first(family, forward):
     model, inputs = family.build(), family.inputs()
+    plain = forward(model, inputs)
     bigain.apply(model, "lgtm-0.5")
-    assert torch.equal(forward(copy.deepcopy(model), inputs), forward(model, inputs))
+    compressed = forward(model, inputs)
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.mul_(0.5)
+    with pytest.raises(RuntimeError, match=r"is a copy of a compressed one.*remove\(\) on the copy"):
+        forward(twin, inputs)
+    bigain.remove(twin)
+    own = forward(twin, inputs)
+    assert not torch.allclose(own, plain)
+    fresh = family.build()
+    fresh.load_state_dict(twin.state_dict())
+    assert torch.equal(own, forward(fresh, inputs))
+    with bigain.compressed(twin, "lgtm-0.5"), bigain.compressed(fresh, "lgtm-0.5"):
+        assert torch.equal(forward(twin, inputs), forward(fresh, inputs))
+    assert torch.equal(forward(model, inputs), compressed), "the first is as it was"
+
+
+def test_an_error_within_a_forward_leaves_nothing_behind(families, forward, monkeypatch):
+    model, inputs = families["dit"].build(), families["dit"].inputs()
+    handle = bigain.apply(model, "lgtm-0.5")
+    expected = forward(model, inputs)
+    block = model.transformer_blocks[1]
+    with monkeypatch.context() as broken:
+        broken.setattr(block.norm3, "forward", lambda *_: (_ for _ in ()).throw(MemoryError("none left")))
+        with pytest.raises(MemoryError):
+            forward(model, inputs)
+    assert session_of(model).forward is None
+    assert torch.equal(forward(model, inputs), expected)
+    assert len(handle.summary()) == 2
+
+
+def test_two_threads_in_one_compressed_model_are_refused(families, forward):
+    model, inputs = families["dit"].build(), families["dit"].inputs()
+    bigain.apply(model, "lgtm-0.5")
+    expected = forward(model, inputs)
+    found = []
+
+    def second(*_):
+        if threading.current_thread() is threading.main_thread():
+            thread = threading.Thread(target=attempt)
+            thread.start()
+            thread.join()
+
+    def attempt():
+        try:
+            forward(model, inputs)
+        except RuntimeError as error:
+            found.append(str(error))
+
+    hook = model.transformer_blocks[0].register_forward_pre_hook(second)
+    assert torch.equal(forward(model, inputs), expected), "the first goes on undisturbed"
+    hook.remove()
+    assert ["is in progress already" in text for text in found] == [True]
+
+
+def test_layers_that_were_exchanged_after_apply_are_missed(families, forward):
+    model, inputs = families["dit"].build(), families["dit"].inputs()
+    bigain.apply(model, "lgtm-0.5")
+    model.transformer_blocks = families["dit"].build().transformer_blocks
+    with pytest.raises(NothingCompressedError, match="none of the layers that are to be compressed was in it"):
+        forward(model, inputs)
+
+
+def test_gradient_checkpointing_is_named_where_it_fails(families):
+    model, inputs = families["unet"].build(), families["unet"].inputs()
+    model.enable_gradient_checkpointing()
+    model.train()
+    with bigain.compressed(model, "lgtm-0.5"):
+        output = model(**inputs, return_dict=False)[0]
+        with pytest.raises(RuntimeError, match="disable_gradient_checkpointing"):
+            output.sum().backward()
+
+
+def test_blocks_without_self_attention_are_refused_by_name(families):
+    model = families["unet"].build(only_cross_attention=True)
+    with pytest.raises(ValueError, match=r"down_blocks\.0\..*has no self-attention \(only_cross_attention\)"):
+        bigain.apply(model, "lgtm-0.5")
+
+
+@pytest.mark.parametrize("bias", ["mask", "channel"])
+def test_sizes_that_nothing_would_weigh_are_refused(families, bias):
+    methods = [bigain.ToMe(size_aware=True, size_bias=bias), bigain.ToDo(factor=2)]
+    with pytest.raises(ValueError, match=r"size_aware weighs merged keys, but todo:factor=2 replaces these in"):
+        bigain.apply(families["dit"].build(), methods)
+
+
+@pytest.mark.parametrize("name", ["lgtm-0.5", "tome-0.5", "abm-0.5", "sito-0.5", "quadtree-0.5", "freqsel-2"])
+def test_autocast_does_not_decide_what_merges(families, name, monkeypatch):
+    model, inputs = families["dit"].build(), families["dit"].inputs()
+    torch.manual_seed(0)
+    tokens = torch.randn(1, 1, 16) + 0.1 * torch.randn(
+        2, 64, 16
+    )  # alike: bfloat16 cannot tell their similarities apart
+    made = []
+    method = parse(name)[0]
+    stage = "pool" if isinstance(method, TokenDownsampling) else "assign"
+    original = getattr(type(method), stage)
+
+    def recorded(self, x, context):
+        made.append(original(self, tokens, context))
+        return original(self, x, context)
+
+    monkeypatch.setattr(type(method), stage, recorded)
+    with bigain.compressed(model, method), torch.no_grad():
+        model(**inputs)
+        plain = len(made)
+        with torch.autocast("cpu", torch.bfloat16):
+            model(**inputs)
+    assert len(made) == 2 * plain > 0
+    for ours, theirs in zip(made[:plain], made[plain:], strict=True):
+        if stage == "assign":
+            ours, theirs = ours.index, theirs.index
+        assert torch.equal(ours, theirs)
 
 
 def test_levels_count_from_the_finest_grid_with_attention(families):

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_module
+from diffusers import FirstBlockCacheConfig, PyramidAttentionBroadcastConfig
+from diffusers.hooks import HookRegistry, apply_first_block_cache, apply_pyramid_attention_broadcast
+from diffusers.hooks.hooks import CacheContext, _set_cache_context
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0 as IPAdapter
 from peft import LoraConfig
@@ -88,3 +92,96 @@ def test_processors_can_be_exchanged_while_compressed(families, forward, method)
     fused = forward(unet, inputs)
     unet.set_attn_processor(AttnProcessor())
     torch.testing.assert_close(forward(unet, inputs), fused, atol=1e-5, rtol=1e-4)
+
+
+class _Counted(ModelHook):
+    """What offloading puts around a model: it counts its calls instead of moving weights."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def pre_forward(self, module, *args, **kwargs):
+        self.calls += 1
+        return args, kwargs
+
+
+@pytest.mark.parametrize("part", ["model", "every module"])
+@pytest.mark.parametrize("first", ["offload", "apply"])
+@pytest.mark.parametrize("method", [*METHODS, "lgtm:ratio=0.5,size_aware=true,size_bias=channel,features=first"])
+def test_offloading_goes_on_and_off_around_compression(families, forward, part, first, method):
+    """As a pipeline does after every call (`maybe_free_model_hooks`), with what accelerate wraps a module in."""
+    model, inputs = families["unet"].build(), families["unet"].inputs()
+    modules = [model] if part == "model" else list(model.modules())
+    plain = forward(model, inputs)
+    with bigain.compressed(model, method):
+        expected = forward(model, inputs)
+    counted = _Counted()
+
+    def offload():
+        for module in modules:
+            add_hook_to_module(module, counted)
+
+    if first == "offload":
+        offload()
+        bigain.apply(model, method)
+    else:
+        bigain.apply(model, method)
+        offload()
+    for call in range(1, 3):
+        counted.calls = 0
+        assert torch.equal(forward(model, inputs), expected), call
+        assert counted.calls >= 1, "still offloaded"
+        for module in modules:
+            remove_hook_from_module(module)
+        assert torch.equal(forward(model, inputs), expected), "still compressed"
+        offload()
+    bigain.remove(model)
+    counted.calls = 0
+    assert torch.equal(forward(model, inputs), plain)
+    assert counted.calls >= 1, "still offloaded"
+    for module in modules:
+        remove_hook_from_module(module)
+    assert torch.equal(forward(model, inputs), plain)
+
+
+def _calls_of(block) -> list[int]:
+    calls: list[int] = []
+    block.norm1.register_forward_hook(lambda *_: calls.append(1))
+    return calls
+
+
+@pytest.mark.parametrize("method", [*METHODS, "tome:ratio=0.5,layers=1/2"])
+def test_a_cache_over_compression_goes_on_when_that_is_removed(families, forward, method):
+    model, inputs = families["dit"].build(num_layers=3), families["dit"].inputs()
+    bigain.apply(model, method)
+    apply_first_block_cache(model, FirstBlockCacheConfig(threshold=0.5))
+    calls = _calls_of(model.transformer_blocks[1])
+
+    def run():
+        calls.clear()
+        HookRegistry.check_if_exists_or_initialize(model).reset_stateful_hooks()
+        _set_cache_context(model, CacheContext("one"))  # as `cache_context`, which this class does not have
+        for _ in range(3):
+            forward(model, inputs)
+        return len(calls)
+
+    assert run() == 1, "the cache left the block out of the second and third forward"
+    bigain.remove(model)
+    assert run() == 1, "and does so still"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_attentions_that_a_cache_leaves_out_are_not_missed(families, forward, method):
+    model, inputs = families["unet"].build(), families["unet"].inputs()
+    bigain.apply(model, method)
+    step = {"now": 999}
+    config = PyramidAttentionBroadcastConfig(
+        spatial_attention_block_skip_range=2,
+        spatial_attention_timestep_skip_range=(0, 1000),
+        current_timestep_callback=lambda: step["now"],
+    )
+    config.spatial_attention_block_identifiers = ("down_blocks", "up_blocks", "mid_block")
+    apply_pyramid_attention_broadcast(model, config)
+    for now in (900, 800, 700):
+        step["now"] = now
+        assert forward(model, inputs).isfinite().all()

@@ -155,9 +155,8 @@ def test_keys_of_each_forward(build, guidance, monkeypatch):
 
     monkeypatch.setattr(sampling, "row_keys", record)
     _drawn(build(), guidance=guidance, batch_size=5)
-    rows = 5 if guidance == 1 else 10
     assert len(made) == 3
-    assert all(len(set(image)) == 5 and len(image) == rows and image[:5] == image[-5:] for image, _ in made)
+    assert all(len(image) == len(set(image)) == 5 for image, _ in made), "guidance's rows repeat them"
     assert [set(draw) for _, draw in made] == [{0}, {1}, {2}]
 
 

@@ -155,8 +155,7 @@ def test_keys_of_each_forward(opened, monkeypatch):
     for step, (size, *keys) in enumerate(seen):
         assert size == rows
         [(image, draw)] = keys
-        assert image[:3] == image[-3:]
-        assert (len(image), len(set(image))) == (rows, 3)
+        assert (len(image), len(set(image))) == (3, 3), "guidance's rows repeat them"
         assert set(draw) == {step}
 
 

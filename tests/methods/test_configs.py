@@ -24,6 +24,12 @@ from bigain.operators.grid import Grid
         (lambda: bigain.ToMe(ratio=-0.1), r"ratio must lie in \[0, 1\), not -0.1"),
         (lambda: bigain.ToMe(ratio=math.nan), r"ratio must lie in \[0, 1\), not nan"),
         (lambda: bigain.ToMe(ratio=bigain.Linear(0.5, 1.5)), r"ratio must lie in \[0, 1\)"),
+        (lambda: bigain.ToMe(ratio="0.5"), r"ratio must be a number or a Linear schedule, not '0\.5'"),
+        (lambda: bigain.ToMe(levels=1), r"levels must be a tuple such as \(1,\), not 1"),
+        (lambda: bigain.ToDo(layers=3), r"layers must be a tuple such as \(0, 1\), not 3"),
+        (lambda: bigain.ToMe(cell=2), r"cell must be a tuple such as \(2, 2\), not 2"),
+        (lambda: bigain.ToMe(locations="mlp"), r"locations must be a tuple such as \('self_attention',\), not 'mlp'"),
+        (lambda: bigain.ToMe(cell=[1, 1]), r"cell \(1, 1\) makes every token a destination"),
         (lambda: bigain.ToMe(cell=(0, 2)), "cell must be two whole numbers from 1"),
         (lambda: bigain.ToMe(cell=(1, 1)), r"cell \(1, 1\) makes every token a destination"),
         (lambda: bigain.ToMe(levels=()), "levels must be distinct whole numbers from 1"),
@@ -74,6 +80,14 @@ from bigain.operators.grid import Grid
 def test_bad_values_are_named_with_what_would_be_right(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_lists_are_as_good_as_tuples():
+    listed = bigain.ToMe(cell=[2, 4], levels=[1, 2], layers=[0, 3], locations=["self_attention"], queries="full")
+    assert listed == bigain.ToMe(cell=(2, 4), levels=(1, 2), layers=(0, 3), queries="full")
+    assert parse(spec(listed)) == (listed,)
+    assert bigain.QuadtreeMerging(cell=[2, 2]) == bigain.QuadtreeMerging()
+    assert hash(bigain.ToDo(levels=[1, 2])) == hash(bigain.ToDo(levels=(1, 2)))
 
 
 def test_configs_are_frozen():

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from diffusers.hooks import HookRegistry, ModelHook
+from diffusers.hooks import HookRegistry
 from diffusers.models.attention import BasicTransformerBlock
 from torch import Tensor, nn
 
+from bigain.backbones.attachment import ENTRY, GRID, NAME, attach, detach
 from bigain.backbones.families import Layer, Layout, find_model, layout
 from bigain.backbones.hooks import (
-    NAME,
     AttentionHook,
     BlockHook,
     EntryHook,
@@ -26,8 +26,6 @@ from bigain.backbones.size_channel import SizeChannel, check_channel
 from bigain.backbones.state import Plan, Session
 from bigain.backbones.summary import Summary, summarise
 from bigain.methods import Method, TokenDownsampling, TokenMerging, parse, spec
-
-_GRID, _ENTRY = f"{NAME}.grid", f"{NAME}.entry"
 
 
 class Handle:
@@ -88,9 +86,7 @@ def apply(pipe_or_model: object, method: Method | Iterable[Method] | str | Path)
 
 def remove(pipe_or_model: object) -> None:
     """Takes every hook of this package away; nothing happens where there is none."""
-    model = find_model(pipe_or_model)
-    for name in (_GRID, _ENTRY, NAME):
-        HookRegistry.check_if_exists_or_initialize(model).remove_hook(name, recurse=True)
+    detach(find_model(pipe_or_model))
 
 
 @contextmanager
@@ -115,8 +111,9 @@ def row_keys(pipe_or_model: object, image: Tensor, draw: Tensor | None = None) -
     Without it all rows count as one image. Nothing happens if no method is applied.
 
     Args:
-        image: (B,) int64, equal for rows of the same image; repeated where guidance stacks the batch.
-        draw: (B,) int64, different for every (image, class, timestep): what is redrawn per forward depends on it.
+        image: (B,) int64, equal for rows of the same image; a forward of 2B rows, as guidance stacks them, repeats it.
+        draw: (B,) int64, what is redrawn in every forward depends on it too: the classifier gives every image, class
+            and timestep its own, the sampler every step.
 
     Raises:
         ValueError: if the keys are not one-dimensional, or differ in length from each other or the batch.
@@ -192,6 +189,16 @@ def _check_layer(layer: Layer, methods: list[Method]) -> None:
             f"at most one merging and one downsampling method go together in a layer, not {spec(methods)} in "
             f"{layer.name}"
         )
+    if methods and layer.block.only_cross_attention:
+        raise ValueError(
+            f"{layer.name} has no self-attention (only_cross_attention), so its tokens cannot be compressed: leave it "
+            f"out, by levels or layers"
+        )
+    if downsampling and any(method.size_aware for method in merging):
+        raise ValueError(
+            f"size_aware weighs merged keys, but {spec(downsampling)} replaces these in {layer.name}: leave one of "
+            f"them out there"
+        )
     full = any(method.queries == "full" for method in merging)
     if full and downsampling:
         raise ValueError("queries='full' takes K and V from merged tokens, so it cannot go with a downsampling method")
@@ -211,28 +218,24 @@ def _register(where: Layout, session: Session) -> list[tuple[str, BlockHook, Bas
         if not session.plan.includes(layer.level, number):
             continue
         hook = BlockHook(session, block, number, layer.level)
-        _attach(block, hook, NAME)
+        attach(block, hook, NAME)
         channel = None
         if hook.merging is not None and hook.merging.size_bias == "channel":
             channel = SizeChannel(session, block.attn1, f"{name}.attn1")
             for module, widening in channel.hooks():
-                _attach(module, widening, NAME)
-        _attach(block.attn1, AttentionHook(hook, f"{name}.attn1", channel), NAME)
+                attach(module, widening, NAME)
+        attach(block.attn1, AttentionHook(hook, f"{name}.attn1", channel), NAME)
         if block.attn2 is not None:
-            _attach(block.attn2, AttentionHook(hook, f"{name}.attn2"), NAME)
-        _attach(block.ff, MLPHook(hook, f"{name}.ff"), NAME)
+            attach(block.attn2, AttentionHook(hook, f"{name}.attn2"), NAME)
+        attach(block.ff, MLPHook(hook, f"{name}.ff"), NAME)
         blocks.append((name, hook, block))
     # What is registered last runs first: the root, the grid, the entry of a level, then its block.
     matched = {hook.level for _, hook, _ in blocks if hook.merging is not None and hook.merging.features == "first"}
     for level in sorted(matched):
         first = next(layer.block for layer in where.layers if layer.level == level)
-        _attach(first, EntryHook(session, first, level), _ENTRY)
+        attach(first, EntryHook(session, first, level), ENTRY)
     for module, patch in where.grids:
-        _attach(module, GridHook(session, module, patch), _GRID)
-    _attach(where.model, RootHook(session, where.model, where.sample), NAME)
+        attach(module, GridHook(session, module, patch), GRID)
+    attach(where.model, RootHook(session, where.model, where.sample), NAME)
     HookRegistry.check_if_exists_or_initialize(where.model).invalidate_child_registries_cache()
     return blocks
-
-
-def _attach(module: nn.Module, hook: ModelHook, name: str) -> None:
-    HookRegistry.check_if_exists_or_initialize(module).register_hook(hook, name)

@@ -7,6 +7,7 @@ forward copied, so LoRA, IP-Adapter, custom processors and torch.compile go on w
 from __future__ import annotations
 
 import inspect
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -14,13 +15,12 @@ from diffusers.hooks import ModelHook
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
+from bigain.backbones.attachment import has_other_hooks
 from bigain.backbones.size_channel import SizeChannel
 from bigain.backbones.state import Forward, Session
 from bigain.methods.base import Location
 from bigain.operators.assignment import Assignment, key_bias, merge, unmerge
 from bigain.operators.grid import Grid
-
-NAME = "bigain"
 
 
 class NothingCompressedError(RuntimeError, ValueError):
@@ -47,10 +47,44 @@ class RootHook(ModelHook):
     def __init__(self, session: Session, module: nn.Module, sample: str) -> None:
         super().__init__()
         self.session = session
+        self.module = module
         self.sample = sample
         self.arguments = Arguments(module, (sample, "timestep"))
 
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if module is not self.module:
+            raise RuntimeError(
+                f"this {type(module).__name__} is a copy of a compressed one, and its hooks would run the weights of "
+                f"that: call bigain.remove() on the copy, then apply() to it"
+            )
+        return args, kwargs
+
+    def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        session, kind = self.session, type(module).__name__
+        if session.forward is not None:
+            raise RuntimeError(
+                f"a forward of this {kind} is in progress already: a compressed model runs one at a time, so give each "
+                f"thread a model of its own"
+            )
+        forward = session.forward = self._begin(module, args, kwargs)
+        try:
+            output = self.fn_ref.original_forward(*args, **kwargs)
+        finally:
+            session.forward = None
+        if not forward.compressed and session.plan.must_compress:
+            if forward.reached:
+                raise NothingCompressedError(
+                    f"a forward of {kind} ran and nothing was compressed: the method's settings take no token away on "
+                    f"this grid; use a larger ratio, another cell, other levels or layers"
+                )
+            if not has_other_hooks(module):  # a cache may leave blocks or attentions out of a forward
+                raise NothingCompressedError(
+                    f"a forward of {kind} ran and none of the layers that are to be compressed was in it: were they "
+                    f"exchanged after apply()? Then remove() and apply() again"
+                )
+        return output
+
+    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Forward:
         sample = self.arguments.get(self.sample, args, kwargs)
         if sample is None:
             raise TypeError(f"{type(module).__name__} was called without {self.sample}")
@@ -58,20 +92,7 @@ class RootHook(ModelHook):
         timestep = self.arguments.get("timestep", args, kwargs)
         if timestep is not None:
             timestep = torch.as_tensor(timestep, device=sample.device).reshape(-1).expand(batch)
-        self.session.forward = Forward(
-            timestep, _per_row(self.session.image_keys, sample), _per_row(self.session.draw_keys, sample)
-        )
-        return args, kwargs
-
-    def post_forward(self, module: nn.Module, output: Any) -> Any:
-        compressed = self.session.current().compressed
-        self.session.forward = None
-        if not compressed and self.session.plan.must_compress:
-            raise NothingCompressedError(
-                f"a forward of {type(module).__name__} ran and nothing was compressed: the method's settings take no "
-                f"token away on this grid; use a larger ratio, another cell, other levels or layers"
-            )
-        return output
+        return Forward(timestep, _per_row(self.session.image_keys, sample), _per_row(self.session.draw_keys, sample))
 
 
 def _per_row(keys: Tensor | None, sample: Tensor) -> Tensor | None:
@@ -84,6 +105,12 @@ def _per_row(keys: Tensor | None, sample: Tensor) -> Tensor | None:
             f"row_keys were given for {keys.shape[0]} rows, but the model was called with a batch of {batch}"
         )
     return keys.to(sample.device).repeat(batch // keys.shape[0])
+
+
+def _without_autocast(x: Tensor) -> AbstractContextManager[object]:
+    """Tokens are scored and compared in the precision that the operators choose, which autocast would lower."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 class GridHook(ModelHook):
@@ -166,12 +193,14 @@ class BlockHook(ModelHook):
         if merging is None or location not in merging.locations:
             return None
         forward = self.session.current()
+        forward.reached = True
         if forward.assignment is None and merging.cached:
             forward.assignment = forward.cached.get(self.cache_key)
         if forward.assignment is None:
             context = self.session.context(self.layer)
             features = tokens if forward.features is None else forward.features
-            forward.assignment = merging.assign(features.detach(), context)
+            with _without_autocast(features):
+                forward.assignment = merging.assign(features.detach(), context)
             self.assigned = True
             if merging.cached:
                 forward.cached[self.cache_key] = forward.assignment
@@ -217,7 +246,8 @@ class AttentionHook(ModelHook):
             else:
                 queries = merged
         if block.downsampling is not None:
-            sources = block.downsampling.pool(hidden_states, block.session.context(block.layer))
+            with _without_autocast(hidden_states):
+                sources = block.downsampling.pool(hidden_states, block.session.context(block.layer))
             bias = None
             block.session.current().compressed = True
         if sources is not None:

@@ -58,6 +58,7 @@ class Forward:
     assignment: Assignment | None = None  # of the current block
     key_bias: Tensor | None = None  # (B, 1, M), what the attention in progress adds to its logits by a channel
     cached: dict[tuple[int, int] | None, Assignment] = field(default_factory=dict)  # by level and method
+    reached: bool = False  # whether a module that is to be compressed was in the forward
     compressed: bool = False
 
 
@@ -77,7 +78,10 @@ class Session:
             RuntimeError: if a block is called outside of the model's forward, where the grid is unknown.
         """
         if self.forward is None:
-            raise RuntimeError("a block of a compressed model was called outside of the model's own forward")
+            raise RuntimeError(
+                "a block of a compressed model was called outside of the model's own forward (gradient checkpointing "
+                "does that in the backward pass: call disable_gradient_checkpointing())"
+            )
         return self.forward
 
     def context(self, layer: int) -> Context:

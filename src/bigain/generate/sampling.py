@@ -149,7 +149,6 @@ def _sample_class(
     index, keys = batch.index, batch.keys
     if guidance > 1:
         index = torch.cat([index, torch.full_like(index, conditions.null_index or 0)])
-        keys = torch.cat([keys, keys])
     x = batch.noise * getattr(scheduler, "init_noise_sigma", 1.0)  # flow matching begins at unit noise
     done = 0
     for step, t in enumerate(scheduler.timesteps):
@@ -171,9 +170,7 @@ def _sample_text(
 ) -> Tensor:
     """The pipeline's own loop, up to the latents: it knows its guidance, negative prompt and size conditions."""
     pipe = denoiser.pipe
-    # Models with guidance distilled into them (LCM) take the scale as an input and one row per image.
-    stacked = guidance > 1 and denoiser.model.config.get("time_cond_proj_dim") is None
-    keys = torch.cat([batch.keys, batch.keys]) if stacked else batch.keys
+    keys = batch.keys
     done = 0
     with ExitStack() as keyed:
 

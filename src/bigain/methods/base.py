@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import ClassVar, Literal
 
 import torch
@@ -29,7 +31,7 @@ class Context:
         layer: number of the transformer block, which salts random draws.
         timestep: (B,), or None if the model was called without one.
         image_keys: (B,) int64, equal for rows that show the same image, or None.
-        draw_keys: (B,) int64, different for every (image, class, timestep), or None.
+        draw_keys: (B,) int64, equal for rows that draw alike where they draw anew in every forward, or None.
     """
 
     grid: Grid
@@ -37,6 +39,22 @@ class Context:
     timestep: Tensor | None = None
     image_keys: Tensor | None = None
     draw_keys: Tensor | None = None
+
+
+def _make_tuples(config: object, fields: Mapping[str, str]) -> None:
+    """Turns lists in ``fields`` into tuples, so that equal configs are equal.
+
+    Args:
+        fields: names, each with an example for the error.
+
+    Raises:
+        ValueError: one is neither; names it, its value and the example.
+    """
+    for field, example in fields.items():
+        value = getattr(config, field)
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"{field} must be a tuple such as {example}, not {value!r}")
+        object.__setattr__(config, field, tuple(value))
 
 
 def _check_places(levels: tuple[int, ...], layers: tuple[int, ...] | None) -> None:
@@ -95,6 +113,11 @@ class TokenMerging:
     smoothing: int = 0
 
     def __post_init__(self) -> None:
+        _make_tuples(self, {"cell": "(2, 2)", "levels": "(1,)", "locations": "('self_attention',)"})
+        if self.layers is not None:
+            _make_tuples(self, {"layers": "(0, 1)"})
+        if not isinstance(self.ratio, Real | Linear):
+            raise ValueError(f"ratio must be a number or a Linear schedule, not {self.ratio!r}")
         low, high = bounds(self.ratio)
         if not (math.isfinite(low) and math.isfinite(high) and 0 <= low <= high < 1):
             raise ValueError(f"ratio must lie in [0, 1), not {self.ratio}")
@@ -175,7 +198,9 @@ class TokenMerging:
             )
         ratio = resolve(self.ratio, context.timestep, "ratio")
         if isinstance(ratio, Tensor):
-            return (ratio.double() * tokens + 1e-6).floor().long()
+            # Not on the ratio's device, which may have no float64; how many tokens are left must be known here anyway.
+            counts = (ratio.to("cpu", torch.float64) * tokens + 1e-6).floor().long()
+            return counts.to(ratio.device)
         return _tokens(ratio, tokens)
 
 
@@ -202,6 +227,7 @@ class TokenDownsampling:
     def __post_init__(self) -> None:
         if not isinstance(self.factor, int) or isinstance(self.factor, bool) or self.factor < 1:
             raise ValueError(f"factor must be a whole number from 1, not {self.factor!r}")
+        _make_tuples(self, {"levels": "(1,)"} if self.layers is None else {"levels": "(1,)", "layers": "(0, 1)"})
         _check_places(self.levels, self.layers)
 
     def includes(self, level: int, layer: int) -> bool:
@@ -236,7 +262,7 @@ def bipartite_flops(grid: Grid, cell: tuple[int, int], channels: int) -> int:
 
 
 def row_keys(seed: int, context: Context, batch: int, device: torch.device, redraw: bool) -> Tensor:
-    """A seed per row, int64 (B,): fixed per image and layer, or drawn anew for every row and timestep.
+    """A seed per row, int64 (B,): fixed per image and layer, or drawn anew for every timestep and draw key too.
 
     Rows without image keys count as one image, so that a forward is reproducible whatever the batch.
     """

@@ -29,7 +29,8 @@ class ToMe(BipartiteMerging):
             the place l mod (places of a cell), farthest first (2×2: top-left, bottom-right, top-right, bottom-left).
             Partial cells take the nearest token that they have. Not in the paper; pointless with ``cached``.
         redraw: "image" draws random destinations once per image and layer, the same for all classes and timesteps
-            (a fair baseline for classification); "forward" draws them anew for every row and timestep.
+            (a fair baseline for classification); "forward" draws them anew in every forward: for every timestep, and
+            where the classifier runs the model for every class.
         seed: of the random draw; no random state of PyTorch is read or written.
     """
 
