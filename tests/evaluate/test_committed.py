@@ -28,7 +28,16 @@ def test_they_are_of_the_weights_that_ship(name: str) -> None:
         assert results.settings["weights"] == fingerprint(*denoiser.networks), "make results ablation claims readme"
 
 
-@pytest.mark.parametrize("name", ["glyphs-dit", "glyphs-sd", "ablation-glyphs-dit", "ablation-glyphs-sd"])
+def test_float32_is_of_these_weights_too() -> None:
+    results, _ = read_results(ROOT / "results" / "float32-glyphs-dit.json")
+    assert results.settings["dtype"] == "float32"
+    assert results.settings["weights"] == fingerprint(*open_model("glyphs-dit").networks), "make float32 readme"
+
+
+DOCUMENTED = ["glyphs-dit", "glyphs-sd", "float32-glyphs-dit", "ablation-glyphs-dit", "ablation-glyphs-sd"]
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
 def test_the_documentation_shows_them(name: str) -> None:
     results, times = read_results(ROOT / "results" / f"{name}.json")
     assert markdown(results, times).strip() in (ROOT / "docs" / "results.md").read_text(encoding="utf-8"), "make readme"
