@@ -123,6 +123,14 @@ def test_a_run_prints_its_table_and_a_report_prints_it_again(
     assert "say which file" in call("report", exported, "--beside", other, fails=True).stderr
 
 
+def test_speed_alone(call: Callable[..., Any], tiny_model: str, tmp_path: Path) -> None:
+    sizes = ("--classify", 0, "--generate", 0, "--features", "none", "--timing-rounds", 1, "--timing-batch", 2)
+    text = call("evaluate", "--model", tiny_model, "-m", "todo-2", *sizes, "--out", tmp_path / "run").output
+    assert "ms per forward, batch 2" in text
+    assert "accuracy" not in text
+    assert {file.name for file in (tmp_path / "run").glob("*.*")} >= {"results.timings.json", "table.md"}
+
+
 def test_two_processes_share_a_run(call: Callable[..., Any], arguments: list[str], tmp_path: Path) -> None:
     shared = [sys.executable, "-m", "bigain", *arguments, "--out", tmp_path / "shared", "--shard"]
     processes = [subprocess.Popen([*shared, share], stdout=subprocess.PIPE, text=True) for share in ("1/2", "2/2")]

@@ -48,7 +48,7 @@ def test_no_compression_comes_first_and_once() -> None:
         ({"methods": ("todo-0",)}, "factor"),
         ({"methods": ("iekvd:factor=2,alpha=nan",)}, "alpha"),
         ({"classify": -1}, "classify must be at least 0, not -1"),
-        ({"classify": 0, "generate": 0}, "nothing to evaluate"),
+        ({"classify": 0, "generate": 0, "timing_rounds": 0}, "nothing to evaluate"),
         ({"steps": 0}, "steps"),
         ({"guidance": 0.5}, "guidance"),
         ({"guidance": float("nan")}, "guidance"),

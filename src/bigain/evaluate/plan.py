@@ -172,8 +172,8 @@ class Settings:
             raise ValueError(f"timing_batch must be at least 1, not {self.timing_batch}")
         if not 0 <= self.shard[0] < self.shard[1]:
             raise ValueError(f"shard must be (i, n) with 0 <= i < n, not {self.shard}")
-        if self.classify == 0 and self.generate == 0:
-            raise ValueError("classify and generate are both 0: there is nothing to evaluate")
+        if self.classify == self.generate == self.timing_rounds == 0:
+            raise ValueError("classify, generate and timing_rounds are all 0: there is nothing to evaluate")
         if self.guidance is not None and not (math.isfinite(self.guidance) and self.guidance >= 1):
             raise ValueError(f"guidance must be finite and at least 1 (1 is none), not {self.guidance}")
         for field, allowed in (
