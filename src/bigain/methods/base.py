@@ -183,7 +183,7 @@ class TokenMerging:
         return _tokens(bounds(self.ratio)[1], grid.tokens)
 
     def merged_tokens(self, context: Context) -> int | Tensor:
-        """How many tokens to merge away: one number, or int64 (B,) where the ratio is scheduled.
+        """How many tokens to merge away: one number, or int64 (B,) where a scheduled ratio differs between rows.
 
         Raises:
             ValueError: if the ratio asks for more than the method allows; names the limit.
@@ -200,7 +200,7 @@ class TokenMerging:
         if isinstance(ratio, Tensor):
             # Not on the ratio's device, which may have no float64; how many tokens are left must be known here anyway.
             counts = (ratio.to("cpu", torch.float64) * tokens + 1e-6).floor().long()
-            return counts.to(ratio.device)
+            return int(counts[0]) if bool((counts == counts[0]).all()) else counts.to(ratio.device)
         return _tokens(ratio, tokens)
 
 
