@@ -23,7 +23,7 @@ export MALLOC_TRIM_THRESHOLD_ ?= 40000000000
 .PHONY: help venv demo test slow lint types imports results float32 claims ablation readme pictures benchmarks train clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: $(STAMP) ## the virtual environment, with the package and its tools installed
 

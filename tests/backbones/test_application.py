@@ -190,8 +190,11 @@ def test_two_threads_in_one_compressed_model_are_refused(families, forward):
     assert ["is in progress already" in text for text in found] == [True]
 
 
-def test_layers_that_were_exchanged_after_apply_are_missed(families, forward):
+@pytest.mark.parametrize("casting", [False, True], ids=["alone", "beside hooks that leave nothing out"])
+def test_layers_that_were_exchanged_after_apply_are_missed(families, forward, casting):
     model, inputs = families["dit"].build(), families["dit"].inputs()
+    if casting:
+        model.enable_layerwise_casting(storage_dtype=torch.bfloat16, compute_dtype=torch.float32)
     bigain.apply(model, "lgtm-0.5")
     model.transformer_blocks = families["dit"].build().transformer_blocks
     with pytest.raises(NothingCompressedError, match="none of the layers that are to be compressed was in it"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_module
@@ -150,24 +152,50 @@ def _calls_of(block) -> list[int]:
     return calls
 
 
+@pytest.mark.parametrize("order", list(itertools.permutations(["apply", "offload", "cache"])), ids="-".join)
 @pytest.mark.parametrize("method", [*METHODS, "tome:ratio=0.5,layers=1/2"])
-def test_a_cache_over_compression_goes_on_when_that_is_removed(families, forward, method):
+def test_offloading_and_a_cache_go_on_when_compression_is_removed(families, forward, method, order):
     model, inputs = families["dit"].build(num_layers=3), families["dit"].inputs()
-    bigain.apply(model, method)
-    apply_first_block_cache(model, FirstBlockCacheConfig(threshold=0.5))
+    plain, counted = forward(model, inputs), _Counted()
+    steps = {
+        "apply": lambda: bigain.apply(model, method),
+        "offload": lambda: [add_hook_to_module(module, counted) for module in model.modules()],
+        "cache": lambda: apply_first_block_cache(model, FirstBlockCacheConfig(threshold=0.5)),
+    }
+    for step in order:
+        steps[step]()
     calls = _calls_of(model.transformer_blocks[1])
 
     def run():
         calls.clear()
+        counted.calls = 0
         HookRegistry.check_if_exists_or_initialize(model).reset_stateful_hooks()
         _set_cache_context(model, CacheContext("one"))  # as `cache_context`, which this class does not have
-        for _ in range(3):
-            forward(model, inputs)
-        return len(calls)
+        first, *_ = [forward(model, inputs) for _ in range(3)]
+        return first, len(calls), counted.calls
 
-    assert run() == 1, "the cache left the block out of the second and third forward"
+    compressed, ran, offloaded = run()
+    assert ran == 1, "the cache left the block out of the second and third forward"
+    assert offloaded > 0
+    assert not torch.allclose(compressed, plain, atol=1e-4)
     bigain.remove(model)
-    assert run() == 1, "and does so still"
+    restored, *after = run()
+    assert after == [ran, offloaded], "both go on"
+    assert torch.equal(restored, plain)
+    for module in model.modules():
+        remove_hook_from_module(module)
+    assert torch.equal(run()[0], plain)
+
+
+def test_a_block_that_was_compiled_after_apply_is_restored(families, forward):
+    model, inputs = families["dit"].build(), families["dit"].inputs()
+    plain = forward(model, inputs)
+    bigain.apply(model, "lgtm-0.5")
+    compressed = forward(model, inputs)
+    model.transformer_blocks[0] = torch.compile(model.transformer_blocks[0], backend="eager")
+    torch.testing.assert_close(forward(model, inputs), compressed)
+    bigain.remove(model)
+    torch.testing.assert_close(forward(model, inputs), plain)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bigain.evaluate import Results, Row, Timings, add_results, read_results, summarise, timings, write_results
+from bigain.evaluate import Results, Timings, add_results, read_results, summarise, timings, write_results
 from bigain.evaluate.store import Store
 
 
@@ -63,7 +63,7 @@ def test_what_is_added_in_parts_is_the_whole(known_store: Store, tmp_path: Path)
 def test_what_is_there_stays_and_other_versions_are_noted(known_store: Store, tmp_path: Path) -> None:
     path = tmp_path / "r.json"
     results, times = _split(known_store, path)
-    rounded = replace(results.rows[0], fid=1.25)  # another machine's rounding
+    rounded = replace(results.rows[0], kid=1.25)  # another machine's rounding
     elsewhere = replace(results, rows=(rounded, *results.rows[1:]), versions=[{"torch": "2"}])
     found, _ = add_results(path, elsewhere, times)
     assert found.rows == results.rows
@@ -96,23 +96,43 @@ def test_another_run_is_not_added(known_store: Store, tmp_path: Path, change: di
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"classified": 5}, r"none has 5 images classified in the results to add, and only 4"),
-        ({"generated": 7}, r"none has 7 images generated in the results to add, and only 6"),
-        ({"flops": 999}, r"none has 1,000 FLOPs there and 999"),
-        ({"accuracy": 0.5}, r"none classifies 75\.0% of 4 images there and 50\.0%"),
+        ({"classified": 5}, r"5 classified and 6 generated images in the results to add, and only 4 classified and 6"),
+        ({"generated": 7}, r"4 classified and 7 generated images in the results to add, and only 4 classified and 6"),
+        ({"flops": 899}, r"todo:factor=2 has 900 FLOPs there and 899"),
+        ({"accuracy": 0.489}, r"todo:factor=2 classifies 50\.0% of 4 images there and 48\.9%"),
+        ({"fid": 1e6}, r"todo:factor=2 has an FID of [\d.]+ there and 1000000\.00 in the results to add"),
     ],
 )
 def test_a_partner_that_does_not_agree_is_refused(
     known_store: Store, tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
-    results, times = _split(known_store, tmp_path / "r.json")
-    other: Row = replace(results.rows[0], **change)
+    path = tmp_path / "r.json"
+    results, times = summarise(known_store), timings(known_store)
+    write_results(path, results, times)
+    before = path.read_bytes()
+    other = replace(results.rows[1], **change)
     with pytest.raises(ValueError, match=message):
-        add_results(tmp_path / "r.json", replace(results, rows=(other, *results.rows[1:])), times)
+        add_results(path, replace(results, rows=(results.rows[0], other)), times)
+    assert path.read_bytes() == before
 
 
-def test_fewer_images_of_a_partner_are_no_contradiction(known_store: Store, tmp_path: Path) -> None:
-    results, times = _split(known_store, tmp_path / "r.json")
-    fewer = replace(results.rows[0], classified=2, accuracy=0.5)
-    found, _ = add_results(tmp_path / "r.json", replace(results, rows=(fewer, *results.rows[1:])), times)
+@pytest.mark.parametrize("change", [{"accuracy": 0.49}, {"classified": 2, "accuracy": 0.1, "generated": 1, "fid": 9e9}])
+def test_rounding_and_fewer_images_of_a_partner_are_no_contradiction(
+    known_store: Store, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    results, times = summarise(known_store), timings(known_store)
+    write_results(tmp_path / "r.json", results, times)
+    other = replace(results.rows[1], **change)
+    found, _ = add_results(tmp_path / "r.json", replace(results, rows=(results.rows[0], other)), times)
     assert found.rows == results.rows
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_what_is_added_has_as_many_images(known_store: Store, tmp_path: Path, number: int) -> None:
+    results, times = _split(known_store, tmp_path / "r.json")
+    rows = list(results.rows)
+    rows[number] = replace(rows[number], classified=3)
+    with pytest.raises(ValueError, match="3 classified and 6 generated"):
+        add_results(tmp_path / "r.json", replace(results, rows=tuple(rows)), times)
+    with pytest.raises(ValueError, match=r"no compression must be measured on 4 .*the results to add have no"):
+        add_results(tmp_path / "r.json", replace(results, rows=results.rows[1:]), times)

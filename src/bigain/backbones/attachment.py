@@ -17,6 +17,7 @@ def attach(module: nn.Module, hook: ModelHook, name: str) -> None:
     """Registers a hook; of several on one module the last runs first."""
     with _beneath_accelerate(module):
         HookRegistry.check_if_exists_or_initialize(module).register_hook(hook, name)
+        hook.wrapper = module.forward  # what whoever stands above calls to call this hook
 
 
 def detach(model: nn.Module) -> None:
@@ -25,30 +26,41 @@ def detach(model: nn.Module) -> None:
         registry = _registry(module)
         names = [name for name in _NAMES if registry is not None and registry.get_hook(name) is not None]
         if registry is not None and names:
-            with _beneath_accelerate(module):
-                for name in names:
-                    _remove(registry, name)
+            for name in names:
+                _remove(module, registry, name)
             registry.invalidate_child_registries_cache()
 
 
-def has_other_hooks(model: nn.Module) -> bool:
-    """Whether anyone else has registered a hook, such as a cache, which may leave modules out of a forward."""
+def has_skipping_hooks(model: nn.Module) -> bool:
+    """Whether anyone else has put a forward of their own in place of a module's: a cache, which may leave it out."""
     registries = (_registry(module) for module in model.modules())
-    return any(name not in _NAMES for registry in registries if registry is not None for name in registry.hooks)
+    return any(
+        name not in _NAMES and hasattr(hook, "new_forward")
+        for registry in registries
+        if registry is not None
+        for name, hook in registry.hooks.items()
+    )
 
 
 def _registry(module: nn.Module) -> HookRegistry | None:
-    return getattr(module, "_diffusers_hook", None)
+    """Of the module itself: a compiled module shows the attributes of what it compiles as its own."""
+    return module.__dict__.get("_diffusers_hook")
 
 
-def _remove(registry: HookRegistry, name: str) -> None:
-    """`HookRegistry.remove_hook`, which (in diffusers 0.42) cuts off a hook above that has a forward of its own."""
-    place = registry._hook_order.index(name)
-    above = registry._fn_refs[place + 1] if place + 1 < len(registry._fn_refs) else None
-    own = above.forward if above is not None and above.original_forward is not None else None
-    registry.remove_hook(name, recurse=False)
-    if above is not None and own is not None:
-        above.original_forward, above.forward = above.forward, own
+def _remove(module: nn.Module, registry: HookRegistry, name: str) -> None:
+    """Whoever called the hook, a wrapper or another hook, calls then what the hook called.
+
+    `HookRegistry.remove_hook` (diffusers 0.42) cuts off a hook above that has a forward of its own, and knows nothing
+    of accelerate's wrappers in between.
+    """
+    hook, place = registry.hooks.pop(name), registry._hook_order.index(name)
+    registry._hook_order.pop(place)
+    own = registry._fn_refs.pop(place)
+    below = own.forward if own.original_forward is None else own.original_forward
+    for holder in (module, *registry._fn_refs):
+        for attribute in ("forward", "_old_forward", "original_forward"):
+            if holder.__dict__.get(attribute) is hook.wrapper:
+                holder.__dict__[attribute] = below
 
 
 @contextmanager

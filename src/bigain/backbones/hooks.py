@@ -15,7 +15,7 @@ from diffusers.hooks import ModelHook
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
-from bigain.backbones.attachment import has_other_hooks
+from bigain.backbones.attachment import has_skipping_hooks
 from bigain.backbones.size_channel import SizeChannel
 from bigain.backbones.state import Forward, Session
 from bigain.methods.base import Location
@@ -77,7 +77,7 @@ class RootHook(ModelHook):
                     f"a forward of {kind} ran and nothing was compressed: the method's settings take no token away on "
                     f"this grid; use a larger ratio, another cell, other levels or layers"
                 )
-            if not has_other_hooks(module):  # a cache may leave blocks or attentions out of a forward
+            if not has_skipping_hooks(module):  # a cache may leave blocks or attentions out of a forward
                 raise NothingCompressedError(
                     f"a forward of {kind} ran and none of the layers that are to be compressed was in it: were they "
                     f"exchanged after apply()? Then remove() and apply() again"

@@ -45,9 +45,9 @@ def report(
     readme: Annotated[
         Path | None,
         typer.Option(
-            help="Put the table between '<!-- NAME: begin -->' and '<!-- NAME: end -->' of this file; NAME is SOURCE's "
-            "without its ending, or side-by-side with --beside. What was compared with --against goes between the "
-            "markers SOURCE-against, where the file has them."
+            help="Put the table between '<!-- NAME: begin -->' and '<!-- NAME: end -->' of this file; NAME is that of "
+            "the .json (SOURCE, --export or --add-to) without its ending, or side-by-side with --beside. What was "
+            "compared with --against goes between the markers NAME-against, where the file has them."
         ),
     ] = None,
     against: Annotated[
@@ -100,6 +100,10 @@ def report(
 
     if export is not None and add_to is not None:
         raise ValueError("--export replaces a file, --add-to adds to one: give one of them")
+    if export is not None and export.suffix != ".json":
+        raise ValueError(f"--export must end in .json, not {export}")
+    if beside and readme is None:
+        raise ValueError("--beside makes a table for --readme: say which file")
     if source.suffix == ".json":
         for option, given in (("--export", export), ("--add-to", add_to), ("--against", against)):
             if given:
@@ -110,7 +114,8 @@ def report(
             write_whole(out / "table.md", markdown(results, times))
             if results.comparisons:
                 write_whole(out / "against.md", against_table(results) + "\n")
-            draw_front(results, times, out / "front.png")
+            if any(row.accuracy is not None or row.fid is not None for row in results.rows):
+                draw_front(results, times, out / "front.png")
     else:
         compared = [spec(parse(text)) for text in split_specs(against or [])]
         with Store(source) as store:
@@ -121,36 +126,36 @@ def report(
         if add_to is not None:
             results, times = add_results(add_to, results, times)
         if export is not None:
-            if export.suffix != ".json":
-                raise ValueError(f"--export must end in .json, not {export}")
             export.parent.mkdir(parents=True, exist_ok=True)
             write_results(export, results, times)
-    if beside and readme is None:
-        raise ValueError("--beside makes a table for --readme: say which file")
     runs = [(results, times), *(read_results(path) for path in beside or ())]
     if methods:
-        runs = _with_methods(runs, [spec(parse(text)) for text in split_specs(methods)])
+        runs = _with_methods(runs, {text: spec(parse(text)) for text in split_specs(methods)})
     if readme is not None:
-        put_between(
-            readme, "side-by-side" if beside else source.stem, side_by_side(runs) if beside else markdown(*runs[0])
-        )
-        if results.comparisons and not beside and has_markers(readme, f"{source.stem}-against"):
-            put_between(readme, f"{source.stem}-against", against_table(results))
+        name = (add_to or export or source).stem
+        text = side_by_side(runs) if beside else markdown(*runs[0])
+        put_between(readme, "side-by-side" if beside else name, text)
+        if results.comparisons and not (beside or methods) and has_markers(readme, f"{name}-against"):
+            put_between(readme, f"{name}-against", against_table(results))
     screen = options.console()
     screen.print(terminal(*runs[0], screen.width))
-    if results.comparisons:
+    if results.comparisons and not methods:
         screen.print(Markdown(against_verdicts(results)))
 
 
-def _with_methods(runs: list[Run], methods: list[str]) -> list[Run]:
-    """The runs with the rows of ``methods`` and of no compression alone; one that some run lacks is left out there."""
+def _with_methods(runs: list[Run], methods: dict[str, str]) -> list[Run]:
+    """The runs with the rows of ``methods`` and of no compression alone; one that some run lacks is left out there.
+
+    Args:
+        methods: specs, by what was typed.
+    """
     there = {row.method for results, _ in runs for row in results.rows}
-    for method in methods:
-        if method not in there:
-            raise ValueError(
-                f"--methods has {method}, which is not in these results: they have {' '.join(sorted(there))}"
-            )
+    lacking = [text for text, method in methods.items() if method not in there]
+    if lacking:
+        raise ValueError(
+            f"--methods has {' '.join(lacking)}, not in these results: they have {' '.join(sorted(there))}"
+        )
+    shown = {"none", *methods.values()}
     return [
-        (results.with_rows(tuple(row for row in results.rows if row.method in ("none", *methods))), times)
-        for results, times in runs
+        (results.with_rows(tuple(row for row in results.rows if row.method in shown)), times) for results, times in runs
     ]

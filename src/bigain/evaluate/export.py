@@ -12,7 +12,9 @@ from pathlib import Path
 from bigain.evaluate.plan import differences
 from bigain.evaluate.summary import Results, Row, Timings
 
-_ROUNDING = 0.01  # share of the images that another machine's rounding may classify otherwise, at most
+# What another machine's rounding may change, at most.
+_ROUNDING = 0.01  # share of the images that are classified otherwise
+_ROUNDING_FID = 0.1  # share of the FID
 
 
 def timings_path(results: Path) -> Path:
@@ -54,15 +56,25 @@ def add_results(path: Path, found: Results, times: Timings) -> tuple[Results, Ti
 
     Raises:
         FileNotFoundError, ValueError: as ``read_results``.
-        ValueError: the two are of different runs; or ``found`` has, of a method of both, more images, other FLOPs, or
-            an accuracy on as many images that differs by more than a point.
+        ValueError: the two are of different runs; a new method has other counts of images than no compression there; or
+            of a method of both ``found`` has more images, other FLOPs or, on as many images, an accuracy that differs
+            by more than a point or an FID by more than a tenth. No compression must be in ``found`` on as many images.
     """
     there, kept = read_results(path)
     _check_same_run(there, found)
-    known = {row.method: row for row in there.rows}
-    for row in found.rows:
-        if row.method in known:
-            _check_same_row(known[row.method], row)
+    known, new = {row.method: row for row in there.rows}, {row.method: row for row in found.rows}
+    if "none" not in known or _counts(new.get("none")) != _counts(known["none"]):
+        raise ValueError(
+            f"no compression must be measured on {_counts(known.get('none'))} images on both sides, so that it shows "
+            f"that the two agree: the results to add have {_counts(new.get('none'))}"
+        )
+    for method, row in new.items():
+        if method in known:
+            _check_same_row(known[method], row)
+        elif _counts(row) != _counts(known["none"]):
+            raise ValueError(
+                f"{method} has {_counts(row)} images in the results to add, and the others {_counts(known['none'])}"
+            )
     compared = {(each.method, each.other) for each in there.comparisons}
     results = replace(
         there,
@@ -77,6 +89,10 @@ def add_results(path: Path, found: Results, times: Timings) -> tuple[Results, Ti
     return results, kept
 
 
+def _counts(row: Row | None) -> str:
+    return "no" if row is None else f"{row.classified} classified and {row.generated} generated"
+
+
 def _check_same_run(there: Results, found: Results) -> None:
     for name in ("settings", "facts", "reference"):
         ours, theirs = getattr(there, name) or {}, getattr(found, name) or {}
@@ -85,21 +101,29 @@ def _check_same_run(there: Results, found: Results) -> None:
 
 
 def _check_same_row(there: Row, found: Row) -> None:
-    for name in ("classified", "generated"):
-        if getattr(found, name) > getattr(there, name):
-            raise ValueError(
-                f"{found.method} has {getattr(found, name)} images {name} in the results to add, and only "
-                f"{getattr(there, name)} in those that are there, which would stay: export the whole run instead"
-            )
-    if there.flops is not None and found.flops is not None and there.flops != found.flops:
-        raise ValueError(f"{found.method} has {there.flops:,} FLOPs there and {found.flops:,} in the results to add")
-    if there.accuracy is None or found.accuracy is None or there.classified != found.classified:
-        return
-    if abs(there.accuracy - found.accuracy) > _ROUNDING:
+    """Fewer images of a method that is there already, such as one to be timed, are neither checked nor taken."""
+    name = found.method
+    if found.classified > there.classified or found.generated > there.generated:
         raise ValueError(
-            f"{found.method} classifies {there.accuracy:.1%} of {there.classified} images there and "
-            f"{found.accuracy:.1%} in the results to add: more than rounding on another machine explains"
+            f"{name} has {_counts(found)} images in the results to add, and only {_counts(there)} in those that are "
+            f"there, which would stay: export the whole run instead"
         )
+    if there.flops is not None and found.flops is not None and there.flops != found.flops:
+        raise ValueError(f"{name} has {there.flops:,} FLOPs there and {found.flops:,} in the results to add")
+    if there.classified == found.classified and _apart(there.accuracy, found.accuracy) > _ROUNDING:
+        raise ValueError(
+            f"{name} classifies {there.accuracy:.1%} of {there.classified} images there and {found.accuracy:.1%} in "
+            f"the results to add: more than rounding on another machine explains"
+        )
+    if there.generated == found.generated and _apart(there.fid, found.fid) > _ROUNDING_FID * (there.fid or 0):
+        raise ValueError(
+            f"{name} has an FID of {there.fid:.2f} there and {found.fid:.2f} in the results to add: more than rounding "
+            f"on another machine explains"
+        )
+
+
+def _apart(one: float | None, other: float | None) -> float:
+    return 0.0 if one is None or other is None else round(abs(one - other), 9)
 
 
 def to_csv(results: Results) -> str:
