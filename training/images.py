@@ -27,7 +27,7 @@ def scenes(split: str, size: int, length: int, folder: Path) -> np.ndarray:
 
 def to_pixels(images: np.ndarray) -> Tensor:
     """uint8 (B, S, S, 3) as float32 (B, 3, S, S) in [-1, 1]."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.tensor(images).permute(0, 3, 1, 2).float() / 127.5 - 1  # a copy: arrays from a cache cannot be written
 
 
 def _draw_letters(split: str, size: int, span: range) -> np.ndarray:
