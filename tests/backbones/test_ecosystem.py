@@ -187,6 +187,22 @@ def test_offloading_and_a_cache_go_on_when_compression_is_removed(families, forw
     assert torch.equal(run()[0], plain)
 
 
+def test_a_forward_that_was_replaced_by_hand_is_named(families, forward):
+    model, inputs = families["dit"].build(), families["dit"].inputs()
+    plain = forward(model, inputs)
+    bigain.apply(model, "lgtm-0.5")
+    block = model.transformer_blocks[0]
+    hooked = block.forward
+    block.forward = lambda *args, **kwargs: hooked(*args, **kwargs)
+    with pytest.raises(
+        RuntimeError, match="the forward of a BasicTransformerBlock was replaced while it was compressed"
+    ):
+        bigain.remove(model)
+    block.forward = hooked
+    bigain.remove(model)
+    assert torch.equal(forward(model, inputs), plain)
+
+
 def test_a_block_that_was_compiled_after_apply_is_restored(families, forward):
     model, inputs = families["dit"].build(), families["dit"].inputs()
     plain = forward(model, inputs)

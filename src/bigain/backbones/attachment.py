@@ -21,7 +21,11 @@ def attach(module: nn.Module, hook: ModelHook, name: str) -> None:
 
 
 def detach(model: nn.Module) -> None:
-    """Takes every hook of this package off, and leaves those of others as they are."""
+    """Takes every hook of this package off, and leaves those of others as they are.
+
+    Raises:
+        RuntimeError: a forward was replaced since by something that hides the hook; names the module.
+    """
     for module in model.modules():
         registry = _registry(module)
         names = [name for name in _NAMES if registry is not None and registry.get_hook(name) is not None]
@@ -53,14 +57,22 @@ def _remove(module: nn.Module, registry: HookRegistry, name: str) -> None:
     `HookRegistry.remove_hook` (diffusers 0.42) cuts off a hook above that has a forward of its own, and knows nothing
     of accelerate's wrappers in between.
     """
-    hook, place = registry.hooks.pop(name), registry._hook_order.index(name)
-    registry._hook_order.pop(place)
-    own = registry._fn_refs.pop(place)
-    below = own.forward if own.original_forward is None else own.original_forward
-    for holder in (module, *registry._fn_refs):
-        for attribute in ("forward", "_old_forward", "original_forward"):
-            if holder.__dict__.get(attribute) is hook.wrapper:
-                holder.__dict__[attribute] = below
+    hook, place = registry.hooks[name], registry._hook_order.index(name)
+    below = hook.fn_ref.forward if hook.fn_ref.original_forward is None else hook.fn_ref.original_forward
+    callers = [
+        (holder.__dict__, attribute)
+        for holder in (module, *registry._fn_refs)
+        for attribute in ("forward", "_old_forward", "original_forward")
+        if holder.__dict__.get(attribute) is hook.wrapper
+    ]
+    if not callers:
+        raise RuntimeError(
+            f"the forward of a {type(module).__name__} was replaced while it was compressed, so that its hook cannot "
+            f"be taken off: put that forward back as it was, then call remove() again"
+        )
+    for attributes, attribute in callers:
+        attributes[attribute] = below
+    del registry.hooks[name], registry._hook_order[place], registry._fn_refs[place]
 
 
 @contextmanager
