@@ -69,9 +69,10 @@ def preset(name: str, model: str) -> tuple[Method, ...]:
         glyphs-sd   balanced      14.2      96.6   0.90  22.1
         glyphs-sd   fast          20.3      95.4   0.91  19.3
 
-    What they save is FLOPs, not time: on grids as small as these models' merging takes more time than it saves. Those
-    of glyphs-dit run at 0.76 to 0.85 times the speed of no compression on 2 CPU cores, those of glyphs-sd at 0.87 to
-    0.95 times, to a fifth or so (docs/results.md has each, and what is faster).
+    What they save is FLOPs; whether it is time depends on the processor. In bfloat16, on 2 cores of one, those of
+    glyphs-dit run at 1.07 to 1.15 times the speed of no compression, those of glyphs-sd at 0.93 to 1.14 times, which is
+    about what times scatter there; on one that multiplies bfloat16 faster merging takes more time than it saves
+    (docs/results.md has each, and what is faster).
 
     Raises:
         ValueError: nothing was measured for the model, or there is no such preset; says what to do.
