@@ -7,30 +7,29 @@ classifier's. A piece that is measured goes at once into the file, so an analysi
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
-
-import torch
 
 from bigain.backbones import compressed, recorded
 from bigain.backbones.families import layout
-from bigain.diffusion import Denoiser, open_model
+from bigain.diffusion import Denoiser
 from bigain.explain.effects import Analysis, Piece, in_layer, margins, read_analysis
 from bigain.explain.spectra import Spectrum, SpectrumMeter
 from bigain.methods import FrequencySelection, Method, parse, spec
 from bigain.run.engine import progress_bar, versions
 from bigain.run.export import write_whole
 from bigain.run.probe import Probe
-from bigain.run.settings import Settings, differences
+from bigain.run.settings import DataSettings, ModelSettings, ProbeSettings, differences
 
 
 def analyse(
-    settings: Settings,
+    methods: Sequence[str],
     path: Path,
     *,
-    timesteps: int = 8,
+    model: ModelSettings,
+    data: DataSettings,
+    settings: ProbeSettings,
     bands: int = 8,
     progress: bool = False,
     denoiser: Denoiser | None = None,
@@ -38,10 +37,10 @@ def analyse(
     """Measures what is missing in the file ``path``; goes on where it was stopped.
 
     Args:
-        settings: the model, data, methods, loss, seed and so on; ``classify`` is the number of images. The stages of
-            the classifier and all that concerns generation and times are ignored.
+        methods: specs.
         path: of the analysis (.json), which is made if it is not there.
-        timesteps: evenly spaced, all evaluated for every class: nothing is eliminated.
+        model, data: see the groups.
+        settings: images, timesteps (all evaluated for every class: nothing is eliminated), loss and seed.
         bands: of radial frequency.
         progress: whether to show a bar that counts forwards.
         denoiser: the model that the settings name, where it is open already.
@@ -54,20 +53,15 @@ def analyse(
             another analysis; says which fields differ.
         FileNotFoundError: the model's weights or the data are missing.
     """
-    for name, value in (("timesteps", timesteps), ("bands", bands)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, not {value}")
-    methods = [name for name in settings.methods if name != "none"]
+    if bands < 1:
+        raise ValueError(f"bands must be at least 1, not {bands}")
+    methods = [name for name in methods if name != "none"]
     if not methods:
         raise ValueError("give at least one method: no compression is what they are compared with")
     chosen = {name: _told_apart(name) for name in methods}
-    settings = replace(settings, to_keep=(1,), n_samples=(timesteps,))
-    if denoiser is None:
-        denoiser = open_model(
-            settings.model, dtype=getattr(torch, settings.dtype), device=settings.device, variant=settings.variant
-        )
+    denoiser = denoiser or model.open()
     layers = {name: _layers(denoiser, several) for name, several in chosen.items()}
-    probe = Probe.of(settings, denoiser)
+    probe = Probe.of(model, data, settings, denoiser)
     probe.check_classes()
     identity = probe.identity() | {"bands": bands}
     analysis = Analysis(identity, probe.facts(), {}, {})

@@ -9,7 +9,7 @@ import json
 import platform
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,9 @@ import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
-from bigain.classify import DiffusionClassifier, Stages
-from bigain.data import ImageCollection, load, preprocess
-from bigain.diffusion import Denoiser, open_model
+from bigain.classify import DiffusionClassifier
+from bigain.data import ImageCollection, preprocess
+from bigain.diffusion import Denoiser
 from bigain.generate import sample
 from bigain.metrics.features import FeatureNetwork, Images, feature_network
 from bigain.run.cost import applied, environment, flops, measure
@@ -37,7 +37,7 @@ def run(settings: Settings, path: Path, *, progress: bool = False, denoiser: Den
 
     Images are done in chunks that begin at multiples of a fixed number, so an interrupted run meets the same batches
     as an undisturbed one and ends with the same values, bit for bit, on one machine. So does one that several
-    processes share, each with its ``settings.shard`` of the chunks; a last run without one finds all done, and times.
+    processes share, each with its ``settings.counts.shard`` of the chunks; a last run without one finds all done, and times.
 
     Args:
         settings: what to do. Methods and images may be more than the file has seen.
@@ -49,18 +49,18 @@ def run(settings: Settings, path: Path, *, progress: bool = False, denoiser: Den
         ValueError: the settings do not fit the model, the data, each other, or the run that the file holds.
         FileNotFoundError: the model's weights or the data are missing.
     """
-    if denoiser is None:
-        denoiser = open_model(
-            settings.model, dtype=getattr(torch, settings.dtype), device=settings.device, variant=settings.variant
-        )
-    settings = settings.resolved(denoiser.kind)
-    data = load_data(settings, denoiser, settings.split)
+    denoiser = denoiser or settings.model.open()
+    settings = replace(settings, sampling=settings.sampling.resolved(denoiser.kind))
+    data = settings.data.load(denoiser.image_size)
     network = feature_network(
-        settings.feature_network, denoiser.image_size, denoiser.device, quadrants=settings.data == "glyphs-scenes"
+        settings.feature_network,
+        denoiser.image_size,
+        denoiser.device,
+        quadrants=settings.data.data == "glyphs-scenes",
     )
     work = _Work(settings, denoiser, data, network, class_conditions(denoiser, data))
     with Store.open(path, work.identity(), work.facts()) as store:
-        store.begin_session(versions(), environment(denoiser.device, {"batch_size": settings.batch_size}))
+        store.begin_session(versions(), environment(denoiser.device, {"batch_size": settings.model.batch_size}))
         store.add_methods(settings.methods)
         work.count_flops(store)
         work.keep_reference(store)
@@ -69,7 +69,7 @@ def run(settings: Settings, path: Path, *, progress: bool = False, denoiser: Den
                 bar.set_description(f"[{number}/{len(settings.methods)}] {spec}")
                 work.classify(store, spec, bar)
                 work.generate(store, spec, bar)
-        if settings.shard == (0, 1):
+        if settings.counts.share == (0, 1):
             work.time(store, progress)
 
 
@@ -115,21 +115,21 @@ class _Work:
 
     def __post_init__(self) -> None:
         s = self.settings
-        self.positions = self._labelled(s.classify)
-        if s.classify:
+        self.positions = self._labelled(s.counts.classify)
+        if s.counts.classify:
             if not self.conditions:
                 raise ValueError(f"{self.data.name} has no classes to tell apart: give classify=0 (--classify 0)")
             self.classifier = DiffusionClassifier(
                 self.denoiser,
                 self.conditions,
-                to_keep=s.to_keep,
-                n_samples=s.n_samples,
-                loss=s.loss,
-                batch_size=s.batch_size,
-                seed=s.seed,
+                to_keep=s.classifier.to_keep,
+                n_samples=s.classifier.n_samples,
+                loss=s.classifier.loss,
+                batch_size=s.model.batch_size,
+                seed=s.counts.seed,
             )
-        if s.generate:
-            for entry in self.data.entries[: s.generate]:
+        if s.counts.generate:
+            for entry in self.data.entries[: s.counts.generate]:
                 if not entry.labels and (entry.caption is None or self.denoiser.kind == "class"):
                     raise ValueError(
                         f"{self.data.name}: {entry.id!r} has neither label nor caption to generate an image for: "
@@ -154,7 +154,7 @@ class _Work:
     def facts(self) -> dict[str, Any]:
         """What tables and pictures need to know."""
         count = sum(len(several) for several in self.conditions)
-        stages = Stages(self.settings.to_keep, self.settings.n_samples)
+        stages = self.settings.classifier.stages
         return {
             "data": self.data.name,
             "multi_label": self.data.multi_label,
@@ -162,7 +162,7 @@ class _Work:
             "conditions": count,
             "timesteps": self.denoiser.process.timesteps(stages.n_samples[-1]).tolist(),
             "forwards_per_classified_image": stages.forwards(count),
-            "forwards_per_generated_image": self.settings.generation_forwards(),
+            "forwards_per_generated_image": self.settings.sampling.forwards,
             "image_size": self.denoiser.image_size,
             "sample_shape": list(self.denoiser.sample_shape),
             "feature_network": "none" if self.network is None else self.network.name,
@@ -177,19 +177,19 @@ class _Work:
                 mine = itertools.chain(*self._mine(self.positions, self._classified_at_once()))
                 todo = sum(self.data.entries[position].id not in done for position in mine)
                 total += todo * self.classifier.forwards
-            mine = itertools.chain(*self._mine(range(s.generate), s.batch_size))
-            total += len(set(mine) - made) * s.generation_forwards()
+            mine = itertools.chain(*self._mine(range(s.counts.generate), s.model.batch_size))
+            total += len(set(mine) - made) * s.sampling.forwards
         return total
 
     def _classified_at_once(self) -> int:
         """Images of a chunk: a few full batches of the first stage."""
         assert self.classifier is not None
         first_stage = len(self.classifier.conditions) * self.classifier.stages.n_samples[0]
-        return max(1, min(64, _CHUNK_FORWARDS * self.settings.batch_size // first_stage))
+        return max(1, min(64, _CHUNK_FORWARDS * self.settings.model.batch_size // first_stage))
 
     def _mine(self, values: Sequence[int], size: int) -> list[Sequence[int]]:
         """The chunks that are this process's to do."""
-        number, count = self.settings.shard
+        number, count = self.settings.counts.share
         return _chunks(values, size)[number::count]
 
     def classify(self, store: Store, spec: str, bar: Any) -> None:
@@ -225,10 +225,10 @@ class _Work:
     def generate(self, store: Store, spec: str, bar: Any) -> None:
         """Generates what is missing under a method, chunk by chunk."""
         s = self.settings
-        assert s.guidance is not None  # resolved when the run began
+        assert s.sampling.guidance is not None  # resolved when the run began
         done = store.generated_images(spec)
         with applied(self.denoiser, spec):
-            for chunk in self._mine(range(s.generate), s.batch_size):
+            for chunk in self._mine(range(s.counts.generate), s.model.batch_size):
                 todo = [image for image in chunk if image not in done]
                 if not todo:
                     continue
@@ -241,16 +241,16 @@ class _Work:
                             self.denoiser.conditions(unique),  # type: ignore[arg-type]
                             [unique.index(condition) for _, condition in wanted],
                             todo,
-                            steps=s.steps,
-                            guidance=s.guidance,
-                            seed=s.seed,
-                            batch_size=s.batch_size,
-                            sampler=s.sampler,
+                            steps=s.sampling.steps,
+                            guidance=s.sampling.guidance,
+                            seed=s.counts.seed,
+                            batch_size=s.model.batch_size,
+                            sampler=s.sampling.sampler,
                         )
                     )
                 )
                 store.add_generated(spec, self._generated(todo, wanted, images))
-                bar.update(len(todo) * s.generation_forwards())
+                bar.update(len(todo) * s.sampling.forwards)
 
     def _wanted(self, image: int) -> tuple[int | None, str | int]:
         """Label and condition of a generated image: those of the data's image of that number, over again at its end."""
@@ -282,10 +282,12 @@ class _Work:
 
     def keep_reference(self, store: Store) -> None:
         """Features of the real images that FID compares with: the validation split of embedded data, else the data."""
-        if self.network is None or not self.settings.generate or store.reference() is not None:
+        if self.network is None or not self.settings.counts.generate or store.reference() is not None:
             return
-        split = "validation" if self.settings.is_embedded else self.settings.split
-        data = load_data(self.settings, self.denoiser, split) if split != self.settings.split else self.data
+        real = self.settings.data
+        if real.is_embedded:
+            real = replace(real, split="validation")
+        split, data = real.split, self.data if real == self.settings.data else real.load(self.denoiser.image_size)
         size = self.denoiser.image_size
         features = []
         for chunk in _chunks(range(min(len(data), REFERENCE_IMAGES)), 256):
@@ -299,21 +301,25 @@ class _Work:
     def time(self, store: Store, progress: bool) -> None:
         """Times all methods together, unless that was done here already."""
         s = self.settings
-        if s.timing_rounds == 0:
+        if s.timing.timing_rounds == 0:
             return
-        shape = [s.timing_batch, *self.denoiser.sample_shape]
-        here = environment(self.denoiser.device, {"dtype": s.dtype, "sample": shape})
+        shape = [s.timing.timing_batch, *self.denoiser.sample_shape]
+        here = environment(self.denoiser.device, {"dtype": s.model.dtype, "sample": shape})
         specs = store.methods()
         where, known = store.timing()
-        if where == here and set(specs) <= set(known) and all(len(known[spec]) >= s.timing_rounds for spec in specs):
+        if (
+            where == here
+            and set(specs) <= set(known)
+            and all(len(known[spec]) >= s.timing.timing_rounds for spec in specs)
+        ):
             return
-        with progress_bar(len(specs) * s.timing_rounds, progress, desc="time") as bar:
+        with progress_bar(len(specs) * s.timing.timing_rounds, progress, desc="time") as bar:
             times = measure(
                 self.denoiser,
                 specs,
                 self._any_condition(),
-                batch_size=s.timing_batch,
-                rounds=s.timing_rounds,
+                batch_size=s.timing.timing_batch,
+                rounds=s.timing.timing_rounds,
                 done=bar.update,
             )
         store.set_timing(here, times)
@@ -323,18 +329,6 @@ class _Work:
         if self.conditions:
             return self.conditions[0][0]
         return self.denoiser.any_condition
-
-
-def load_data(settings: Settings, denoiser: Denoiser, split: str | None) -> ImageCollection:
-    """The data that settings name, for a model, on a split; no image is decoded yet."""
-    return load(
-        settings.data,
-        image_size=denoiser.image_size,
-        split=split,
-        classes=settings.classes,
-        prompts_csv=settings.prompts_csv,
-        on_bad_image=settings.on_bad_image,
-    )
 
 
 def class_conditions(denoiser: Denoiser, data: ImageCollection) -> tuple[tuple[str | int, ...], ...]:

@@ -17,19 +17,20 @@ from bigain.classify import DiffusionClassifier, keyed_prediction, paired_noise
 from bigain.data import ImageCollection, Item, preprocess
 from bigain.diffusion import Denoiser, image_key
 from bigain.operators.matching import mix_keys
-from bigain.run.engine import class_conditions, fingerprint, load_data
-from bigain.run.settings import Settings, identity_hash
+from bigain.run.engine import class_conditions, fingerprint
+from bigain.run.settings import DataSettings, ModelSettings, ProbeSettings, identity_hash
 
 _FEWEST_IMAGES = 2  # of which there is a standard deviation
 _CHUNK_FORWARDS = 8  # batches of a chunk of images, so that few are half empty
-_IDENTITY = ("model", "variant", "data", "split", "classes", "prompts_csv", "loss", "seed", "dtype")
 
 
 @dataclass
 class Probe:
     """A model, its classifier and some labelled images, on whose noise a method's effects are measured."""
 
-    settings: Settings
+    model: ModelSettings
+    source: DataSettings
+    settings: ProbeSettings
     classifier: DiffusionClassifier
     data: ImageCollection
     items: list[Item]
@@ -37,29 +38,28 @@ class Probe:
     _before_others: list[Tensor] = field(default_factory=list, init=False)  # the same under other classes
 
     @classmethod
-    def of(cls, settings: Settings, denoiser: Denoiser) -> Probe:
+    def of(cls, model: ModelSettings, source: DataSettings, settings: ProbeSettings, denoiser: Denoiser) -> Probe:
         """Opens the data and decodes the first images that have a label."""
-        data = load_data(settings, denoiser, settings.split)
+        data = source.load(denoiser.image_size)
         conditions = class_conditions(denoiser, data)
         labelled = [position for position, entry in enumerate(data.entries) if entry.labels]
-        if not _FEWEST_IMAGES <= settings.classify <= len(labelled):
+        if settings.images > len(labelled):
             raise ValueError(
-                f"the number of images must lie in [{_FEWEST_IMAGES}, {len(labelled)}], which {data.name} has with a "
-                f"label, not {settings.classify}"
+                f"images must be at most {len(labelled)}, which {data.name} has with a label, not {settings.images}"
             )
-        items = list(data.items(labelled[: settings.classify]))  # fewer, where bad images are skipped
+        items = list(data.items(labelled[: settings.images]))  # fewer, where bad images are skipped
         if len(items) < _FEWEST_IMAGES:
-            raise ValueError(f"{len(items)} of {settings.classify} images could be read: there must be two at least")
+            raise ValueError(f"{len(items)} of {settings.images} images could be read: there must be two at least")
         classifier = DiffusionClassifier(
             denoiser,
             conditions,
-            to_keep=settings.to_keep,
-            n_samples=settings.n_samples,
+            to_keep=(1,),
+            n_samples=(settings.timesteps,),
             loss=settings.loss,
-            batch_size=settings.batch_size,
+            batch_size=model.batch_size,
             seed=settings.seed,
         )
-        return cls(settings, classifier, data, items)
+        return cls(model, source, settings, classifier, data, items)
 
     def check_classes(self) -> None:
         """Raises ValueError unless every image has a wrong class to be told from."""
@@ -76,10 +76,19 @@ class Probe:
 
     def identity(self) -> dict[str, Any]:
         """What all numbers depend on; batch size and device change them by rounding alone."""
-        known = self.settings.identity()
         shown = [[item.id, list(item.labels)] for item in self.items]
         words = [self.classifier.conditions.names, self.classifier.groups]
-        return {field: known[field] for field in _IDENTITY} | {
+        model, source = self.model, self.source
+        return {
+            "model": model.model,
+            "variant": model.variant,
+            "data": source.data,
+            "split": "test" if source.is_embedded and source.split is None else source.split,
+            "classes": source.classes,
+            "prompts_csv": source.prompts_csv,
+            "loss": self.settings.loss,
+            "seed": self.settings.seed,
+            "dtype": model.dtype,
             "images": len(self.items),
             "timesteps": len(self.classifier.timesteps),
             "weights": fingerprint(*self.denoiser.networks),
@@ -144,7 +153,7 @@ class Probe:
 
     def _chunks(self) -> list[list[Item]]:
         """The images, as many at once as fill a few batches of the classifier."""
-        size = max(1, min(8, _CHUNK_FORWARDS * self.settings.batch_size // self.classifier.forwards))
+        size = max(1, min(8, _CHUNK_FORWARDS * self.model.batch_size // self.classifier.forwards))
         return [self.items[first : first + size] for first in range(0, len(self.items), size)]
 
     def _images(self, items: list[Item]) -> Tensor:

@@ -1,4 +1,8 @@
-"""What a joint run is to do: its settings, the grids of methods, and what identifies its results."""
+"""What a joint run is to do: groups of settings whose fields carry their own help, checks and defaults.
+
+A command takes groups as they are here, and a run can be read from a file of the same names. Nothing here imports
+PyTorch before a model is opened.
+"""
 
 from __future__ import annotations
 
@@ -7,81 +11,292 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import MISSING, dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
 
-from bigain.classify import LOSSES, Stages
-from bigain.generate import SAMPLERS, USUAL_GUIDANCE
 from bigain.methods import parse, spec
 
+if TYPE_CHECKING:
+    from bigain.classify import Stages
+    from bigain.data import ImageCollection
+    from bigain.diffusion import Denoiser
+
 DTYPES = ("float32", "bfloat16", "float16")
+EMBEDDED_DATA = ("glyphs", "glyphs-scenes")
 FEATURES = ("auto", "recogniser", "inception", "none")
 REFERENCE_IMAGES = 2000  # the most real images that FID compares with
-
-_RATIOS = (0.3, 0.5, 0.7)
-_FACTORS = (2, 3, 4)
-_PER_FORWARD = "destinations=random,redraw=forward"
-_PER_IMAGE = "destinations=random,redraw=image"
-
-GRIDS: dict[str, tuple[str, ...]] = {
-    "demo": (
-        "none",
-        f"tome:ratio=0.5,{_PER_IMAGE}",
-        "lgtm-0.5",
-        "abm-0.5",
-        "sito-0.5",
-        "todo-2",
-        "avgpool-2",
-        "iekvd-2",
-    ),
-    "published": (
-        "none",
-        *(f"tome:ratio={ratio},{_PER_IMAGE}" for ratio in _RATIOS),
-        *(f"{name}-{ratio}" for name in ("lgtm", "abm", "sito") for ratio in _RATIOS),
-        *(f"{name}-{factor}" for name in ("todo", "avgpool") for factor in _FACTORS),
-        *(f"iekvd:factor={factor},alpha=0.9" for factor in _FACTORS),
-    ),
-    "full": (
-        "none",
-        *(f"tome:ratio={ratio},{_PER_FORWARD}" for ratio in _RATIOS),
-        *(f"tome:ratio={ratio},{_PER_IMAGE}" for ratio in _RATIOS),
-        *(f"{name}-{ratio}" for name in ("lgtm", "abm", "sito") for ratio in _RATIOS),
-        *(f"{name}-{factor}" for name in ("todo", "avgpool") for factor in _FACTORS),
-        *(f"iekvd:factor={factor},alpha=0.9" for factor in _FACTORS),
-        *(f"iekvd:factor={factor},alpha=0.8>1.2" for factor in _FACTORS),
-        *(f"iekvd:factor=2,alpha={alpha}" for alpha in ("0.8", "1.0", "1.1", "1.2")),
-    ),
-}
-"""Grids of methods: of the published methods "demo" has one setting each and "published" three; "full" has ToMe in both
-ways, α scheduled over the timestep and α swept at 2× besides."""
+USUAL_GUIDANCE = {"class": 4.0, "text": 7.5}
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """How much of the work a grid asks for, where the user does not say.
+def setting(
+    default: Any, help: str, *, low: float | None = None, choices: tuple[str, ...] = (), short: str | None = None
+) -> Any:
+    """A field of a group: its default, its help text, and the least value or the values that it may have.
 
     Args:
-        classify, generate: images per method.
-        to_keep, n_samples: stages of the diffusion classifier.
-        timing_rounds, timing_batch: see `Settings`.
+        low: the least value; None is any. A field whose default is None may also be left out.
+        short: a one-letter flag, such as "-m".
+    """
+    return field(default=default, metadata={"help": help, "low": low, "choices": choices, "short": short})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """A group of settings: frozen, and checked when made.
+
+    Raises:
+        ValueError: names the field, what is allowed and the value.
     """
 
-    classify: int
-    generate: int
-    to_keep: tuple[int, ...]
-    n_samples: tuple[int, ...]
-    steps: int
-    timing_rounds: int
-    timing_batch: int
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            value = getattr(self, one.name)
+            low, choices = one.metadata.get("low"), one.metadata.get("choices")
+            if value is None or isinstance(value, Group):
+                continue
+            if choices and value not in choices:
+                raise ValueError(f"{one.name} must be one of {', '.join(choices)}, not {value!r}")
+            if low is not None and not (math.isfinite(value) and value >= low):
+                raise ValueError(f"{one.name} must be at least {low:g}, not {value}")
+
+    def changed(self) -> dict[str, Any]:
+        """The fields that differ from their defaults."""
+        return {
+            one.name: getattr(self, one.name)
+            for one in fields(self)
+            if one.default is MISSING or getattr(self, one.name) != one.default
+        }
 
 
-# The demo is cut to about 10,000 forwards of an embedded model: about 2 minutes on 2 CPU cores.
-SIZES: dict[str, Sizes] = {
-    "demo": Sizes(25, 20, (3, 1), (2, 6), 10, 5, 16),
-    "published": Sizes(1000, 1000, (3, 1), (2, 8), 20, 7, 32),
-    "full": Sizes(1000, 1000, (3, 1), (2, 8), 20, 7, 32),
-    "default": Sizes(100, 100, (5, 1), (5, 20), 20, 7, 16),
-}
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings(Group):
+    """Which model, and how it runs. Batch size, device and threads change results by rounding alone."""
+
+    model: str = setting(
+        "glyphs-dit", "glyphs-dit, glyphs-dit-64 or glyphs-sd (embedded), a folder, or a Hub id such as owner/name."
+    )
+    variant: str | None = setting(None, "Variant of the weights' files, such as fp16.")
+    dtype: str = setting("float32", "float32, bfloat16 or float16.", choices=DTYPES)
+    device: str | None = setting(None, "As PyTorch names it; cuda where there is one, else cpu.")
+    threads: int | None = setting(None, "CPU threads; PyTorch's choice if left out.", low=1)
+    batch_size: int = setting(64, "Rows of a forward. Results do not depend on it, to rounding.", low=1)
+
+    def open(self) -> Denoiser:
+        """Opens the model.
+
+        Raises:
+            ValueError, OSError, ImportError: as `bigain.diffusion.open_model`.
+        """
+        import torch
+
+        from bigain.diffusion import open_model
+
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return open_model(self.model, dtype=getattr(torch, self.dtype), device=device, variant=self.variant)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings(Group):
+    """Which images."""
+
+    data: str = setting(
+        "glyphs",
+        "glyphs or glyphs-scenes (embedded), imagenet:PATH, imagenet100:PATH, pets:PATH, coco:PATH, folder:PATH, "
+        "csv:PATH, hub:ID, or a path.",
+    )
+    split: str | None = setting(None, "Of the data; its own default if left out.")
+    classes: str | None = setting(None, "File of the classes that take part (ImageNet-100).")
+    prompts_csv: str | None = setting(None, "A csv file with the columns prompt, classname, classidx.")
+    bad_images: str = setting(
+        "raise", "What to do with an image that cannot be read: raise or skip.", choices=("raise", "skip")
+    )
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the data come with the package."""
+        return self.data in EMBEDDED_DATA
+
+    def unseen(self) -> DataSettings:
+        """The same on embedded data's validation split where no split is named, so that the test split stays unseen."""
+        return replace(self, split="validation") if self.split is None and self.is_embedded else self
+
+    def load(self, image_size: int) -> ImageCollection:
+        """The data for a model of that image size; no image is decoded yet."""
+        from bigain.data import load
+
+        return load(
+            self.data,
+            image_size=image_size,
+            split=self.split,
+            classes=self.classes,
+            prompts_csv=self.prompts_csv,
+            on_bad_image=self.bad_images,  # type: ignore[arg-type]
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierSettings(Group):
+    """Of the diffusion classifier."""
+
+    to_keep: tuple[int, ...] = setting((5, 1), "Classes kept after each stage, such as '5 1'.")
+    n_samples: tuple[int, ...] = setting((5, 20), "Timesteps evaluated up to each stage, such as '5 20'.")
+    loss: str = setting("l2", "l2, l1 or huber.", choices=("l2", "l1", "huber"))
+
+    @property
+    def stages(self) -> Stages:
+        """The stages of elimination.
+
+        Raises:
+            ValueError: there can be no such stages.
+        """
+        from bigain.classify import Stages
+
+        return Stages(self.to_keep, self.n_samples)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingSettings(Group):
+    """How images are generated."""
+
+    sampler: str | None = setting(
+        None, "ddim or euler; the model's own scheduler if left out.", choices=("ddim", "euler")
+    )
+    steps: int = setting(20, "Of the sampler.", low=1)
+    guidance: float | None = setting(
+        None,
+        "Scale of classifier-free guidance; 1 is none. If left out 4 for class labels (DiT) and 7.5 for prompts "
+        "(Stable Diffusion), as in the papers.",
+        low=1,
+    )
+
+    def resolved(self, kind: str) -> SamplingSettings:
+        """With the papers' guidance for models of that kind of condition ("class" or "text") where none is given."""
+        return self if self.guidance is not None else replace(self, guidance=USUAL_GUIDANCE[kind])
+
+    @property
+    def forwards(self) -> int:
+        """Forwards that generating one image takes, two per step under guidance."""
+        return self.steps * (1 if self.guidance == 1 else 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimingSettings(Group):
+    """How forwards are timed."""
+
+    timing_rounds: int = setting(7, "Timed forwards per method; 0 for none.", low=0)
+    timing_batch: int = setting(16, "Images of a timed forward.", low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountSettings(Group):
+    """How much is measured."""
+
+    classify: int = setting(100, "Images to classify per method; 0 for none.", low=0)
+    generate: int = setting(100, "Images to generate per method; 0 for none.", low=0)
+    features: str = setting(
+        "auto",
+        "Network behind FID and KID: recogniser (embedded data only), inception (needs torch-fidelity), none, or "
+        "auto: recogniser for embedded data, else none.",
+        choices=FEATURES,
+    )
+    seed: int = setting(0, "Of all randomness.")
+    shard: str | None = setting(
+        None,
+        "I/N: do the I-th of N shares of the images (1/2, 2/2 …), as one of N processes with the same --out; then run "
+        "once without, which times and writes the tables.",
+    )
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """The share as (i, n), i counted from 0; (0, 1) is everything.
+
+        Raises:
+            ValueError: it is no I/N with I from 1 to N.
+        """
+        if self.shard is None:
+            return 0, 1
+        match = re.fullmatch(r"([0-9]+)/([0-9]+)", self.shard.strip())
+        number, count = (int(part) for part in match.groups()) if match else (0, 0)
+        if not 1 <= number <= count:
+            raise ValueError(f"shard must be I/N with I from 1 to N, such as 2/4, not {self.shard!r}")
+        return number - 1, count
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeSettings(Group):
+    """What is measured on a few labelled images, under the noise of the diffusion classifier."""
+
+    images: int = setting(8, "The first that have a label.", low=2)
+    timesteps: int = setting(4, "Evenly spaced.", low=1)
+    loss: str = setting("l2", "l2, l1 or huber.", choices=("l2", "l1", "huber"))
+    seed: int = setting(1, "Of all randomness.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Group):
+    """What a joint run is to do.
+
+    Args:
+        methods: specs or presets; made canonical, without repetition, and "none" always comes first.
+        model, data, classifier, sampling, timing, counts: see the groups.
+
+    Raises:
+        ValueError: names the field, what is allowed and the value.
+    """
+
+    methods: tuple[str, ...] = ("none",)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    timing: TimingSettings = field(default_factory=TimingSettings)
+    counts: CountSettings = field(default_factory=CountSettings)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        canonical = dict.fromkeys(["none", *(spec(parse(text)) for text in self.methods)])
+        object.__setattr__(self, "methods", tuple(canonical))
+        counts, timing = self.counts, self.timing
+        if counts.classify == counts.generate == timing.timing_rounds == 0:
+            raise ValueError("one of classify, generate and timing_rounds must be above 0, not all 0")
+        if counts.features == "recogniser" and not self.data.is_embedded:
+            raise ValueError(
+                f"features must be inception or none for {self.data.data!r}, not 'recogniser', which knows the "
+                f"embedded glyphs alone"
+            )
+
+    @property
+    def feature_network(self) -> str:
+        """``features`` with "auto" resolved."""
+        if self.counts.features != "auto":
+            return self.counts.features
+        return "recogniser" if self.data.is_embedded else "none"
+
+    def identity(self) -> dict[str, Any]:
+        """What the results depend on and what therefore cannot change when a run goes on.
+
+        Methods and counts may grow; batch size, device and share change results by rounding alone.
+        """
+        model, data = self.model, self.data
+        return {
+            "model": model.model,
+            "variant": model.variant,
+            "data": data.data,
+            "split": "test" if data.is_embedded and data.split is None else data.split,
+            "classes": data.classes,
+            "prompts_csv": data.prompts_csv,
+            "to_keep": list(self.classifier.to_keep),
+            "n_samples": list(self.classifier.n_samples),
+            "loss": self.classifier.loss,
+            "sampler": self.sampling.sampler,
+            "steps": self.sampling.steps,
+            "guidance": self.sampling.guidance,
+            "seed": self.counts.seed,
+            "dtype": model.dtype,
+            "features": self.feature_network,
+        }
 
 
 def split_specs(texts: Sequence[str]) -> tuple[str, ...]:
@@ -91,153 +306,16 @@ def split_specs(texts: Sequence[str]) -> tuple[str, ...]:
         >>> split_specs(["lgtm-0.7,tome:ratio=0.5,destinations=random todo-2"])
         ('lgtm-0.7', 'tome:ratio=0.5,destinations=random', 'todo-2')
     """
-    found: list[str] = []
+    specs: list[str] = []
     for word in (word for text in texts for word in re.split(r"[\s;]+", text) if word):
-        start = len(found)
+        start = len(specs)
         for part in filter(None, word.split(",")):
             setting = re.match(r"\w+=", part) is not None  # "ratio=0.5", but not "tome:ratio=0.5"
-            if setting and len(found) > start:
-                found[-1] += f",{part}"
+            if setting and len(specs) > start:
+                specs[-1] += f",{part}"
             else:
-                found.append(part)
-    return tuple(found)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What a joint run is to do; frozen, and checked when made.
-
-    Args:
-        model: an embedded one, such as "glyphs-dit" or "glyphs-sd", a folder or a Hub id.
-        variant: of the weights' file names, such as "fp16".
-        data: as `bigain.data.load` takes it.
-        split: of the data; None is the data set's own default.
-        classes: file of the classes that take part (ImageNet-100 needs one).
-        prompts_csv: prompts that replace the data set's template.
-        methods: specs or presets; made canonical, without repetition, and "none" always comes first.
-        classify: images to classify per method; 0 leaves classification out.
-        generate: images to generate per method; 0 leaves generation out.
-        to_keep, n_samples, loss: of the diffusion classifier.
-        sampler: "ddim" or "euler"; None is the model's own scheduler.
-        steps: of the sampler.
-        guidance: scale of classifier-free guidance, 1 for none; None is what the papers take for such a model.
-        seed: of all noise.
-        dtype: of the model's weights and activations; errors are always float32.
-        features: network behind FID and KID: "recogniser" (embedded data only), "inception" (needs torch-fidelity),
-            "none", or "auto", which is "recogniser" for embedded data and "none" for anything else.
-        batch_size: rows of a forward. Changes the results by rounding alone.
-        device: as PyTorch names it.
-        on_bad_image: "raise" or "skip" an image that cannot be read.
-        timing_rounds: timed forwards per method; 0 leaves the timing out.
-        timing_batch: rows of a timed forward.
-        shard: (i, n): of the chunks of images, do the i-th of every n, counted from 0, and leave the rest, and the
-            timing, to other processes on the same results file. Changes no result.
-
-    Raises:
-        ValueError: names the field, its value and what is allowed.
-    """
-
-    model: str = "glyphs-dit"
-    variant: str | None = None
-    data: str = "glyphs"
-    split: str | None = None
-    classes: str | None = None
-    prompts_csv: str | None = None
-    methods: tuple[str, ...] = ("none",)
-    classify: int = 100
-    generate: int = 100
-    to_keep: tuple[int, ...] = (5, 1)
-    n_samples: tuple[int, ...] = (5, 20)
-    loss: str = "l2"
-    sampler: str | None = None
-    steps: int = 20
-    guidance: float | None = None
-    seed: int = 0
-    dtype: str = "float32"
-    features: str = "auto"
-    batch_size: int = 64
-    device: str = "cpu"
-    on_bad_image: Literal["raise", "skip"] = "raise"
-    timing_rounds: int = 7
-    timing_batch: int = 16
-    shard: tuple[int, int] = (0, 1)
-
-    def __post_init__(self) -> None:
-        canonical = dict.fromkeys(["none", *(spec(parse(text)) for text in self.methods)])
-        object.__setattr__(self, "methods", tuple(canonical))
-        for field, low in (("classify", 0), ("generate", 0), ("steps", 1), ("batch_size", 1), ("timing_rounds", 0)):
-            if getattr(self, field) < low:
-                raise ValueError(f"{field} must be at least {low}, not {getattr(self, field)}")
-        if self.timing_batch < 1:
-            raise ValueError(f"timing_batch must be at least 1, not {self.timing_batch}")
-        if not 0 <= self.shard[0] < self.shard[1]:
-            raise ValueError(f"shard must be (i, n) with 0 <= i < n, not {self.shard}")
-        if self.classify == self.generate == self.timing_rounds == 0:
-            raise ValueError("classify, generate and timing_rounds are all 0: there is nothing to evaluate")
-        if self.guidance is not None and not (math.isfinite(self.guidance) and self.guidance >= 1):
-            raise ValueError(f"guidance must be finite and at least 1 (1 is none), not {self.guidance}")
-        for field, allowed in (
-            ("loss", tuple(LOSSES)),
-            ("dtype", DTYPES),
-            ("features", FEATURES),
-            ("on_bad_image", ("raise", "skip")),
-        ):
-            if getattr(self, field) not in allowed:
-                raise ValueError(f"{field} must be one of {', '.join(allowed)}, not {getattr(self, field)!r}")
-        if self.sampler is not None and self.sampler not in SAMPLERS:
-            raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)} or left out, not {self.sampler!r}")
-        Stages(self.to_keep, self.n_samples)  # raises for stages that cannot be
-        if self.features == "recogniser" and not self.is_embedded:
-            raise ValueError(
-                f"features='recogniser' knows the embedded glyphs alone, not {self.data!r}: give 'inception' or 'none'"
-            )
-
-    @property
-    def is_embedded(self) -> bool:
-        """Whether the data come with the package."""
-        return self.data in ("glyphs", "glyphs-scenes")
-
-    @property
-    def feature_network(self) -> str:
-        """``features`` with "auto" resolved."""
-        if self.features != "auto":
-            return self.features
-        return "recogniser" if self.is_embedded else "none"
-
-    def resolved(self, kind: str) -> Settings:
-        """With what depends on the model's kind of conditions, "class" or "text", filled in."""
-        return self if self.guidance is not None else replace(self, guidance=USUAL_GUIDANCE[kind])
-
-    def with_split(self, split: str) -> Settings:
-        """The same on another split of the data."""
-        return replace(self, split=split)
-
-    def identity(self) -> dict[str, Any]:
-        """What the results depend on and what therefore cannot change when a run goes on.
-
-        Methods and counts may grow; batch size, device and shard change results by rounding alone.
-        """
-        return {
-            "model": self.model,
-            "variant": self.variant,
-            "data": self.data,
-            "split": "test" if self.is_embedded and self.split is None else self.split,
-            "classes": self.classes,
-            "prompts_csv": self.prompts_csv,
-            "to_keep": list(self.to_keep),
-            "n_samples": list(self.n_samples),
-            "loss": self.loss,
-            "sampler": self.sampler,
-            "steps": self.steps,
-            "guidance": self.guidance,
-            "seed": self.seed,
-            "dtype": self.dtype,
-            "features": self.feature_network,
-        }
-
-    def generation_forwards(self) -> int:
-        """Forwards that generating one image takes, two per step under guidance."""
-        return self.steps * (1 if self.guidance == 1 else 2)
+                specs.append(part)
+    return tuple(specs)
 
 
 def identity_hash(identity: dict[str, Any]) -> str:
@@ -245,10 +323,10 @@ def identity_hash(identity: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def differences(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+def differences(stored: dict[str, Any], requested: dict[str, Any]) -> list[str]:
     """One phrase per field in which two identities differ, with both values."""
     return [
-        f"{field} is {json.dumps(stored.get(field))} there and {json.dumps(wanted.get(field))} here"
-        for field in dict.fromkeys([*wanted, *stored])
-        if stored.get(field) != wanted.get(field)
+        f"{field} is {json.dumps(stored.get(field))} there and {json.dumps(requested.get(field))} here"
+        for field in dict.fromkeys([*requested, *stored])
+        if stored.get(field) != requested.get(field)
     ]

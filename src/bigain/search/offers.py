@@ -17,7 +17,7 @@ from bigain.operators.grid import Grid
 from bigain.run.cost import flops
 from bigain.run.export import write_whole
 from bigain.run.probe import Probe
-from bigain.run.settings import Settings, differences
+from bigain.run.settings import DataSettings, ModelSettings, ProbeSettings, differences
 from bigain.search.allocation import Offer
 from bigain.search.grids import Space
 
@@ -57,13 +57,13 @@ class Offers:
 
 
 def measure_offers(
-    settings: Settings,
     denoiser: Denoiser,
     path: Path | None = None,
     *,
+    model: ModelSettings,
+    data: DataSettings,
+    settings: ProbeSettings,
     candidates: Sequence[str] = CANDIDATES,
-    images: int = 8,
-    timesteps: int = 4,
     counted: Callable[[int, int], object] = lambda done, of: None,
 ) -> Offers:
     """Measures every candidate in every layer alone; goes on where the file ``path`` leaves off.
@@ -73,11 +73,10 @@ def measure_offers(
     it does not suit.
 
     Args:
-        settings: the data, split, seed and batch size; what concerns methods and counts is ignored.
+        denoiser: the model that ``model`` names, open.
         path: of a JSON file with all offers, made if it is not there; None keeps none.
+        model, data, settings: see the groups.
         candidates: specs of one method each; their layers and levels are replaced.
-        images: the first that have a label.
-        timesteps: evenly spaced.
         counted: called with the offers done and their number after each.
 
     Raises:
@@ -86,7 +85,7 @@ def measure_offers(
             settings that do not fit the model or the data; a change that is not finite; or a file of other
             measurements; says which fields differ.
     """
-    probe = Probe.of(replace(settings, classify=images, to_keep=(1,), n_samples=(timesteps,)), denoiser)
+    probe = Probe.of(model, data, settings, denoiser)
     probe.check_classes()
     condition = denoiser.any_condition
     found = Offers(probe.identity(), flops(denoiser, "none", condition), ())
@@ -110,7 +109,7 @@ def measure_offers(
             if not math.isfinite(change + contrast):
                 raise ValueError(
                     f"{name} changes the prediction by {change} and its difference to another class's by {contrast} in "
-                    f"{settings.dtype}: give another dtype"
+                    f"{model.dtype}: give another dtype"
                 )
             known[name] = Offer(layer, name, saved, change, contrast)
             if path is not None:
