@@ -27,7 +27,7 @@ from bigain.data.captions import vary
 from bigain.data.glyphs import CLASSES
 from bigain.data.prompts import LETTER
 from bigain.data.scenes import Scenes
-from bigain.evaluate.engine import fingerprint
+from bigain.run.engine import fingerprint
 from images import letters, scenes, to_pixels
 from train_autoencoder import SIZE
 from trainer import Trainer, options, train

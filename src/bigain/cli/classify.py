@@ -58,7 +58,7 @@ def classify(
       bigain classify letters/ --json - | jq .
     """
     from bigain.classify import DiffusionClassifier
-    from bigain.evaluate.timing import applied
+    from bigain.run.cost import applied
 
     method = options.method_or_preset(method, preset, model, "none")
     files = _files(images)

@@ -59,7 +59,8 @@ def inspect(
 
       bigain inspect -m tome:ratio=0.7,destinations=random -i letter.png --layer 3 --condition A --out tome.png
     """
-    from bigain.report import draw_inspection, inspect_method
+    from bigain.explain.inspection import inspect_method
+    from bigain.report.inspection import draw_inspection
 
     method = options.method_or_preset(method, preset, model, "lgtm-0.5")
     denoiser = options.open_denoiser(model, dtype, device, variant, threads)
