@@ -10,6 +10,7 @@ on (seed, step) alone.
 from __future__ import annotations
 
 import argparse
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,8 @@ def export(trainer: Trainer, size: int, cosine_at: int, folder: Path) -> None:
     model = trainer.average_into(DiTTransformer2DModel(**config(size)))
     model.save_pretrained(folder / "transformer", safe_serialization=True)
     scheduler(size, cosine_at).save_pretrained(folder / "scheduler")
+    labels = {name: label for label, name in enumerate(CLASSES)}
+    (folder / "labels.json").write_text(json.dumps(labels) + "\n", encoding="utf-8")
 
 
 class Teacher:

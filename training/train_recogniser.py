@@ -14,6 +14,7 @@ import json
 import math
 import platform
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bigain.data.glyphs import CLASSES
-from bigain.metrics.recognise import Recogniser, RecogniserConfig, config_to_json, load_recogniser
+from bigain.metrics.recognise import Recogniser, RecogniserConfig, load_recogniser
 from images import letters
 
 BLUR = torch.outer(torch.tensor([0.25, 0.5, 0.25]), torch.tensor([0.25, 0.5, 0.25])).expand(3, 1, 3, 3)
@@ -103,7 +104,7 @@ class Trainer:
         folder.mkdir(parents=True, exist_ok=True)
         weights = {name: value.contiguous() for name, value in self.model.state_dict().items()}
         save_file(weights, folder / "model.safetensors")
-        config = {"architecture": config_to_json(self.model.config), **about}
+        config = {"architecture": asdict(self.model.config), **about}
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 

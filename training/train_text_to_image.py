@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 import tokenizer as vocabulary
-from bigain.data.captions import vary
 from bigain.data.glyphs import CLASSES
 from bigain.data.prompts import LETTER
 from bigain.data.scenes import Scenes
 from bigain.run.engine import fingerprint
+from captions import vary
 from images import letters, scenes, to_pixels
 from train_autoencoder import SIZE
 from trainer import Trainer, options, train

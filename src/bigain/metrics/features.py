@@ -11,8 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from bigain.metrics.distribution import extract
-from bigain.metrics.recognise import Recogniser, load_recogniser
+from bigain.metrics.recognise import Recogniser, extract, load_recogniser
 
 Images = npt.NDArray[np.uint8]
 
@@ -49,9 +48,9 @@ class GlyphFeatures:
         size = self.network.config.size * (2 if quadrants else 1)
         if image_size % size:
             raise ValueError(
-                f"the recogniser takes {'scenes' if quadrants else 'images'} of {size} pixels or a multiple of it, the "
-                f"model makes {image_size}: give features='none' (--features none), which leaves FID, KID and "
-                "recognition out"
+                f"the model's {'scenes' if quadrants else 'images'} must be a multiple of {size} pixels for the "
+                f"recogniser, not {image_size}: features='none' (--features none) leaves FID, KID, precision, recall "
+                "and recognition out"
             )
         self.times = image_size // size
 
@@ -94,8 +93,8 @@ class InceptionFeatures:
     def __init__(self, device: torch.device) -> None:
         if importlib.util.find_spec("torch_fidelity") is None:
             raise ModuleNotFoundError(
-                "features='inception' needs torch-fidelity: pip install torch-fidelity, or give --features none, which "
-                "leaves FID and KID out"
+                "torch-fidelity must be installed for features='inception' (pip install torch-fidelity), not missing; "
+                "--features none leaves FID, KID, precision and recall out"
             )
         from torchmetrics.image.fid import NoTrainInceptionV3
 
