@@ -75,6 +75,7 @@ class Trainer:
         return loss.item()
 
     def save(self, path: Path) -> None:
+        """A checkpoint: weights, the optimiser's state, the step and the time so far."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
@@ -84,6 +85,7 @@ class Trainer:
         partial.rename(path)
 
     def load(self, path: Path) -> None:
+        """Goes on from what ``save`` wrote."""
         with safe_open(path, "pt") as file:
             metadata = file.metadata()
         self.step, self.cpu_seconds = int(metadata["step"]), float(metadata["cpu_seconds"])
@@ -138,6 +140,7 @@ def processor() -> str:
 
 
 def main() -> None:
+    """Parses the command line and trains."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=400_000, help="images to train on in all, repeats counted")
     parser.add_argument("--batch", type=int, default=128, help="images per step")
@@ -171,7 +174,7 @@ def main() -> None:
         labels = torch.from_numpy(rows % len(CLASSES))
         losses.append(trainer.update(augment(x, generator), labels, rate_at(trainer.step, total, args.learning_rate)))
         if not math.isfinite(losses[-1]):
-            raise RuntimeError(f"the loss is {losses[-1]} at step {trainer.step}; lower --learning-rate")
+            raise RuntimeError(f"the loss must be finite, not {losses[-1]} at step {trainer.step}: lower the rate")
         if trainer.step % args.save_every == 0 or trainer.step == total:
             now = time.process_time()
             trainer.cpu_seconds, before = trainer.cpu_seconds + now - before, now

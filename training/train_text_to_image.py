@@ -122,6 +122,7 @@ def export(trainer: Trainer, tokenizer: CLIPTokenizer, vae: AutoencoderKL, folde
 
 
 def main() -> None:
+    """Parses the command line and trains."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options(parser, images=200_000, decay=100_000, folder="runs/glyphs-sd")
     parser.add_argument("--vae", type=Path, default=Path("runs/glyphs-vae/export"), help="the trained autoencoder")

@@ -125,34 +125,42 @@ def read_rows(path: Path, columns: tuple[str, ...], optional: tuple[str, ...] = 
     """
     layout = f"a csv file with the columns {','.join(columns)}"
     reader = csv.reader(io.StringIO(read_text(path, layout), newline=""), strict=True)
+    rows = 0
     try:
         header = [name.strip() for name in next(reader, [])]
-        for column in columns:
-            if column not in header:
-                raise ValueError(f"{path} must have a column {column!r}, not only {header}. Expected: {layout}")
-        for column in (*columns, *optional):
-            if header.count(column) > 1:
-                raise ValueError(f"{path} must have one column {column!r}, not {header.count(column)}")
-        rows = 0
-        for cells in reader:
-            if not cells:
-                continue
+        _check_header(header, columns, optional, path, layout)
+        for cells in filter(None, reader):
             rows += 1
             where = f"{path}, line {reader.line_num}"
-            if len(cells) != len(header):
-                raise ValueError(
-                    f"{where}: a row must have {len(header)} cells as the header has, not {len(cells)}; "
-                    "is a comma not quoted?"
-                )
-            values = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
-            for column in columns:
-                if not values[column]:
-                    raise ValueError(f"{where}: the column {column!r} must not be empty")
+            values = _row(cells, header, columns, where)
             yield where, [values.get(column, "") for column in (*columns, *optional)]
     except csv.Error as error:
         raise ValueError(f"{path}, line {reader.line_num}: a row must be csv: {error}") from error
     if not rows:
         raise ValueError(f"{path} must have a row below its header, not none. Expected: {layout}")
+
+
+def _check_header(
+    header: list[str], columns: tuple[str, ...], optional: tuple[str, ...], path: Path, layout: str
+) -> None:
+    for column in columns:
+        if column not in header:
+            raise ValueError(f"{path} must have a column {column!r}, not only {header}. Expected: {layout}")
+    for column in (*columns, *optional):
+        if header.count(column) > 1:
+            raise ValueError(f"{path} must have one column {column!r}, not {header.count(column)}")
+
+
+def _row(cells: list[str], header: list[str], columns: tuple[str, ...], where: str) -> dict[str, str]:
+    if len(cells) != len(header):
+        raise ValueError(
+            f"{where}: a row must have {len(header)} cells as the header has, not {len(cells)}; is a comma not quoted?"
+        )
+    values = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
+    for column in columns:
+        if not values[column]:
+            raise ValueError(f"{where}: the column {column!r} must not be empty")
+    return values
 
 
 def read_image(source: Path | bytes, name: str) -> npt.NDArray[np.uint8]:

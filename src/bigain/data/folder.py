@@ -23,7 +23,7 @@ def folder(root: Path, split: str | None = None, classes: Path | None = None) ->
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: no class folder, a class folder without images, or a class in the text file that is not there.
+        ValueError: no class folder, a class folder without images, or a class in the text file that has no folder.
     """
     base = require_folder(root if split is None else root / split, LAYOUT)
     paths = {path.name: path for path in folders(base)}

@@ -69,7 +69,9 @@ def _library() -> ModuleType:
     try:
         import datasets
     except ImportError as error:
-        raise ImportError("Hugging Face data sets need the extra 'hub': pip install 'bigain[hub]'") from error
+        raise ImportError(
+            "the extra 'hub' must be installed for Hub data sets: pip install 'bigain[hub]'"
+        ) from error
     return datasets
 
 

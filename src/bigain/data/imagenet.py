@@ -32,7 +32,7 @@ def imagenet(
     Args:
         classes: a text file that restricts the data to the wnids it lists, one per line, optionally followed by a
             class name, which then overrides the mapping's (ImageNet-100: 100 lines).
-        named: whether class names are needed; without, the wnid stands in where there is none.
+        named: whether class names are needed; without, the wnid stands in where a class has none.
         name: of the data set.
 
     Raises:

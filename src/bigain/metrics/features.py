@@ -20,7 +20,8 @@ class FeatureNetwork(Protocol):
     """Gives features of images; recognises them where it can."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Says which features they are; values of different ones do not compare."""
 
     def features(self, images: Images) -> npt.NDArray[np.float32]:
         """Of uint8 (N, H, W, 3): float32 (N, D)."""
@@ -61,6 +62,7 @@ class GlyphFeatures:
         return self.network.network + resized + (", mean of the four quadrants" if self.quadrants else "")
 
     def features(self, images: Images) -> npt.NDArray[np.float32]:
+        """Of uint8 (N, H, W, 3): float32 (N, D)."""
         images = self._resized(images)
         if not self.quadrants:
             return self.network.features(images).astype(np.float32)
@@ -69,6 +71,7 @@ class GlyphFeatures:
         return np.mean([self.network.features(part) for part in parts], axis=0).astype(np.float32)
 
     def recognise(self, images: Images) -> Sequence[int | None]:
+        """The letter of each image as its index in the glyphs' classes; None for scenes."""
         if self.quadrants:
             return [None] * len(images)
         return [int(label) for label in self.network.predict(self._resized(images))]
@@ -101,9 +104,11 @@ class InceptionFeatures:
         self.network: nn.Module = NoTrainInceptionV3("inception-v3-compat", ["2048"]).to(device)
 
     def features(self, images: Images) -> npt.NDArray[np.float32]:
+        """Of uint8 (N, H, W, 3): float32 (N, 2048)."""
         return extract(images, self.network).astype(np.float32)
 
     def recognise(self, images: Images) -> Sequence[int | None]:
+        """None for each image: its features know no classes."""
         return [None] * len(images)
 
 
