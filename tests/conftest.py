@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from bigain.run.engine import encode_png
-from bigain.run.settings import Settings
+from bigain.run.settings import Group, Settings
 from bigain.run.store import Classified, Generated, Store
 
 
@@ -232,7 +232,8 @@ def _grouped(settings: Settings, changes: dict[str, Any]) -> Settings:
     methods = changes.pop("methods", settings.methods)
     groups = {}
     for group in fields(settings):
-        own = {one.name for one in fields(getattr(settings, group.name))} if group.name != "methods" else set()
+        value = getattr(settings, group.name)
+        own = {one.name for one in fields(value)} if isinstance(value, Group) else set()
         mine = {name: changes.pop(name) for name in own & changes.keys()}
         if mine:
             groups[group.name] = replace(getattr(settings, group.name), **mine)

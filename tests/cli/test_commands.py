@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 import bigain
 from bigain.cli import app, options
-from bigain.cli.command import Command
+from bigain.cli.command import Command, show_tracebacks
 from bigain.run.settings import Group, ModelSettings, ProbeSettings, setting
 from bigain.zoo import presets
 
@@ -151,7 +151,7 @@ def test_what_a_user_cannot_mend_stays_a_traceback() -> None:
 @pytest.fixture
 def application(tiny_model: str, tmp_path: Path) -> list[str]:
     """A run of many seconds."""
-    small = "-m todo-2 --to-keep 2,1 --n-samples 50,100 --classify 5000 --generate 0 --batch-size 8 --timing-rounds 0"
+    small = "-q -m todo-2 --to-keep 2,1 --n-samples 50,100 --classify 5000 --generate 0 --batch-size 8 --timing-rounds 0 --features none"
     return [*RUN, "evaluate", "--model", tiny_model, *small.split(), "--out", str(tmp_path / "run")]
 
 
@@ -162,7 +162,7 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(application: list[str], tmp_p
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     error = process.communicate(timeout=60)[1]
-    assert process.returncode == 130
+    assert process.returncode == 130, error
     assert "Traceback" not in error
     last = error.splitlines()[-1]
     assert last.startswith("Stopped. What is done is kept; to go on: bigain evaluate --model ")
@@ -261,6 +261,7 @@ class SizeSettings(Group):
 
 def run(command: Callable[..., None], *arguments: str) -> Any:
     """Calls a command of its own."""
+    show_tracebacks.set(False)
     single = typer.Typer(pretty_exceptions_enable=False)
     single.command(cls=Command)(options.grouped(command))
     return CliRunner().invoke(single, arguments)

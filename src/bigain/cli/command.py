@@ -156,6 +156,8 @@ def _value(name: str, key: str, value: Any, flags: Mapping[str, Any]) -> Any:
     param = flags[key]
     if isinstance(value, dict) or isinstance(value, bool) != param.is_flag:
         raise ValueError(f"{key} in {name} must be {'true or false' if param.is_flag else 'a value'}, not {value!r}")
+    if value == []:
+        raise ValueError(f"{key} in {name} must have at least one value, not []")
     if param.multiple:
         return [str(part) for part in value] if isinstance(value, list) else [str(value)]
     return " ".join(map(str, value)) if isinstance(value, list) else value

@@ -218,6 +218,10 @@ class CountSettings(Group):
         "once without, which times and writes the tables.",
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.share  # noqa: B018 - raises for what is none
+
     @property
     def share(self) -> tuple[int, int]:
         """The share as (i, n), i counted from 0; (0, 1) is everything.
