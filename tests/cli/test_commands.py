@@ -151,7 +151,8 @@ def test_what_a_user_cannot_mend_stays_a_traceback() -> None:
 @pytest.fixture
 def application(tiny_model: str, tmp_path: Path) -> list[str]:
     """A run of many seconds."""
-    small = "-q -m todo-2 --to-keep 2,1 --n-samples 50,100 --classify 5000 --generate 0 --batch-size 8 --timing-rounds 0 --features none"
+    sizes = "--classify 5000 --generate 0 --to-keep 2,1 --n-samples 50,100 --batch-size 8 --timing-rounds 0"
+    small = f"-q -m todo-2 --features none {sizes}"
     return [*RUN, "evaluate", "--model", tiny_model, *small.split(), "--out", str(tmp_path / "run")]
 
 

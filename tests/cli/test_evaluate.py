@@ -129,14 +129,14 @@ def test_a_report_that_cannot_be_is_refused(
 def settings_of(monkeypatch: pytest.MonkeyPatch, call: Callable[..., Any], *arguments: object) -> Settings:
     """The settings with which ``bigain evaluate`` would run."""
 
-    class Heard(Exception):
+    class HeardError(Exception):
         pass
 
     def hear(settings: Settings, *_: Any, **__: Any) -> None:
-        raise Heard(settings)
+        raise HeardError(settings)
 
     monkeypatch.setattr(engine, "run", hear)
-    with pytest.raises(Heard) as heard:
+    with pytest.raises(HeardError) as heard:
         call("evaluate", *arguments)
     return heard.value.args[0]
 
