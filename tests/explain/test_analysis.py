@@ -25,7 +25,7 @@ from bigain.metrics.spectrum import radial_power
 from bigain.operators.grid import Grid
 from bigain.operators.matching import mix_keys
 from bigain.run import probe
-from bigain.run.engine import encode_png
+from bigain.run.files import encode_png
 from bigain.run.settings import Settings
 
 Make = Callable[..., Settings]

@@ -9,8 +9,9 @@ import pytest
 from rich.console import Console
 
 from bigain.report.table import markdown, terminal
+from bigain.run.results import Results, Timings
 from bigain.run.store import Store
-from bigain.run.summary import Results, Timings, summarise, timings
+from bigain.run.summary import summarise, timings
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import bigain
 from bigain.diffusion import open_model
 from bigain.methods import parse, spec
 from bigain.report.table import markdown, markdown_rows
-from bigain.run.engine import fingerprint
-from bigain.run.export import read_results
+from bigain.run.opening import fingerprint
+from bigain.run.results import read_results
 from bigain.run.settings import GRIDS
 from experiments.paper.claims import paper_tables
 from experiments.paper.page import rows_of

@@ -113,8 +113,8 @@ def allocate(
     """
     from bigain.methods import preset_file, spec
     from bigain.run.cost import flops
-    from bigain.run.engine import versions
-    from bigain.run.export import write_whole
+    from bigain.run.files import write_whole
+    from bigain.run.opening import versions
     from bigain.run.settings import Settings, split_specs
     from bigain.search.allocation import allocate as choose
     from bigain.search.clock import clock_offers, kept_times

@@ -54,8 +54,7 @@ def generate(
     from bigain.report.labels import label
     from bigain.report.pictures import draw_samples
     from bigain.run.cost import applied
-    from bigain.run.engine import encode_png
-    from bigain.run.export import write_whole
+    from bigain.run.files import encode_png, write_whole
     from bigain.run.settings import split_specs
 
     texts = [*split_specs(methods or []), *([] if preset is None else [options.spec_of(preset, model)])]

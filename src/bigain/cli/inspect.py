@@ -97,7 +97,7 @@ def _image(denoiser: Denoiser, image: str, data: str, split: str | None) -> tupl
 
 def _own_condition(denoiser: Denoiser, data: ImageCollection, item: Item) -> str | int | None:
     """The first prompt of the image's (first) class, or the label under which a class-conditional model knows it."""
-    from bigain.run.engine import class_conditions
+    from bigain.run.opening import class_conditions
 
     conditions = class_conditions(denoiser, data)
     return conditions[item.labels[0]][0] if item.labels and conditions else None

@@ -10,7 +10,7 @@ import typer
 from bigain.cli import options
 
 if TYPE_CHECKING:
-    from bigain.run.summary import Results, Timings
+    from bigain.run.results import Results, Timings
 
     Run = tuple[Results, Timings | None]
 
@@ -26,13 +26,6 @@ def report(
         Path | None,
         typer.Option(help="Write FILE.json, FILE.csv and FILE.timings.json, to be committed (from a .sqlite file)."),
     ] = None,
-    add_to: Annotated[
-        Path | None,
-        typer.Option(
-            help="Add the methods of SOURCE (a .sqlite file) that this exported .json lacks; what it has stays. For "
-            "methods that were measured on another machine, with those again that they are compared with."
-        ),
-    ] = None,
     methods: Annotated[
         list[str] | None,
         typer.Option(
@@ -46,7 +39,7 @@ def report(
         Path | None,
         typer.Option(
             help="Put the table between '<!-- NAME: begin -->' and '<!-- NAME: end -->' of this file; NAME is that of "
-            "the .json (SOURCE, --export or --add-to) without its ending, or side-by-side with --beside. What was "
+            "the .json (SOURCE or --export) without its ending, or side-by-side with --beside. What was "
             "compared with --against goes between the markers NAME-against, where the file has them."
         ),
     ] = None,
@@ -75,8 +68,6 @@ def report(
 
       bigain report runs/full/results.sqlite --against "glyphs-dit/fast abm-0.5" --export results/glyphs-dit.json
 
-      bigain report runs/more/results.sqlite --add-to results/glyphs-dit.json
-
       bigain report results/glyphs-dit.json --readme docs/results.md
 
       bigain report results/glyphs-sd.json --beside results/glyphs-dit.json -m "lgtm-0.5 iekvd-2" --readme README.md
@@ -87,7 +78,8 @@ def report(
     from bigain.report.folder import write_folder
     from bigain.report.pictures import draw_front
     from bigain.report.table import markdown, terminal
-    from bigain.run.export import add_results, read_results, write_results, write_whole
+    from bigain.run.files import write_whole
+    from bigain.run.results import read_results, write_results
     from bigain.run.settings import split_specs
     from bigain.run.store import Store
     from bigain.run.summary import summarise, timings
@@ -96,14 +88,12 @@ def report(
     from experiments.readme.markers import has_markers, put_between
     from experiments.readme.side_by_side import side_by_side
 
-    if export is not None and add_to is not None:
-        raise ValueError("--export replaces a file, --add-to adds to one: give one of them")
     if export is not None and export.suffix != ".json":
         raise ValueError(f"--export must end in .json, not {export}")
     if beside and readme is None:
         raise ValueError("--beside makes a table for --readme: say which file")
     if source.suffix == ".json":
-        for option, given in (("--export", export), ("--add-to", add_to), ("--against", against)):
+        for option, given in (("--export", export), ("--against", against)):
             if given:
                 raise ValueError(f"{option} needs the .sqlite file: a .json is exported already")
         results, times = read_results(source)
@@ -117,12 +107,10 @@ def report(
     else:
         compared = [spec(parse(text)) for text in split_specs(against or [])]
         with Store(source) as store:
-            if (export is None and add_to is None) or out is not None:
+            if export is None or out is not None:
                 results, times = write_folder(store, out or source.parent, compared)
             else:
                 results, times = summarise(store, compared), timings(store)
-        if add_to is not None:
-            results, times = add_results(add_to, results, times)
         if export is not None:
             export.parent.mkdir(parents=True, exist_ok=True)
             write_results(export, results, times)
@@ -130,7 +118,7 @@ def report(
     if methods:
         runs = _with_methods(runs, {text: spec(parse(text)) for text in split_specs(methods)})
     if readme is not None:
-        name = (add_to or export or source).stem
+        name = (export or source).stem
         text = side_by_side(runs) if beside else markdown(*runs[0])
         put_between(readme, "side-by-side" if beside else name, text)
         if results.comparisons and not (beside or methods) and has_markers(readme, f"{name}-against"):

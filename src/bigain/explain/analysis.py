@@ -17,8 +17,8 @@ from bigain.diffusion import Denoiser
 from bigain.explain.effects import Analysis, Piece, in_layer, margins, read_analysis
 from bigain.explain.spectra import Spectrum, SpectrumMeter
 from bigain.methods import FrequencySelection, Method, parse, spec
-from bigain.run.engine import progress_bar, versions
-from bigain.run.export import write_whole
+from bigain.run.files import write_whole
+from bigain.run.opening import progress_bar, versions
 from bigain.run.probe import Probe
 from bigain.run.settings import DataSettings, ModelSettings, ProbeSettings, differences
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from bigain.explain.effects import Analysis, Effect
 from bigain.report.labels import label
 from bigain.report.pictures import COLOURS, MARKERS, MORE_COLOURS
-from bigain.run.export import write_whole
+from bigain.run.files import write_whole
 
 _DPI = 150
 _PANELS = 4  # of a picture of spectra

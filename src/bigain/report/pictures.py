@@ -18,7 +18,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from bigain.report.labels import label
 from bigain.report.table import accuracy_heading
-from bigain.run.summary import Results, Row, Timings
+from bigain.run.results import Results, Row, Timings
 
 Images = npt.NDArray[np.uint8]
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bigain.report.labels import label
-from bigain.run.summary import Results, Row, Timing, Timings
+from bigain.run.results import Results, Row, Timing, Timings
 
 NOTHING = "–"
 _WIDE = 140  # characters that all columns take in a terminal

@@ -21,8 +21,8 @@ from bigain.backbones.families import layout
 from bigain.diffusion import Denoiser
 from bigain.methods import Method, parse
 from bigain.run.cost import environment, forward_of, synchronise
-from bigain.run.engine import fingerprint
-from bigain.run.export import write_whole
+from bigain.run.files import write_whole
+from bigain.run.opening import fingerprint
 from bigain.run.settings import differences
 from bigain.search.allocation import Offer, most_saved
 

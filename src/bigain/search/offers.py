@@ -15,7 +15,7 @@ from bigain.diffusion import Denoiser
 from bigain.methods import AdaptiveBlockMerging, Method, TokenMerging, parse, spec
 from bigain.operators.grid import Grid
 from bigain.run.cost import flops
-from bigain.run.export import write_whole
+from bigain.run.files import write_whole
 from bigain.run.probe import Probe
 from bigain.run.settings import DataSettings, ModelSettings, ProbeSettings, differences
 from bigain.search.allocation import Offer
