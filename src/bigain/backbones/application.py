@@ -22,7 +22,6 @@ from bigain.backbones.hooks import (
     check_attention,
     check_not_fused,
 )
-from bigain.backbones.size_channel import SizeChannel, check_channel
 from bigain.backbones.state import Plan, Session
 from bigain.backbones.summary import Summary, summarise
 from bigain.methods import Method, TokenDownsampling, TokenMerging, parse, spec
@@ -207,8 +206,6 @@ def _check_layer(layer: Layer, methods: list[Method]) -> None:
         check_attention(attention, name)
     if full or downsampling:
         check_not_fused(attention, name)
-    if any(method.size_bias == "channel" for method in merging):
-        check_channel(attention, name)
 
 
 def _register(where: Layout, session: Session) -> list[tuple[str, BlockHook, BasicTransformerBlock]]:
@@ -219,12 +216,7 @@ def _register(where: Layout, session: Session) -> list[tuple[str, BlockHook, Bas
             continue
         hook = BlockHook(session, block, number, layer.level)
         attach(block, hook, NAME)
-        channel = None
-        if hook.merging is not None and hook.merging.size_bias == "channel":
-            channel = SizeChannel(session, block.attn1, f"{name}.attn1")
-            for module, widening in channel.hooks():
-                attach(module, widening, NAME)
-        attach(block.attn1, AttentionHook(hook, f"{name}.attn1", channel), NAME)
+        attach(block.attn1, AttentionHook(hook, f"{name}.attn1"), NAME)
         if block.attn2 is not None:
             attach(block.attn2, AttentionHook(hook, f"{name}.attn2"), NAME)
         attach(block.ff, MLPHook(hook, f"{name}.ff"), NAME)

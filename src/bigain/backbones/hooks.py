@@ -16,7 +16,6 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from bigain.backbones.attachment import has_skipping_hooks
-from bigain.backbones.size_channel import SizeChannel
 from bigain.backbones.state import Forward, Session
 from bigain.methods.base import Location
 from bigain.operators.assignment import Assignment, key_bias, merge, unmerge
@@ -158,7 +157,6 @@ class BlockHook(ModelHook):
         # Token counts of the latest forward, for the summary; written, never read, by the hooks.
         self.grid: Grid | None = None
         self.queries = self.keys = self.cross_queries = self.cross_keys = self.mlp_tokens = 0
-        self.extra_channels = 0  # of all heads of the self-attention together
         self.assigned = False
 
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -178,8 +176,8 @@ class BlockHook(ModelHook):
         return args, kwargs
 
     def _features(self, tokens: Tensor, forward: Forward) -> Tensor | None:
-        """What the block's assignment is made from; None where that is the input of its attention."""
-        if self.merging is None or self.merging.features == "attention":
+        """What the block's assignment is made from; None where nothing merges."""
+        if self.merging is None:
             return None
         return forward.entered[self.level] if self.merging.features == "first" else tokens
 
@@ -198,7 +196,8 @@ class BlockHook(ModelHook):
             forward.assignment = forward.cached.get(self.cache_key)
         if forward.assignment is None:
             context = self.session.context(self.layer)
-            features = tokens if forward.features is None else forward.features
+            features = forward.features
+            assert features is not None  # kept when the block began
             with _without_autocast(features):
                 forward.assignment = merging.assign(features.detach(), context)
             self.assigned = True
@@ -212,11 +211,10 @@ class BlockHook(ModelHook):
 class AttentionHook(ModelHook):
     """Merges tokens around an attention, or gives it pooled or merged keys and values."""
 
-    def __init__(self, block: BlockHook, name: str, channel: SizeChannel | None = None) -> None:
+    def __init__(self, block: BlockHook, name: str) -> None:
         super().__init__()
         self.block = block
         self.name = name
-        self.channel = channel
 
     def new_forward(
         self,
@@ -230,7 +228,6 @@ class AttentionHook(ModelHook):
         if encoder_hidden_states is not None:
             return self._cross(attend, hidden_states, encoder_hidden_states, attention_mask, kwargs)
         block = self.block
-        block.extra_channels = 0
         assignment = block.assignment(hidden_states, "self_attention")
         if assignment is None and block.downsampling is None:
             block.queries = block.keys = hidden_states.shape[1]
@@ -254,30 +251,9 @@ class AttentionHook(ModelHook):
             check_not_fused(module, self.name)
         block.queries = queries.shape[1]
         block.keys = queries.shape[1] if sources is None else sources.shape[1]
-        output = self._attend(attend, module, queries, sources, bias, kwargs)
+        mask = None if bias is None else bias.to(queries.dtype)
+        output = attend(queries, encoder_hidden_states=sources, attention_mask=mask, **kwargs)
         return output if assignment is None or queries is hidden_states else unmerge(output, assignment)
-
-    def _attend(
-        self,
-        attend: Any,
-        module: Attention,
-        queries: Tensor,
-        sources: Tensor | None,
-        bias: Tensor | None,
-        kwargs: dict[str, Any],
-    ) -> Tensor:
-        """Attention with a bias (B, 1, M) on its keys, by a mask or by the channel."""
-        if bias is None or self.channel is None:
-            mask = None if bias is None else bias.to(queries.dtype)
-            return attend(queries, encoder_hidden_states=sources, attention_mask=mask, **kwargs)
-        self.channel.check(module)
-        self.block.extra_channels = self.channel.extra
-        forward = self.block.session.current()
-        forward.key_bias = bias
-        try:
-            return attend(queries, encoder_hidden_states=sources, **kwargs)
-        finally:
-            forward.key_bias = None
 
     def _cross(
         self,

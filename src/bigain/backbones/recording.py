@@ -23,7 +23,7 @@ class Seen:
     Args:
         name: of the transformer block.
         method: that acts there.
-        tokens: (B, N, C), the block's input, or that of its attention where ``method`` pools or matches that.
+        tokens: (B, N, C), the block's input, or that of its attention where ``method`` pools that.
         features: (B, N, C') that the assignment was made from, ``tokens`` or those that entered the level; None where
             keys and values are pooled.
         context: as the method got it; ``context.layer`` is the number of the block.
@@ -66,9 +66,8 @@ def _tell_assignments(hook: BlockHook, name: str, note: Callable[[Seen], object]
         found = ask(tokens, location)
         if found is not None and location == "self_attention":  # where all methods merge, and a block's first location
             forward = hook.session.current()
-            features = tokens if forward.features is None else forward.features
-            given = tokens if forward.features is None else forward.block_input
-            assert given is not None  # kept when the block began
+            given, features = forward.block_input, forward.features
+            assert given is not None and features is not None  # kept when the block began
             context = hook.session.context(hook.layer)
             note(Seen(name, method, given.detach(), features.detach(), context, found, hook.assigned))
         return found

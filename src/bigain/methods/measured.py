@@ -19,11 +19,10 @@ PRESETS: dict[str, dict[str, str]] = {
         f"+quadtree:ratio=0.5,layers=5,{_BLOCKS_WITH_MLP}",
     },
     "glyphs-sd": {
-        "quality": f"tome:ratio=0.8,cell=4x4,levels=2,layers=1,{_WITH_MLP}"
-        f"+tome:ratio=0.9,cell=4x4,levels=2,layers=4,{_WITH_MLP}",
-        "balanced": f"tome:ratio=0.5,layers=0,{_KEYS}+tome:ratio=0.9,cell=4x4,levels=2,layers=1/2/4,{_WITH_MLP}"
-        f"+tome:ratio=0.5,levels=2,layers=3,{_WITH_MLP}",
-        "fast": f"tome:ratio=0.75,layers=0,{_KEYS}+tome:ratio=0.9,cell=4x4,levels=2,layers=1/2/3/4,{_WITH_MLP}"
+        "quality": f"tome:ratio=0.8,cell=4x4,layers=1,{_WITH_MLP}+tome:ratio=0.9,cell=4x4,layers=4,{_WITH_MLP}",
+        "balanced": f"tome:ratio=0.5,layers=0,{_KEYS}+tome:ratio=0.9,cell=4x4,layers=1/2/4,{_WITH_MLP}"
+        f"+tome:ratio=0.5,layers=3,{_WITH_MLP}",
+        "fast": f"tome:ratio=0.75,layers=0,{_KEYS}+tome:ratio=0.9,cell=4x4,layers=1/2/3/4,{_WITH_MLP}"
         f"+tome:ratio=0.3,layers=5/6,{_WITH_MLP}",
     },
 }
