@@ -27,7 +27,7 @@ def methods(
     from bigain.methods import METHODS
 
     if name is not None and name not in METHODS:
-        raise ValueError(f"unknown method {name!r}: there are {', '.join(METHODS)}")
+        raise ValueError(f"name must be one of {', '.join(METHODS)}, not {name!r}")
     if name is None:
         _overview()
     else:
