@@ -53,37 +53,26 @@ def generate(
     from bigain.evaluate.engine import encode_png
     from bigain.evaluate.export import write_whole
     from bigain.evaluate.timing import applied
-    from bigain.generate import USUAL_GUIDANCE, sample
+    from bigain.generate import USUAL_GUIDANCE, Sampling, sample
     from bigain.methods import parse, spec
     from bigain.report import draw_samples, label
 
     texts = [*split_specs(methods or []), *([] if preset is None else [options.spec_of(preset, model)])]
     specs = list(dict.fromkeys(["none", *(spec(parse(text)) for text in texts)]))
     denoiser = options.open_denoiser(model, dtype, device, variant, threads)
-    wanted: list[str] | list[int] = conditions
+    guidance = USUAL_GUIDANCE[denoiser.kind] if guidance is None else guidance
+    sampling = Sampling(steps, guidance, sampler, seed, batch_size)
+    asked: list[str] | list[int] = conditions
     if denoiser.kind == "class":
         names = options.class_names(denoiser, model)
-        wanted = [options.label_of(text, names) for text in conditions]
-    encoded = denoiser.conditions(wanted)
+        asked = [options.label_of(text, names) for text in conditions]
+    encoded = denoiser.conditions(asked)
     index = [position for position in range(len(conditions)) for _ in range(count)]
     out = options.folder(out, "generate", model)
     rows = []
     for name in specs:
         with applied(denoiser, name):
-            images = list(
-                sample(
-                    denoiser,
-                    encoded,
-                    index,
-                    range(len(index)),
-                    steps=steps,
-                    guidance=USUAL_GUIDANCE[denoiser.kind] if guidance is None else guidance,
-                    seed=seed,
-                    batch_size=batch_size,
-                    sampler=sampler,
-                    progress=not quiet,
-                )
-            )
+            images = list(sample(denoiser, encoded, index, range(len(index)), sampling, progress=not quiet))
         folder = out / _file_name(name)
         folder.mkdir(parents=True, exist_ok=True)
         for number, (place, image) in enumerate(zip(index, images, strict=True)):

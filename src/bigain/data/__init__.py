@@ -3,7 +3,7 @@
 from bigain.data.collection import BadImageWarning, ImageCollection
 from bigain.data.item import Entry, ImageData, Item
 from bigain.data.loading import NAMES, load
-from bigain.data.preprocessing import preprocess
+from bigain.diffusion.images import preprocess
 from bigain.data.reading import BadImageError
 
 __all__ = [

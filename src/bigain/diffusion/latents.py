@@ -50,7 +50,7 @@ class Latents:
     def __init__(self, vae: Any) -> None:
         name = type(getattr(vae, "_orig_mod", vae)).__name__  # torch.compile wraps the class
         if name != "AutoencoderKL":
-            raise ValueError(f"autoencoder {name} is not supported; supported is AutoencoderKL")
+            raise ValueError(f"the autoencoder must be an AutoencoderKL, not {name}")
         self.vae = vae.eval()
         self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
         self.channels = int(vae.config.latent_channels)

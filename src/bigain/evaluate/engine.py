@@ -25,7 +25,7 @@ from bigain.diffusion import Denoiser, open_model
 from bigain.evaluate.plan import REFERENCE_IMAGES, Settings
 from bigain.evaluate.store import Classified, Generated, Store
 from bigain.evaluate.timing import applied, environment, flops, measure
-from bigain.generate import sample
+from bigain.generate import Sampling, sample
 from bigain.metrics.features import FeatureNetwork, Images, feature_network
 
 _PACKAGES = ("bigain", "torch", "diffusers", "transformers", "torchmetrics", "numpy", "pillow", "scipy")
@@ -129,6 +129,7 @@ class _Work:
                 seed=s.seed,
             )
         if s.generate:
+            self.sampling().scheduler(self.denoiser)  # refuses what cannot be sampled before anything is classified
             for entry in self.data.entries[: s.generate]:
                 if not entry.labels and (entry.caption is None or self.denoiser.kind == "class"):
                     raise ValueError(
@@ -225,7 +226,6 @@ class _Work:
     def generate(self, store: Store, spec: str, bar: Any) -> None:
         """Generates what is missing under a method, chunk by chunk."""
         s = self.settings
-        assert s.guidance is not None  # resolved when the run began
         done = store.generated_images(spec)
         with applied(self.denoiser, spec):
             for chunk in self._mine(range(s.generate), s.batch_size):
@@ -241,16 +241,18 @@ class _Work:
                             self.denoiser.conditions(unique),  # type: ignore[arg-type]
                             [unique.index(condition) for _, condition in wanted],
                             todo,
-                            steps=s.steps,
-                            guidance=s.guidance,
-                            seed=s.seed,
-                            batch_size=s.batch_size,
-                            sampler=s.sampler,
+                            self.sampling(),
                         )
                     )
                 )
                 store.add_generated(spec, self._generated(todo, wanted, images))
                 bar.update(len(todo) * s.generation_forwards())
+
+    def sampling(self) -> Sampling:
+        """How the settings sample."""
+        s = self.settings
+        assert s.guidance is not None  # resolved when the run began
+        return Sampling(s.steps, s.guidance, s.sampler, s.seed, s.batch_size)
 
     def _wanted(self, image: int) -> tuple[int | None, str | int]:
         """Label and condition of a generated image: those of the data's image of that number, over again at its end."""
