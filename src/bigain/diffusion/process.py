@@ -45,7 +45,7 @@ class Process:
         if self.steps < 1:
             raise ValueError(f"steps must be at least 1, not {self.steps}")
         if (self.alphas_cumprod is None) != (self.prediction == "flow"):
-            raise ValueError(f"alphas_cumprod must be given for every prediction but 'flow', not for {self.prediction!r}")
+            raise ValueError("alphas_cumprod must be given for every prediction but 'flow', and not for that")
         if self.alphas_cumprod is not None and self.alphas_cumprod.shape != (self.steps,):
             raise ValueError(f"alphas_cumprod must have shape ({self.steps},), not {tuple(self.alphas_cumprod.shape)}")
 

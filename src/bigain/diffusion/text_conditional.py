@@ -48,7 +48,7 @@ class TextConditional(Denoiser):
             return Conditions((), {})
         if getattr(self.pipe, self.text_encoder_name) is None:
             raise ValueError(
-                f"the pipeline must have a {self.text_encoder_name} to encode prompts, or be given ready-made Conditions"
+                f"the pipeline must have a {self.text_encoder_name} to encode prompts; or give ready-made Conditions"
             )
         chunks = [self._encode(prompts[i : i + _CHUNK]) for i in range(0, len(prompts), _CHUNK)]
         arguments = {name: _joined([c[name] for c in chunks]) for name in chunks[0]}
