@@ -166,7 +166,7 @@ def test_forwards_rows_and_keys(build, monkeypatch):
     assert sizes == [16, 16, 16, 12, 16, 16, 16]  # 3 images x 10 x 2, then 3 images x 4 x 4
     assert sum(sizes) == 3 * subject.forwards
     images = [key for keys, _ in made for key in keys]
-    assert {key: images.count(key) for key in images} == {image_key(name): subject.forwards for name in IDS}
+    assert {key: images.count(key) for key in images} == {image_key(name, 0): subject.forwards for name in IDS}
     draws: dict[int, set] = {}
     for (_, keys), (t, index) in zip(made, calls, strict=True):
         for key, *where in zip(keys, t, index, strict=True):
@@ -232,18 +232,18 @@ def test_the_progress_bar_counts_forwards(build, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"loss": "l3"}, "loss is 'l3'; it must be one of l2, l1, huber"),
-        ({"batch_size": 0}, "batch_size is 0; it must be at least 1"),
-        ({"to_keep": (11, 1)}, r"to_keep is \(11, 1\), but there are only 10 conditions"),
-        ({"n_samples": (5, 2000)}, r"n_samples is \(5, 2000\), but the model has only 1000 timesteps"),
+        ({"loss": "l3"}, "loss must be one of l2, l1, huber, not 'l3'"),
+        ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
+        ({"to_keep": (11, 1)}, r"to_keep must keep at most the 10 conditions, not \(11, 1\)"),
+        ({"n_samples": (5, 2000)}, r"n_samples must be at most the model's 1000 timesteps, not \(5, 2000\)"),
         ({"n_samples": (5, 5)}, "must increase"),
-        ({"conditions": []}, "no conditions"),
-        ({"conditions": "cat"}, "conditions is the string 'cat'"),
-        ({"conditions": [[1], [], [2]]}, "class 1 has no condition"),
-        ({"conditions": [[1], 2]}, "mix single ones with sequences"),
-        ({"conditions": [10]}, "label 10 is out of range"),
-        ({"conditions": [[1], [2]], "groups": [0, 1]}, "groups cannot be given beside nested"),
-        ({"groups": [0, 1]}, "groups has 2 entries for 10 conditions"),
+        ({"conditions": []}, "conditions must hold at least one"),
+        ({"conditions": "cat"}, "one prompt per class, not the string 'cat'"),
+        ({"conditions": [[1], [], [2]]}, "at least one prompt or label for class 1"),
+        ({"conditions": [[1], 2]}, "or a sequence per class, not both"),
+        ({"conditions": [10]}, r"class labels in \[0, 10\), not 10"),
+        ({"conditions": [[1], [2]], "groups": [0, 1]}, "groups must be left out with nested"),
+        ({"groups": [0, 1]}, "groups must have one entry for each of the 10 conditions, not 2"),
         ({"groups": [0, 1, 2, 3, 4, 5, 6, 7, 8, 10]}, r"lowest is 0, missing: \[9\]"),
         ({"groups": [-1, 0, 0, 0, 0, 0, 0, 0, 0, 0]}, "lowest is -1"),
     ],
@@ -256,9 +256,9 @@ def test_bad_arguments(build, options, message):
 @pytest.mark.parametrize(
     ("ids", "message"),
     [
-        (["a", "b", "a"], "id 'a' occurs more than once"),
-        (["a", "b"], "there are 3 images and 2 ids"),
-        (["a", "b", 3], "id 3 is not a string"),
+        (["a", "b", "a"], "ids must differ, .*'a' occurs more than once"),
+        (["a", "b"], "ids must name each of the 3 images, not 2"),
+        (["a", "b", 3], "ids must be strings, not 3"),
     ],
 )
 def test_bad_ids(build, ids, message):
@@ -267,14 +267,14 @@ def test_bad_ids(build, ids, message):
 
 
 def test_bad_images(build):
-    with pytest.raises(ValueError, match=r"shape \(3, 3, 4, 4\); it must be \(B, 3, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"shape \(B, 3, 8, 8\) with B > 0, not \(3, 3, 4, 4\)"):
         build().classify(_images(size=4), IDS)
-    with pytest.raises(ValueError, match="image 0 of the batch has values that are not finite"):
+    with pytest.raises(ValueError, match="must be finite, which image 0 of the batch is not"):
         build().classify(_images() * float("inf"), IDS)
 
 
 def test_a_prediction_that_is_not_finite_names_the_image(build):
     subject = build()
     subject.denoiser.model.proj_out_2.weight.data.fill_(float("inf"))
-    with pytest.raises(FloatingPointError, match=r"image 'val/c' is not finite in torch\.float32"):
+    with pytest.raises(FloatingPointError, match=r"image 'val/c' must be finite, which it is not in torch\.float32"):
         subject.classify(_images(), IDS)

@@ -114,7 +114,7 @@ class DiffusionClassifier:
             or a mapping from the classes' names to either; or ready-made :class:`Conditions`.
         to_keep: conditions kept after each stage.
         n_samples: timesteps evaluated up to each stage. Both count conditions, that is prompts where a class has more
-            than one. Left out, both follow from the number of conditions: the papers' (5, 1) and (5, 20) for more than
+            than one. Left out, they follow from the number of conditions: the papers' (5, 1) and (5, 20) for more than
             five; for up to five no elimination, (1,) and (20,).
         loss: "l2", "l1" or "huber".
         batch_size: rows of a forward, each an (image, condition, timestep); results do not depend on it.
@@ -167,7 +167,7 @@ class DiffusionClassifier:
         _check_distinct(self.conditions, self.groups)
         # A class without a name is called by its first prompt or label.
         self.names = names or tuple(str(conditions.names[self.groups.index(group)]) for group in range(self.classes))
-        self.stages = _stages(to_keep, n_samples, len(self.conditions))
+        self.stages = Stages.of(len(self.conditions), to_keep, n_samples)
         self.stages.check(len(self.conditions), self.denoiser.process.steps)
         self.timesteps: Tensor = self.denoiser.process.timesteps(self.stages.n_samples[-1])
         self.loss = loss
@@ -276,14 +276,6 @@ class DiffusionClassifier:
             names=self.names,
             elements=math.prod(self.denoiser.sample_shape),
         )
-
-
-def _stages(to_keep: Sequence[int] | None, n_samples: Sequence[int] | None, conditions: int) -> Stages:
-    if to_keep is None and n_samples is None:
-        return Stages.usual(conditions)
-    if to_keep is None or n_samples is None:
-        raise ValueError("to_keep and n_samples must be given together or both left out, not only one of them")
-    return Stages(tuple(to_keep), tuple(n_samples))
 
 
 def _checked_ids(ids: Sequence[str], images: int) -> list[str]:

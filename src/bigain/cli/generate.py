@@ -59,7 +59,7 @@ def generate(
 
     texts = [*split_specs(methods or []), *([] if preset is None else [options.spec_of(preset, model)])]
     specs = list(dict.fromkeys(["none", *(spec(parse(text)) for text in texts)]))
-    denoiser = options.open_denoiser(model, dtype, device, variant, threads)
+    denoiser = options.open_denoiser(model, dtype, device, variant, threads, quiet)
     guidance = USUAL_GUIDANCE[denoiser.kind] if guidance is None else guidance
     sampling = Sampling(steps, guidance, sampler, seed, batch_size)
     asked: list[str] | list[int] = conditions

@@ -199,7 +199,9 @@ def share(option: str, text: str) -> tuple[int, int]:
     return number - 1, count
 
 
-def open_denoiser(model: str, dtype: str, device: str | None, variant: str | None, threads: int | None) -> Denoiser:
+def open_denoiser(
+    model: str, dtype: str, device: str | None, variant: str | None, threads: int | None, quiet: bool = False
+) -> Denoiser:
     """Opens a model as the options say.
 
     Raises:
@@ -213,7 +215,7 @@ def open_denoiser(model: str, dtype: str, device: str | None, variant: str | Non
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
     use_threads(threads)
-    return open_model(model, dtype=getattr(torch, dtype), device=device or default_device(), variant=variant)
+    return open_model(model, dtype=getattr(torch, dtype), device=device or default_device(), variant=variant, quiet=quiet)
 
 
 def default_device() -> str:
