@@ -15,6 +15,8 @@ from diffusers import (
     UNet2DModel,
 )
 
+from safetensors.torch import load_file, save_file
+
 from bigain import zoo
 from bigain.diffusion import ClassConditional, open_model, opening
 
@@ -161,3 +163,82 @@ def test_every_family_that_is_named_exists():
     for pipeline, (module, name) in opening._FAMILIES.items():
         assert hasattr(diffusers, pipeline)
         assert hasattr(__import__(module, fromlist=[name]), name)
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [("glyphs-dit", "transformer"), ("glyphs-sd", "unet"), ("glyphs-sd", "vae"), ("glyphs-sd", "text_encoder")],
+)
+def test_weights_without_one_tensor_are_refused_and_it_is_named(name, part, tmp_path):
+    """Transformers would draw it at random."""
+    folder = shutil.copytree(zoo.path(name), tmp_path / "model")
+    [file] = (folder / part).glob("*.safetensors")
+    tensors = load_file(file)
+    lost = sorted(tensors)[len(tensors) // 2]
+    del tensors[lost]
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=rf"model/{part} must have all weights of .*; 1 missing: .*{lost[-20:]}"):
+        open_model(folder)
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "3", '"text"'])
+@pytest.mark.parametrize("file", ["transformer/config.json", "scheduler/scheduler_config.json"])
+def test_a_config_that_is_no_object_is_named(parts, file, content):
+    (parts / file).write_text(content)
+    with pytest.raises(ValueError, match=f"{file} must hold a JSON object, not "):
+        open_model(parts)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000], ids=["empty", "cut", "binary", "nested"])
+@pytest.mark.parametrize("file", ["model_index.json", "unet/config.json", "scheduler/scheduler_config.json"])
+def test_a_config_that_is_not_json_is_named(file, content, tmp_path):
+    folder = shutil.copytree(zoo.path("glyphs-sd"), tmp_path / "model")
+    (folder / file).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{file} must be JSON, not this"):
+        open_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("transformer/config.json", {"num_layers": "six"}),
+        ("transformer/config.json", {"num_attention_heads": 0}),
+        ("transformer/config.json", {"num_layers": 3}),
+        ("transformer/config.json", {"sample_size": None}),
+        ("transformer/config.json", {"patch_size": [2]}),
+        ("scheduler/scheduler_config.json", {"beta_schedule": "magic"}),
+        ("scheduler/scheduler_config.json", {"num_train_timesteps": "many"}),
+        ("scheduler/scheduler_config.json", {"num_train_timesteps": -1}),
+    ],
+    ids=str,
+)
+def test_a_config_with_a_bad_value_is_named(parts, file, change):
+    path = parts / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=f"{parts}.* must "):
+        open_model(parts)
+
+
+def test_weights_that_are_cut_short_are_named(parts):
+    file = parts / "transformer" / "diffusion_pytorch_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises((ValueError, OSError), match=str(parts)):
+        open_model(parts)
+
+
+@pytest.mark.parametrize("device", ["bogus", "meta", "cuda:99", "", "xpu"])
+def test_a_device_that_cannot_be_used_is_refused(parts, device):
+    with pytest.raises(ValueError, match=rf"device must be one that PyTorch can use here \(cpu.*\), not '{device}'"):
+        open_model(parts, device=device)
+
+
+def test_quiet_keeps_the_libraries_silent_and_leaves_them_as_they_were(capfd):
+    from diffusers.utils import logging
+    from transformers.utils import logging as text_logging
+
+    before = [(module.get_verbosity(), module.is_progress_bar_enabled()) for module in (logging, text_logging)]
+    open_model("glyphs-sd", quiet=True)
+    assert capfd.readouterr().err == ""
+    assert [(module.get_verbosity(), module.is_progress_bar_enabled()) for module in (logging, text_logging)] == before
+    open_model("glyphs-sd")
+    assert "Loading" in capfd.readouterr().err

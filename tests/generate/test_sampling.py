@@ -217,3 +217,35 @@ def test_a_sample_that_is_not_finite(build):
     denoiser.model.proj_out_2.weight.data.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match=r"images \[10, 11, 12, 13, 14\] must be finite"):
         _drawn(denoiser)
+
+
+@pytest.mark.parametrize("sampler", [None, "ddim", "euler"])
+def test_more_steps_than_the_model_has_are_refused_before_anything_is_drawn(build, sampler):
+    denoiser = build()
+    Sampling(1000, sampler=sampler).scheduler(denoiser)
+    with pytest.raises(ValueError, match="steps must be at most the model's 1000 timesteps, not 1001"):
+        Sampling(1001, sampler=sampler).scheduler(denoiser)
+    with pytest.raises(ValueError, match="not 1001"):
+        sample(denoiser, denoiser.conditions([0]), [0], [0], Sampling(1001, sampler=sampler))
+
+
+def test_the_seed_reaches_the_draws_of_methods(build, monkeypatch):
+    """With the same noise for every seed, only the draws can differ."""
+    monkeypatch.setattr(sampling, "seeded_generator", lambda name, seed, image: seeded_generator(name, 0, image))
+    denoiser = build()
+    with bigain.compressed(denoiser.model, bigain.ToMe(ratio=0.5, destinations="random")):
+        first, again, other = (_drawn(denoiser, seed=seed, batch_size=size) for seed, size in ((0, 5), (0, 2), (1, 5)))
+    assert _close(first, again)
+    assert not _close(first, other)
+
+
+def test_a_device_that_runs_out_of_memory_names_the_batch_size_to_try(build, monkeypatch):
+    denoiser = build()
+
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(denoiser, "predict", full)
+    with pytest.raises(torch.OutOfMemoryError, match="which 4 does not; try 2") as caught:
+        _drawn(denoiser, batch_size=4)
+    assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)

@@ -66,7 +66,8 @@ def open_model(
         if dtype is not None or device is not None:
             _family(model)  # before anything is moved
             model = model.to(device=device, dtype=dtype)
-        return _wrapped(model)
+        wrapped: Denoiser = _family(model)(model)
+        return wrapped
     device = "cpu" if device is None else device
     options = {"dtype": torch.float32 if dtype is None else dtype, "variant": variant, "use_safetensors": True}
     folder = zoo.path(str(model)) if model in EMBEDDED else Path(model)
@@ -118,11 +119,6 @@ def _family(pipe: Any) -> type[Any]:
     raise ValueError(f"the pipeline must be one of {', '.join(_FAMILIES)}, not {type(pipe).__name__}")
 
 
-def _wrapped(pipe: Any) -> Denoiser:
-    denoiser: Denoiser = _family(pipe)(pipe)
-    return denoiser
-
-
 def _open_pipeline(name: str, device: torch.device | str, options: dict[str, Any]) -> Denoiser:
     from diffusers import DiffusionPipeline  # imports transformers, which folders of parts do not need
 
@@ -139,8 +135,10 @@ def _open_pipeline(name: str, device: torch.device | str, options: dict[str, Any
             networks[part] = _network(network, name, part, options)
     with _described(name):
         pipe = DiffusionPipeline.from_pretrained(name, **networks, **options)
-    with _described(name, ValueError):
-        return _wrapped(pipe.to(device))
+    wrapper = _family(pipe)
+    with _described(name):
+        denoiser: Denoiser = wrapper(pipe.to(device))
+    return denoiser
 
 
 def _open_parts(folder: Path, device: torch.device | str, options: dict[str, Any]) -> Denoiser:
@@ -169,7 +167,7 @@ def _open_parts(folder: Path, device: torch.device | str, options: dict[str, Any
     vae = _network(AutoencoderKL, folder, "vae", options) if (folder / "vae").is_dir() else None
     with _described(folder / "scheduler"):
         scheduler = scheduler_class.from_pretrained(folder, subfolder="scheduler")
-    with _described(folder, ValueError):
+    with _described(folder):
         vae = None if vae is None else vae.to(device)
         return ClassConditional(model=model.to(device), scheduler=scheduler, vae=vae)
 
@@ -195,16 +193,15 @@ def _network(network: Any, name: Path | str, part: str, options: dict[str, Any])
 
 
 @contextmanager
-def _described(what: Path | str, *passed: type[Exception]) -> Iterator[None]:
+def _described(what: Path | str) -> Iterator[None]:
     """Turns what diffusers and transformers raise on configs and weights that they cannot take into a ValueError."""
     try:
         yield
-    except (OSError, ImportError, torch.OutOfMemoryError, *passed):
+    except (OSError, ImportError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        raise ValueError(
-            f"{what} must hold configs and weights that fit each other, not these: {type(error).__name__}: {error}"
-        ) from error
+        why = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise ValueError(f"{what} must hold configs and weights of one model, not these: {why}") from error
 
 
 def _check_configs(folder: Path) -> None:
