@@ -6,7 +6,6 @@ import doctest
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
@@ -14,6 +13,7 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     StableDiffusionPipeline,
 )
+from PIL import Image
 
 import bigain
 from bigain.classify import Classification, DiffusionClassifier, classifier, paired_noise, pairing
@@ -294,7 +294,16 @@ def test_images_of_any_kind_give_the_same_result(build, tmp_path):
     Image.fromarray(photo).save(path)
     [expected] = subject.classify(preprocess(photo, 8)[None])
     assert expected.id == content_id(preprocess(photo, 8))
-    for images in (photo, photo[None], Image.fromarray(photo), path, str(path), [photo], [Image.fromarray(photo)], [path]):
+    for images in (
+        photo,
+        photo[None],
+        Image.fromarray(photo),
+        path,
+        str(path),
+        [photo],
+        [Image.fromarray(photo)],
+        [path],
+    ):
         [result] = subject.classify(images)
         assert result.id == expected.id
         np.testing.assert_array_equal(result.errors, expected.errors)
@@ -391,7 +400,7 @@ def test_one_class_may_say_the_same_twice(build):
 
 def test_prompts_that_are_equal_once_cut_are_refused():
     start = "a photo of the letter A " * 100
-    with pytest.raises(ValueError, match="classes 0 and 1 have .*reads as the same text"):
+    with pytest.raises(ValueError, match=r"classes 0 and 1 have .*reads as the same text"):
         DiffusionClassifier("glyphs-sd", [start + "one", start + "two"])
     DiffusionClassifier("glyphs-sd", ["one " + start, "two " + start])
 

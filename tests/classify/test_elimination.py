@@ -127,7 +127,9 @@ def _slow_probabilities(errors: np.ndarray, stage: list[int]) -> list[float]:
 def test_probabilities_divide_among_survivors_what_they_have_together():
     errors = np.array([[1.0, 9.0, 2.0], [2.0, np.nan, 2.0], [1.5, 8.0, 1.0], [3.0, np.nan, 9.0]], dtype=np.float32)
     stage = [1, 0, 2, 0]
-    np.testing.assert_allclose(probabilities(errors, stage), _slow_probabilities(errors.astype(float), stage), rtol=1e-12)
+    np.testing.assert_allclose(
+        probabilities(errors, stage), _slow_probabilities(errors.astype(float), stage), rtol=1e-12
+    )
 
 
 @settings(max_examples=60, deadline=None)

@@ -89,7 +89,10 @@ def test_bad_labels(denoiser, labels, message):
         (lambda x: x[0], r"not \(3, 16, 16\)"),
         (lambda x: x[:0], r"B > 0, not \(0, 3, 16, 16\)"),
         (lambda x: (x * 127).to(torch.uint8), "must be floats .*, not torch.uint8"),
-        (lambda x: x.index_put((torch.tensor(1), torch.tensor(0)), torch.tensor(float("nan"))), "must be finite, which image 1 .* is not"),
+        (
+            lambda x: x.index_put((torch.tensor(1), torch.tensor(0)), torch.tensor(float("nan"))),
+            "must be finite, which image 1 .* is not",
+        ),
         (lambda x: x * 127.5 + 127.5, r"must lie in \[-1, 1\], not from .* to 25"),
     ],
 )

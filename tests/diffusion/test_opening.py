@@ -14,7 +14,6 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     UNet2DModel,
 )
-
 from safetensors.torch import load_file, save_file
 
 from bigain import zoo
@@ -153,7 +152,7 @@ def test_an_unsupported_pipeline_lists_the_supported_ones():
     unet = UNet2DModel(
         block_out_channels=(8,), down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), norm_num_groups=4
     )
-    with pytest.raises(ValueError, match="must be one of DiTPipeline, StableDiffusion.*, not DDPMPipeline"):
+    with pytest.raises(ValueError, match=r"must be one of DiTPipeline, StableDiffusion.*, not DDPMPipeline"):
         open_model(DDPMPipeline(unet, DDPMScheduler()))
 
 

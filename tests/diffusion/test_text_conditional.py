@@ -198,7 +198,9 @@ def test_half_precision_conditions_follow_the_model(pipe):
     assert prediction.isfinite().all()
 
 
-@pytest.mark.parametrize(("prompts", "message"), [([], "conditions must hold at least one"), ([3], "conditions must be prompts, not 3")])
+@pytest.mark.parametrize(
+    ("prompts", "message"), [([], "conditions must hold at least one"), ([3], "conditions must be prompts, not 3")]
+)
 def test_bad_prompts(families, tmp_path, prompts, message):
     denoiser = open_model(_stable_diffusion(families, tmp_path))
     with pytest.raises(ValueError, match=message):

@@ -194,15 +194,19 @@ def test_the_progress_bar_counts_steps(build, capsys):
 )
 def test_bad_arguments_at_the_call(build, change, message):
     denoiser = build()
+    conditions = denoiser.conditions(range(10))
     arguments = {"index": [0], "image_ids": [4]} | change
+
+    def draw(index, image_ids, **options):
+        return sample(denoiser, conditions, index, image_ids, Sampling(**options))
+
     with pytest.raises(ValueError, match=message):
-        index, image_ids = arguments.pop("index"), arguments.pop("image_ids")
-        sample(denoiser, denoiser.conditions(range(10)), index, image_ids, Sampling(**arguments))
+        draw(**arguments)
 
 
 def test_guidance_needs_a_null_class(build):
     conditions = Conditions((0,), {"class_labels": torch.tensor([0])})
-    with pytest.raises(ValueError, match="guidance must be 1 .*no null class, not 2"):
+    with pytest.raises(ValueError, match=r"guidance must be 1 .*no null class, not 2"):
         sample(build(), conditions, [0], [0], Sampling(guidance=2.0))
 
 

@@ -165,7 +165,8 @@ def test_compression_reaches_the_pipeline_and_does_not_depend_on_the_batch(opene
     plain = list(sample(denoiser, conditions, INDEX, IMAGE_IDS, Sampling(**options)))
     with bigain.compressed(denoiser.pipe, bigain.ToMe(ratio=0.5, destinations="random", redraw="forward")):
         first, second = (
-            list(sample(denoiser, conditions, INDEX, IMAGE_IDS, Sampling(batch_size=size, **options))) for size in (2, 3)
+            list(sample(denoiser, conditions, INDEX, IMAGE_IDS, Sampling(batch_size=size, **options)))
+            for size in (2, 3)
         )
     assert _close(first, second)
     assert any(not np.array_equal(a, b) for a, b in zip(first, plain, strict=True))

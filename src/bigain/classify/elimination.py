@@ -42,23 +42,29 @@ class Stages:
             raise ValueError(f"n_samples must increase from stage to stage, not {self.n_samples}")
 
     @classmethod
-    def of(cls, conditions: int, to_keep: Sequence[int] | None = None, n_samples: Sequence[int] | None = None) -> Stages:
+    def of(
+        cls, conditions: int, to_keep: Sequence[int] | None = None, n_samples: Sequence[int] | None = None
+    ) -> Stages:
         """The stages for a number of conditions, with what is left out filled in.
 
-        Both left out: the papers' "5 1 / 5 20" for more than 5 conditions, and 20 timesteps for all of up to 5. One left
-        out: it takes its part of whichever of these has as many stages as the other.
+        With both left out: the papers' "5 1 / 5 20" for more than 5 conditions, and 20 timesteps for all of up to 5.
+        With one left out: its part of whichever of these has as many stages as the other.
 
         Raises:
             ValueError: for three or more stages of which one part is left out, and as the class.
         """
-        length = len(n_samples if to_keep is None else to_keep) if to_keep or n_samples else 2 if conditions > 5 else 1
-        usual = {1: ((1,), (20,)), 2: ((min(5, conditions), 1), (5, 20))}.get(length)
-        if usual is None and (to_keep is None or n_samples is None):
-            raise ValueError(f"to_keep and n_samples must both be given for {length} stages, not only one of them")
-        usual = usual or ((), ())
-        return cls(
-            tuple(usual[0] if to_keep is None else to_keep), tuple(usual[1] if n_samples is None else n_samples)
+        given = n_samples if to_keep is None else to_keep
+        stages = (2 if conditions > 5 else 1) if given is None else len(given)
+        usual = {1: ((1,), (20,)), 2: ((min(5, conditions), 1), (5, 20))}.get(stages)
+        if usual is None:
+            if to_keep is None or n_samples is None:
+                raise ValueError(f"to_keep and n_samples must both be given for {stages} stages, not only one of them")
+            usual = (), ()
+        keep, samples = (
+            default if values is None else tuple(values)
+            for default, values in zip(usual, (to_keep, n_samples), strict=True)
         )
+        return cls(keep, samples)
 
     def check(self, conditions: int, timesteps: int) -> None:
         """Raises a ValueError where there are too few conditions or training timesteps for these stages."""
@@ -109,7 +115,9 @@ def rank(errors: Floats, stage: Sequence[int]) -> list[int]:
     return sorted(range(len(stage)), key=lambda c: (-stage[c], _mean(errors[c]), c))
 
 
-def probabilities(errors: npt.NDArray[np.floating], stage: Sequence[int], temperature: float = 1.0) -> npt.NDArray[np.float64]:
+def probabilities(
+    errors: npt.NDArray[np.floating], stage: Sequence[int], temperature: float = 1.0
+) -> npt.NDArray[np.float64]:
     """A probability for each condition: the softmax of the negative mean errors over the timesteps they share.
 
     All conditions share the timesteps of the first stage only. So the softmax is taken stage by stage: what the

@@ -199,7 +199,7 @@ def _show(rows: list[dict[str, Any]], top: int, forwards: int) -> None:
     from rich import box
     from rich.table import Table
 
-    caption = f"{forwards} forwards per image; in brackets: mean error; margin: that of the second class less that of the first"
+    caption = f"{forwards} forwards per image; in brackets: mean error; margin: between the first two"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=caption)
     table.add_column("image", overflow="fold")
     table.add_column("prediction", style="bold")

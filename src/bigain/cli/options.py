@@ -215,7 +215,9 @@ def open_denoiser(
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
     use_threads(threads)
-    return open_model(model, dtype=getattr(torch, dtype), device=device or default_device(), variant=variant, quiet=quiet)
+    return open_model(
+        model, dtype=getattr(torch, dtype), device=device or default_device(), variant=variant, quiet=quiet
+    )
 
 
 def default_device() -> str:

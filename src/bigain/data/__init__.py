@@ -3,8 +3,8 @@
 from bigain.data.collection import BadImageWarning, ImageCollection
 from bigain.data.item import Entry, ImageData, Item
 from bigain.data.loading import NAMES, load
-from bigain.diffusion.images import preprocess
 from bigain.data.reading import BadImageError
+from bigain.diffusion.images import preprocess
 
 __all__ = [
     "NAMES",

@@ -88,8 +88,8 @@ class Denoiser(ABC):
         channels = int(self.model.config.in_channels)
         if channels != space.channels:
             raise ValueError(
-                f"{type(self.model).__name__} must take the {space.channels} channels of its image space, not {channels}; "
-                "models with more inputs than the noised image (inpainting, upscaling) are not supported"
+                f"{type(self.model).__name__} must take the {space.channels} channels of its image space, not "
+                f"{channels}; models with more inputs than the noised image (inpainting, upscaling) are not supported"
             )
 
     @property

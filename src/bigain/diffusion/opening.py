@@ -58,7 +58,7 @@ def open_model(
     """
     if isinstance(model, Denoiser):
         if dtype is not None or device is not None:
-            raise ValueError("dtype and device must be left out for a denoiser, which has its own; or give the pipeline")
+            raise ValueError("dtype and device must be left out for a denoiser, which has its own")
         return model
     if device is not None:
         _check_device(device)
@@ -92,7 +92,9 @@ def _check_device(device: torch.device | str) -> None:
     if not usable:
         devices = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
         devices += ["mps"] if torch.backends.mps.is_available() else []
-        raise ValueError(f"device must be one that PyTorch can use here ({', '.join(['cpu', *devices])}), not '{device}'")
+        raise ValueError(
+            f"device must be one that PyTorch can use here ({', '.join(['cpu', *devices])}), not '{device}'"
+        )
 
 
 @contextmanager
@@ -187,7 +189,8 @@ def _network(network: Any, name: Path | str, part: str, options: dict[str, Any])
     missing = sorted(report["missing_keys"])
     if missing:
         raise ValueError(
-            f"{name}/{part} must have all weights of {network.__name__}; {len(missing)} missing: {', '.join(missing[:3])}"
+            f"{name}/{part} must have all weights of {network.__name__}; {len(missing)} missing: "
+            f"{', '.join(missing[:3])}"
         )
     return model
 

@@ -83,6 +83,7 @@ class StableDiffusion(TextConditional):
         return {"encoder_hidden_states": embeds.to(self.dtype)}
 
     def pipeline_arguments(self, conditions: Conditions, index: Tensor, each_step: EachStep) -> dict[str, Any]:
+        """The prompts as ``prompt_embeds``."""
         embeds = conditions.rows(index)["encoder_hidden_states"]
         return {"prompt_embeds": embeds, "callback_on_step_end": _on_step_end(each_step)}
 
@@ -102,6 +103,7 @@ class StableDiffusionXL(TextConditional):
         return {"encoder_hidden_states": embeds.to(self.dtype), "added_cond_kwargs": added}
 
     def pipeline_arguments(self, conditions: Conditions, index: Tensor, each_step: EachStep) -> dict[str, Any]:
+        """The prompts as ``prompt_embeds`` and ``pooled_prompt_embeds``; the pipeline makes its size conditions."""
         rows = conditions.rows(index)
         return {
             "prompt_embeds": rows["encoder_hidden_states"],
@@ -126,6 +128,7 @@ class PixArt(TextConditional):
         return arguments
 
     def pipeline_arguments(self, conditions: Conditions, index: Tensor, each_step: EachStep) -> dict[str, Any]:
+        """The prompts as ``prompt_embeds`` with their mask; at the model's own size, so without resolution bins."""
         rows = conditions.rows(index)
         return {
             "prompt_embeds": rows["encoder_hidden_states"],
