@@ -128,6 +128,7 @@ class Denoiser(ABC):
 
     @property
     def dtype(self) -> torch.dtype:
+        """Of the network's weights."""
         dtype: torch.dtype = self.model.dtype
         return dtype
 
