@@ -241,3 +241,17 @@ def test_quiet_keeps_the_libraries_silent_and_leaves_them_as_they_were(capfd):
     assert [(module.get_verbosity(), module.is_progress_bar_enabled()) for module in (logging, text_logging)] == before
     open_model("glyphs-sd")
     assert "Loading" in capfd.readouterr().err
+
+
+def test_an_unsupported_pipeline_is_refused_before_its_weights_are_read(tmp_path):
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline", "vae": ["diffusers", "X"]}))
+    with pytest.raises(ValueError, match=r"must be one of DiTPipeline, .*, not FluxPipeline"):
+        open_model(tmp_path)
+
+
+def test_a_part_without_the_variant_takes_its_plain_weights(families, tmp_path):
+    pipe = DiTPipeline(families["dit"].build(in_channels=4, out_channels=8), _vae(), DDIMScheduler())
+    pipe.save_pretrained(tmp_path)
+    pipe.transformer.save_pretrained(tmp_path / "transformer", variant="fp16")
+    (tmp_path / "transformer" / "diffusion_pytorch_model.safetensors").unlink()
+    assert torch.equal(_prediction(open_model(tmp_path, variant="fp16")), _prediction(open_model(pipe)))

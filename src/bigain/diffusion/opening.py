@@ -64,9 +64,9 @@ def open_model(
         _check_device(device)
     if not isinstance(model, (str, Path)):
         if dtype is not None or device is not None:
-            _family(model)  # before anything is moved
+            _family(type(model))  # before anything is moved
             model = model.to(device=device, dtype=dtype)
-        wrapped: Denoiser = _family(model)(model)
+        wrapped: Denoiser = _family(type(model))(model)
         return wrapped
     device = "cpu" if device is None else device
     options = {"dtype": torch.float32 if dtype is None else dtype, "variant": variant, "use_safetensors": True}
@@ -111,33 +111,38 @@ def _quiet_libraries() -> Iterator[None]:
         yield
 
 
-def _family(pipe: Any) -> type[Any]:
-    """The denoiser class for a pipeline."""
-    for base in type(pipe).__mro__:
+def _family(pipeline: type[Any]) -> type[Any]:
+    """The denoiser class for a pipeline's class."""
+    for base in pipeline.__mro__:
         if base.__name__ in _FAMILIES:
             module, name = _FAMILIES[base.__name__]
             family: type[Any] = getattr(import_module(module), name)
             return family
-    raise ValueError(f"the pipeline must be one of {', '.join(_FAMILIES)}, not {type(pipe).__name__}")
+    raise ValueError(f"the pipeline must be one of {', '.join(_FAMILIES)}, not {pipeline.__name__}")
 
 
 def _open_pipeline(name: str, device: torch.device | str, options: dict[str, Any]) -> Denoiser:
-    from diffusers import DiffusionPipeline  # imports transformers, which folders of parts do not need
+    import diffusers
 
     _check_configs(Path(name))
     with _described(name):
-        index = DiffusionPipeline.load_config(name)
+        index = diffusers.DiffusionPipeline.load_config(name)
     family = str(index.get("_class_name"))
     if family in _FAMILIES and find_spec("transformers") is None and _FAMILIES[family][0].endswith("text_conditional"):
         raise ImportError(f"{name} is a {family}, a text model, which needs: pip install 'bigain[text]'")
+    wrapper = _family(getattr(diffusers, family, diffusers.DiffusionPipeline))  # before gigabytes are loaded
     networks = {}
     for part, entry in index.items():
         network = _network_class(entry)
         if network is not None:
-            networks[part] = _network(network, name, part, options)
+            try:
+                networks[part] = _network(network, name, part, options)
+            except OSError:
+                # A part may have no such variant: then the pipeline takes its plain weights.
+                if options["variant"] is None:
+                    raise
     with _described(name):
-        pipe = DiffusionPipeline.from_pretrained(name, **networks, **options)
-    wrapper = _family(pipe)
+        pipe = diffusers.DiffusionPipeline.from_pretrained(name, **networks, **options)
     with _described(name):
         denoiser: Denoiser = wrapper(pipe.to(device))
     return denoiser
