@@ -19,8 +19,9 @@ import torch
 from diffusers import DiTTransformer2DModel
 
 import bigain
-from bigain.evaluate.timing import environment
-from bigain.report import label, put_between
+from bigain.report.labels import label
+from bigain.run.cost import environment
+from experiments.readme.markers import put_between
 from interleaved import Visit, interleaved, speed_up
 
 METHODS = ("tome:ratio=0.5,destinations=random", "lgtm-0.5", "abm-0.5", "sito-0.5", "todo-2", "avgpool-2", "iekvd-2")

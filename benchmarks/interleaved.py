@@ -9,7 +9,7 @@ from statistics import median
 
 import torch
 
-from bigain.evaluate.timing import synchronise
+from bigain.run.cost import synchronise
 
 Visit = tuple[Callable[[], AbstractContextManager[object]], Callable[[], object]]
 """What is entered around a visit, and what is timed in it."""

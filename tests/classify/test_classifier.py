@@ -18,7 +18,7 @@ from PIL import Image
 import bigain
 from bigain.classify import Classification, DiffusionClassifier, classifier, paired_noise, pairing
 from bigain.diffusion import ClassConditional, Conditions, image_key
-from bigain.diffusion.images import content_id, preprocess
+from bigain.images import content_id, preprocess
 
 SCHEDULERS = {
     "epsilon": DDIMScheduler(beta_schedule="squaredcos_cap_v2"),
@@ -323,7 +323,7 @@ def test_equal_pictures_in_one_call_share_their_noise(build):
         (3, TypeError, "images must be PIL images, .*not int"),
         ([3], TypeError, "an image must be .*not int"),
         ([], ValueError, "images must hold at least one image, not 0"),
-        ("missing.png", ValueError, "missing.png is not a readable image"),
+        ("missing.png", ValueError, "missing.png must be a readable image, not missing"),
         (np.zeros((4, 4), np.uint8), ValueError, r"image must be \(H, W, 3\)"),
         (np.zeros((4, 4, 3)), TypeError, "image must be uint8, not float64"),
     ],

@@ -12,10 +12,12 @@ import pytest
 import bigain
 from bigain import evaluate
 from bigain.diffusion import open_model
-from bigain.evaluate import Clocked, read_offers, timing
-from bigain.evaluate.allocation import CONTRAST_WEIGHT, most_saved
-from bigain.evaluate.timing import flops
 from bigain.methods import parse, spec
+from bigain.run import cost as timing
+from bigain.run.cost import flops
+from bigain.search.allocation import CONTRAST_WEIGHT, most_saved
+from bigain.search.clock import Clocked
+from bigain.search.offers import read_offers
 
 SMALL = (
     "--images",

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bigain.evaluate import Analysis, Piece, Spectrum
-from bigain.evaluate.effects import in_layer
+from bigain.explain.effects import Analysis, Piece, in_layer
+from bigain.explain.spectra import Spectrum
 from bigain.methods import parse, spec
-from bigain.report import analysis, analysis_page, analysis_tables, write_analysis
+from bigain.report import analysis
+from bigain.report.analysis import analysis_page, analysis_tables, write_analysis
 
 METHODS = ("lgtm-0.5", "todo-2")
 PLAIN = Piece(

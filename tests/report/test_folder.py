@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bigain.evaluate import Store, read_results
-from bigain.report import write_folder
+from bigain.report.folder import write_folder
+from bigain.run.export import read_results
+from bigain.run.store import Store
 
 
 def test_all_files_are_written_and_repeat(known_store: Store, tmp_path: Path) -> None:

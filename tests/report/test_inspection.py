@@ -13,7 +13,8 @@ from bigain.backbones import compressed
 from bigain.backbones.application import session_of
 from bigain.data import load, preprocess
 from bigain.diffusion import ClassConditional
-from bigain.report import Inspection, draw_inspection, inspect_method
+from bigain.explain.inspection import Inspection, inspect_method
+from bigain.report.inspection import draw_inspection
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from bigain.evaluate import GRIDS
 from bigain.methods import parse, spec
-from bigain.report import label
+from bigain.report.labels import label
+from bigain.run.settings import GRIDS
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bigain.evaluate import GRIDS, Results, Row, Settings, Store, summarise, timings
-from bigain.report import draw_front, draw_samples, label, pictures
+from bigain.report import pictures
+from bigain.report.labels import label
+from bigain.report.pictures import draw_front, draw_samples
+from bigain.run.settings import GRIDS, Settings
+from bigain.run.store import Store
+from bigain.run.summary import Results, Row, summarise, timings
 
 
 def opened(path: Path) -> np.ndarray:

@@ -8,8 +8,9 @@ import io
 import pytest
 from rich.console import Console
 
-from bigain.evaluate import Results, Store, Timings, summarise, timings
-from bigain.report import markdown, terminal
+from bigain.report.table import markdown, terminal
+from bigain.run.store import Store
+from bigain.run.summary import Results, Timings, summarise, timings
 
 
 @pytest.fixture

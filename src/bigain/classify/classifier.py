@@ -17,7 +17,7 @@ from bigain.classify.losses import LOSSES
 from bigain.classify.pairing import noised, predictions
 from bigain.diffusion import Conditions, Denoiser, open_model
 from bigain.diffusion.denoiser import memory_advice
-from bigain.diffusion.images import as_batch, content_id
+from bigain.images import as_batch, content_id
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)

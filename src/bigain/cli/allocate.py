@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bigain.diffusion import Denoiser
-    from bigain.evaluate import Allocation, Clocked, Offer, Offers
+    from bigain.search.allocation import Allocation, Offer
+    from bigain.search.clock import Clocked
+    from bigain.search.offers import Offers
 
 
 @options.reported
@@ -109,12 +111,14 @@ def allocate(
 
       bigain allocate --save 0.2 --model stabilityai/stable-diffusion-2-base --data pets:/data/pets --dtype bfloat16
     """
-    from bigain.evaluate import CANDIDATES, Settings, clock_offers, kept_times, measure_offers, split_specs
-    from bigain.evaluate import allocate as choose
-    from bigain.evaluate.engine import versions
-    from bigain.evaluate.export import write_whole
-    from bigain.evaluate.timing import flops
     from bigain.methods import preset_file, spec
+    from bigain.run.cost import flops
+    from bigain.run.engine import versions
+    from bigain.run.export import write_whole
+    from bigain.run.settings import Settings, split_specs
+    from bigain.search.allocation import allocate as choose
+    from bigain.search.clock import clock_offers, kept_times
+    from bigain.search.offers import CANDIDATES, measure_offers
 
     if [save, flops_of, speed_up].count(None) != 2:
         raise ValueError(
@@ -218,8 +222,8 @@ def _timed_together(
     """Times the choice as a whole, beside no compression, and says what came of the target."""
     from statistics import median
 
-    from bigain.evaluate.timing import measure
     from bigain.methods import spec
+    from bigain.run.cost import measure
 
     text, batch_size = spec(chosen.methods), clocked.environment["batch_size"]
     times = measure(denoiser, ["none", text], denoiser.any_condition, batch_size=batch_size, rounds=rounds)
@@ -243,7 +247,7 @@ def _table(offers: Offers, chosen: Allocation, clocked: Clocked | None) -> objec
     """What each layer takes."""
     from rich.table import Table
 
-    from bigain.report import label
+    from bigain.report.labels import label
 
     title = "What each layer takes; changes: mean squares, of the prediction and of the difference between two classes"
     timed = () if clocked is None else ("time saved, %",)

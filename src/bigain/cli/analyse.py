@@ -58,9 +58,10 @@ def analyse(
     """
     from rich.table import Table
 
-    from bigain.evaluate import Settings, split_specs
-    from bigain.evaluate import analyse as measure
-    from bigain.report import analysis_tables, label, write_analysis
+    from bigain.explain.analysis import analyse as measure
+    from bigain.report.analysis import analysis_tables, write_analysis
+    from bigain.report.labels import label
+    from bigain.run.settings import Settings, split_specs
 
     options.use_threads(threads)
     settings = Settings(

@@ -68,7 +68,7 @@ def classify(
       bigain classify letters/ --json - | jq .
     """
     from bigain.classify import DiffusionClassifier
-    from bigain.evaluate.timing import applied
+    from bigain.run.cost import applied
 
     method = options.method_or_preset(method, preset, model, "none")
     files = _files(images)
@@ -104,7 +104,7 @@ def _files(paths: list[Path]) -> list[Path]:
         FileNotFoundError: a path does not exist.
         ValueError: a folder has no image.
     """
-    from bigain.data.paths import image_files
+    from bigain.data import image_files
 
     files: list[Path] = []
     for path in paths:
@@ -121,7 +121,7 @@ def _classes(
     denoiser: Denoiser, model: str, prompts: list[str] | None, prompts_csv: Path | None
 ) -> tuple[tuple[str, ...], list[Any]]:
     """Names of the classes, and what the model is asked for each."""
-    from bigain.data.prompts import read_prompts
+    from bigain.data import read_prompts
 
     if denoiser.kind == "class":
         if prompts or prompts_csv is not None:
@@ -156,7 +156,7 @@ def _classified(
 
 def _read(file: Path, bad_images: str) -> Any:
     """Pixels of an image file; None where it cannot be read and is to be skipped."""
-    from bigain.diffusion.images import BadImageError, read_image
+    from bigain.images import BadImageError, read_image
 
     try:
         return read_image(file, str(file))

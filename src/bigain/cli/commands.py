@@ -16,8 +16,6 @@ from bigain.cli.inspect import inspect
 from bigain.cli.methods import methods
 from bigain.cli.options import show_tracebacks
 from bigain.cli.report import report
-from bigain.cli.reproduce import reproduce
-from bigain.cli.tune import tune
 
 app = typer.Typer(
     name="bigain",
@@ -47,8 +45,8 @@ def common(
     show_tracebacks.set(traceback)
 
 
-for command in (evaluate, classify, generate, inspect, methods, allocate, tune, reproduce, analyse, report):
-    app.command(no_args_is_help=command in (classify, generate, allocate, tune, reproduce, analyse, report))(command)
+for command in (evaluate, classify, generate, inspect, methods, allocate, analyse, report):
+    app.command(no_args_is_help=command in (classify, generate, allocate, analyse, report))(command)
 
 
 def main() -> None:

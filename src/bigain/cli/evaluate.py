@@ -114,8 +114,11 @@ def evaluate(
       bigain evaluate --model stabilityai/stable-diffusion-2-base --data imagenet:/data/imagenet --classify 2000
       --generate 0 --dtype bfloat16 -m tome-0.7 -m lgtm-0.7
     """
-    from bigain.evaluate import GRIDS, SIZES, Settings, Store, run, split_specs
-    from bigain.report import terminal, write_folder
+    from bigain.report.folder import write_folder
+    from bigain.report.table import terminal
+    from bigain.run.engine import run
+    from bigain.run.settings import GRIDS, SIZES, Settings, split_specs
+    from bigain.run.store import Store
 
     if preset_grid is not None and preset_grid not in GRIDS:
         raise ValueError(f"--preset-grid must be one of {', '.join(GRIDS)}, not {preset_grid!r}")
@@ -176,7 +179,7 @@ def evaluate(
 
 def _at_equal_flops(denoiser: Denoiser, methods: tuple[str, ...], references: tuple[str, ...]) -> tuple[str, ...]:
     """The references, each followed by the methods at its FLOPs."""
-    from bigain.evaluate import at_equal_flops
+    from bigain.search.equal_flops import at_equal_flops
 
     found = at_equal_flops(denoiser, [method for method in methods if method != "none"], references)
     for reference, several in found.items():

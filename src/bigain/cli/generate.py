@@ -49,13 +49,14 @@ def generate(
       bigain generate "an astronaut riding a horse" --model stabilityai/stable-diffusion-2-base --steps 50
       --dtype bfloat16 -m lgtm-0.5
     """
-    from bigain.evaluate import split_specs
-    from bigain.evaluate.engine import encode_png
-    from bigain.evaluate.export import write_whole
-    from bigain.evaluate.timing import applied
     from bigain.generate import USUAL_GUIDANCE, Sampling, sample
     from bigain.methods import parse, spec
-    from bigain.report import draw_samples, label
+    from bigain.report.labels import label
+    from bigain.report.pictures import draw_samples
+    from bigain.run.cost import applied
+    from bigain.run.engine import encode_png
+    from bigain.run.export import write_whole
+    from bigain.run.settings import split_specs
 
     texts = [*split_specs(methods or []), *([] if preset is None else [options.spec_of(preset, model)])]
     specs = list(dict.fromkeys(["none", *(spec(parse(text)) for text in texts)]))

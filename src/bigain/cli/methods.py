@@ -38,8 +38,8 @@ def _overview() -> None:
     from rich import box
     from rich.table import Table
 
-    from bigain.evaluate import GRIDS
     from bigain.methods import METHODS, measured_names, preset_names
+    from bigain.run.settings import GRIDS
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("name", "class", "presets", "what it does"):

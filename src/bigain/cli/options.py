@@ -210,7 +210,7 @@ def open_denoiser(
     import torch
 
     from bigain.diffusion import open_model
-    from bigain.evaluate.plan import DTYPES
+    from bigain.run.settings import DTYPES
 
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")

@@ -10,7 +10,7 @@ import typer
 from bigain.cli import options
 
 if TYPE_CHECKING:
-    from bigain.evaluate import Results, Timings
+    from bigain.run.summary import Results, Timings
 
     Run = tuple[Results, Timings | None]
 
@@ -83,20 +83,18 @@ def report(
     """
     from rich.markdown import Markdown
 
-    from bigain.evaluate import Store, add_results, read_results, split_specs, summarise, timings, write_results
-    from bigain.evaluate.export import write_whole
     from bigain.methods import parse, spec
-    from bigain.report import against as against_table
-    from bigain.report import (
-        against_verdicts,
-        draw_front,
-        has_markers,
-        markdown,
-        put_between,
-        side_by_side,
-        terminal,
-        write_folder,
-    )
+    from bigain.report.folder import write_folder
+    from bigain.report.pictures import draw_front
+    from bigain.report.table import markdown, terminal
+    from bigain.run.export import add_results, read_results, write_results, write_whole
+    from bigain.run.settings import split_specs
+    from bigain.run.store import Store
+    from bigain.run.summary import summarise, timings
+    from experiments.readme.against import against as against_table
+    from experiments.readme.against import against_verdicts
+    from experiments.readme.markers import has_markers, put_between
+    from experiments.readme.side_by_side import side_by_side
 
     if export is not None and add_to is not None:
         raise ValueError("--export replaces a file, --add-to adds to one: give one of them")

@@ -1,19 +1,22 @@
 """Data sets as sequences of images with classes, labels and prompts; the embedded glyphs among them."""
 
-from bigain.data.collection import BadImageWarning, ImageCollection
-from bigain.data.item import Entry, ImageData, Item
+from bigain.data.dataset import BadImageWarning, ImageCollection, Item, labelled
+from bigain.data.files import image_files
 from bigain.data.loading import NAMES, load
-from bigain.data.reading import BadImageError
-from bigain.diffusion.images import preprocess
+from bigain.data.prompts import map_classes, read_prompts
+from bigain.images import BadImageError, preprocess, read_image
 
 __all__ = [
     "NAMES",
     "BadImageError",
     "BadImageWarning",
-    "Entry",
     "ImageCollection",
-    "ImageData",
     "Item",
+    "image_files",
+    "labelled",
     "load",
+    "map_classes",
     "preprocess",
+    "read_image",
+    "read_prompts",
 ]

@@ -42,7 +42,8 @@ def open_model(
 
     Args:
         model: one of ``EMBEDDED``, such as ``"glyphs-dit"``; a folder of a diffusers pipeline; a folder that holds
-            ``transformer/`` and ``scheduler/`` of a DiT, and ``vae/`` unless it denoises pixels; the id of a pipeline
+            ``transformer/`` and ``scheduler/`` of a DiT, ``vae/`` unless it denoises pixels, and ``labels.json``
+            where its labels have names (``{"cat": 0, "dog": 1}``); the id of a pipeline
             on the Hub (``"owner/name"``); a pipeline; or a :class:`Denoiser`, which comes back as it is.
         dtype: of the weights; None for float32, or for leaving a given pipeline as it is.
         device: None for the CPU, or for leaving a given pipeline where it is.
@@ -174,9 +175,11 @@ def _open_parts(folder: Path, device: torch.device | str, options: dict[str, Any
     vae = _network(AutoencoderKL, folder, "vae", options) if (folder / "vae").is_dir() else None
     with _described(folder / "scheduler"):
         scheduler = scheduler_class.from_pretrained(folder, subfolder="scheduler")
+    names = folder / "labels.json"  # the label of each class by name
+    labels = _config(names) if names.is_file() else None
     with _described(folder):
         vae = None if vae is None else vae.to(device)
-        return ClassConditional(model=model.to(device), scheduler=scheduler, vae=vae)
+        return ClassConditional(model=model.to(device), scheduler=scheduler, vae=vae, labels=labels)
 
 
 def _network_class(entry: Any) -> Any:

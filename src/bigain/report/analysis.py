@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from bigain.evaluate import Analysis, Effect
-from bigain.evaluate.export import write_whole
+from bigain.explain.effects import Analysis, Effect
 from bigain.report.labels import label
 from bigain.report.pictures import COLOURS, MARKERS, MORE_COLOURS
+from bigain.run.export import write_whole
 
 _DPI = 150
 _PANELS = 4  # of a picture of spectra

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from bigain.evaluate import Results, Store, Timings, summarise, timings, write_results
-from bigain.evaluate.export import write_whole
-from bigain.report.against import against
 from bigain.report.labels import label
 from bigain.report.pictures import draw_front, draw_samples
 from bigain.report.table import markdown
+from bigain.run.export import write_results, write_whole
+from bigain.run.store import Store
+from bigain.run.summary import Results, Timings, summarise, timings
+from experiments.readme.against import against
 
 _COLUMNS = 10  # of the page of samples
 
@@ -18,7 +19,7 @@ _COLUMNS = 10  # of the page of samples
 def write_folder(store: Store, folder: Path, compared: Sequence[str] = ()) -> tuple[Results, Timings]:
     """Writes results.json, results.csv, results.timings.json, table.md, front.png and samples.png.
 
-    Where methods are ``compared`` with all others (see `bigain.evaluate.compare`), also against.md.
+    Where methods are ``compared`` with all others (see `bigain.run.paired.compare`), also against.md.
 
     The times, and with them the table and the front, are measured; the other files repeat bit for bit on one machine.
     """

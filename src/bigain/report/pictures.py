@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from bigain.evaluate import Results, Row, Timings
 from bigain.report.labels import label
 from bigain.report.table import accuracy_heading
+from bigain.run.summary import Results, Row, Timings
 
 Images = npt.NDArray[np.uint8]
 

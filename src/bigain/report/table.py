@@ -10,8 +10,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from bigain.evaluate import Results, Row, Timing, Timings
 from bigain.report.labels import label
+from bigain.run.summary import Results, Row, Timing, Timings
 
 NOTHING = "–"
 _WIDE = 140  # characters that all columns take in a terminal

@@ -1,0 +1,1 @@
+"""Why a method loses what it loses, and a look inside one forward."""

@@ -1,0 +1,348 @@
+"""The joint run: every method classifies the same images and generates from the same noise, and everything is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+import json
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm.auto import tqdm
+
+from bigain.classify import DiffusionClassifier
+from bigain.data import ImageCollection, labelled, preprocess
+from bigain.diffusion import ClassConditional, Denoiser
+from bigain.generate import Sampling, sample
+from bigain.metrics.features import FeatureNetwork, Images, feature_network
+from bigain.run.cost import applied, environment, flops, measure
+from bigain.run.settings import REFERENCE_IMAGES, Settings
+from bigain.run.store import Classified, Generated, Store
+
+_PACKAGES = ("bigain", "torch", "diffusers", "transformers", "torchmetrics", "numpy", "pillow", "scipy")
+_CHUNK_FORWARDS = 8  # batches of the classifier's first stage that one transaction holds, so that few are half empty
+
+
+def run(settings: Settings, path: Path, *, progress: bool = False, denoiser: Denoiser | None = None) -> None:
+    """Does what is missing in the results file ``path``; goes on where it was stopped, whenever that was.
+
+    Images are done in chunks that begin at multiples of a fixed number, so an interrupted run meets the same batches
+    as an undisturbed one and ends with the same values, bit for bit, on one machine. So does one that several
+    processes share, each with its ``settings.counts.shard`` of the chunks; a last run without one finds all done, and
+    times.
+
+    Args:
+        settings: what to do. Methods and images may be more than the file has seen.
+        path: of the results file, which is made if it is not there.
+        progress: whether to show a bar that counts forwards.
+        denoiser: the model that the settings name, where it is open already.
+
+    Raises:
+        ValueError: the settings do not fit the model, the data, each other, or the run that the file holds.
+        FileNotFoundError: the model's weights or the data are missing.
+    """
+    denoiser = denoiser or settings.model.open()
+    settings = replace(settings, sampling=settings.sampling.resolved(denoiser.kind))
+    data = settings.data.load(denoiser.image_size)
+    network = feature_network(
+        settings.feature_network,
+        denoiser.image_size,
+        denoiser.device,
+        quadrants=settings.data.data == "glyphs-scenes",
+    )
+    work = _Work(settings, denoiser, data, network, class_conditions(denoiser, data))
+    with Store.open(path, work.identity(), work.facts()) as store:
+        store.begin_session(versions(), environment(denoiser.device, {"batch_size": settings.model.batch_size}))
+        store.add_methods(settings.methods)
+        work.count_flops(store)
+        work.keep_reference(store)
+        with progress_bar(work.total(store), progress, unit="forward", unit_scale=True, smoothing=0.05) as bar:
+            for number, spec in enumerate(settings.methods, start=1):
+                bar.set_description(f"[{number}/{len(settings.methods)}] {spec}")
+                work.classify(store, spec, bar)
+                work.generate(store, spec, bar)
+        if settings.counts.share == (0, 1):
+            work.time(store, progress)
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages that results depend on."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # a clone that is not installed, or an extra that is not needed
+            continue
+    return found
+
+
+def fingerprint(*networks: torch.nn.Module) -> str:
+    """16 hexadecimal digits that change with the networks' weights: a digest of 64 values of each parameter."""
+    digest = hashlib.sha256()
+    for name, parameter in itertools.chain.from_iterable(network.named_parameters() for network in networks):
+        flat = parameter.detach().flatten()
+        places = torch.linspace(0, len(flat) - 1, min(64, len(flat)), dtype=torch.float64).long().to(flat.device)
+        digest.update(f"{name}{tuple(parameter.shape)}".encode())
+        digest.update(flat[places].float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def encode_png(image: Images) -> bytes:
+    """uint8 (H, W, 3) as a PNG file."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return file.getvalue()
+
+
+@dataclass
+class _Work:
+    """What all methods share."""
+
+    settings: Settings
+    denoiser: Denoiser
+    data: ImageCollection
+    network: FeatureNetwork | None
+    conditions: tuple[tuple[str | int, ...], ...]  # per class
+    classifier: DiffusionClassifier | None = None
+
+    def __post_init__(self) -> None:
+        s = self.settings
+        self.positions = labelled(self.data, s.counts.classify)
+        if s.counts.classify:
+            if not self.conditions:
+                raise ValueError(f"{self.data.name} has no classes to tell apart: give classify=0 (--classify 0)")
+            self.classifier = DiffusionClassifier(
+                self.denoiser,
+                self.conditions,
+                to_keep=s.classifier.to_keep,
+                n_samples=s.classifier.n_samples,
+                loss=s.classifier.loss,
+                batch_size=s.model.batch_size,
+                seed=s.counts.seed,
+            )
+        if s.counts.generate:
+            self.sampling().scheduler(self.denoiser)  # refuses what cannot be sampled before anything is classified
+            for entry in self.data.entries[: s.counts.generate]:
+                if not entry.labels and (entry.caption is None or self.denoiser.kind == "class"):
+                    raise ValueError(
+                        f"{self.data.name}: {entry.id!r} has neither label nor caption to generate an image for: "
+                        "give generate=0 (--generate 0)"
+                    )
+
+    def identity(self) -> dict[str, Any]:
+        """Also of what the settings name: the weights and the prompts or labels."""
+        words = json.dumps(self.conditions).encode()
+        return self.settings.identity() | {
+            "weights": fingerprint(*self.denoiser.networks),
+            "conditions": hashlib.sha256(words).hexdigest()[:16],
+        }
+
+    def facts(self) -> dict[str, Any]:
+        """What tables and pictures need to know."""
+        count = sum(len(several) for several in self.conditions)
+        stages = self.settings.classifier.stages
+        return {
+            "data": self.data.name,
+            "multi_label": self.data.multi_label,
+            "classes": list(self.data.classes),
+            "conditions": count,
+            "timesteps": self.denoiser.process.timesteps(stages.n_samples[-1]).tolist(),
+            "forwards_per_classified_image": stages.forwards(count),
+            "forwards_per_generated_image": self.settings.sampling.forwards,
+            "image_size": self.denoiser.image_size,
+            "sample_shape": list(self.denoiser.sample_shape),
+            "feature_network": "none" if self.network is None else self.network.name,
+        }
+
+    def total(self, store: Store) -> int:
+        """Forwards that are missing."""
+        s, total = self.settings, 0
+        for spec in s.methods:
+            done, made = store.classified_ids(spec), store.generated_images(spec)
+            if self.classifier is not None:
+                mine = itertools.chain(*self._mine(self.positions, self._classified_at_once()))
+                todo = sum(self.data.entries[position].id not in done for position in mine)
+                total += todo * self.classifier.forwards
+            mine = itertools.chain(*self._mine(range(s.counts.generate), s.model.batch_size))
+            total += len(set(mine) - made) * s.sampling.forwards
+        return total
+
+    def _classified_at_once(self) -> int:
+        """Images of a chunk: a few full batches of the first stage."""
+        assert self.classifier is not None
+        first_stage = len(self.classifier.conditions) * self.classifier.stages.n_samples[0]
+        return max(1, min(64, _CHUNK_FORWARDS * self.settings.model.batch_size // first_stage))
+
+    def _mine(self, values: Sequence[int], size: int) -> list[Sequence[int]]:
+        """The chunks that are this process's to do."""
+        number, count = self.settings.counts.share
+        return _chunks(values, size)[number::count]
+
+    def classify(self, store: Store, spec: str, bar: Any) -> None:
+        """Classifies what is missing under a method, chunk by chunk."""
+        classifier = self.classifier
+        if classifier is None:
+            return
+        done = store.classified_ids(spec)
+        with applied(self.denoiser, spec):
+            for chunk in self._mine(self.positions, self._classified_at_once()):
+                todo = {self.data.entries[p].id: p for p in chunk if self.data.entries[p].id not in done}
+                items = list(self.data.items(todo.values()))  # fewer, where bad images are skipped
+                if items:
+                    images = torch.stack([preprocess(item.image, self.denoiser.image_size) for item in items])
+                    found = classifier.classify(images, [item.id for item in items])
+                    store.add_classified(
+                        spec,
+                        [
+                            Classified(
+                                each.id,
+                                todo[each.id],
+                                item.labels,
+                                each.prediction,
+                                each.ranking,
+                                each.stage,
+                                each.errors,
+                            )
+                            for each, item in zip(found, items, strict=True)
+                        ],
+                    )
+                bar.update(len(todo) * classifier.forwards)
+
+    def generate(self, store: Store, spec: str, bar: Any) -> None:
+        """Generates what is missing under a method, chunk by chunk."""
+        s = self.settings
+        done = store.generated_images(spec)
+        with applied(self.denoiser, spec):
+            for chunk in self._mine(range(s.counts.generate), s.model.batch_size):
+                todo = [image for image in chunk if image not in done]
+                if not todo:
+                    continue
+                wanted = [self._wanted(image) for image in todo]
+                unique = list(dict.fromkeys(condition for _, condition in wanted))
+                images = np.stack(
+                    list(
+                        sample(
+                            self.denoiser,
+                            self.denoiser.conditions(unique),  # type: ignore[arg-type]
+                            [unique.index(condition) for _, condition in wanted],
+                            todo,
+                            self.sampling(),
+                        )
+                    )
+                )
+                store.add_generated(spec, self._generated(todo, wanted, images))
+                bar.update(len(todo) * s.sampling.forwards)
+
+    def sampling(self) -> Sampling:
+        """How the settings sample."""
+        s = self.settings
+        assert s.sampling.guidance is not None  # resolved when the run began
+        return Sampling(s.sampling.steps, s.sampling.guidance, s.sampling.sampler, s.counts.seed, s.model.batch_size)
+
+    def _wanted(self, image: int) -> tuple[int | None, str | int]:
+        """Label and condition of a generated image: those of the data's image of that number, over again at its end."""
+        entry = self.data.entries[image % len(self.data.entries)]
+        label = entry.labels[0] if entry.labels else None
+        if self.denoiser.kind == "text" and entry.caption is not None:
+            return label, entry.caption
+        assert label is not None  # checked when the run began
+        return label, self.conditions[label][0]
+
+    def _generated(
+        self, numbers: Sequence[int], wanted: Sequence[tuple[int | None, str | int]], images: Images
+    ) -> list[Generated]:
+        features = [None] * len(images) if self.network is None else list(self.network.features(images))
+        recognised = [None] * len(images) if self.network is None else self.network.recognise(images)
+        return [
+            Generated(number, label, str(condition), encode_png(image), seen, values)
+            for number, (label, condition), image, seen, values in zip(
+                numbers, wanted, images, recognised, features, strict=True
+            )
+        ]
+
+    def count_flops(self, store: Store) -> None:
+        """Counts all methods before any runs, so that one that does not fit the model is found at once."""
+        known = store.flops()
+        for spec in self.settings.methods:
+            if spec not in known:
+                store.set_flops(spec, flops(self.denoiser, spec, self._any_condition()))
+
+    def keep_reference(self, store: Store) -> None:
+        """Features of the real images that FID compares with: the validation split of embedded data, else the data."""
+        if self.network is None or not self.settings.counts.generate or store.reference() is not None:
+            return
+        real = self.settings.data
+        if real.is_embedded:
+            real = replace(real, split="validation")
+        split, data = real.split, self.data if real == self.settings.data else real.load(self.denoiser.image_size)
+        size = self.denoiser.image_size
+        features = []
+        for chunk in _chunks(range(min(len(data), REFERENCE_IMAGES)), 256):
+            pixels = [(preprocess(item.image, size) + 1) * 127.5 for item in data.items(chunk)]
+            images = torch.stack(pixels).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+            features.append(self.network.features(images))
+        found = np.concatenate(features)
+        facts = {"data": data.name, "split": split, "images": len(found)}
+        store.set_reference(facts | {"network": self.network.name, "dimensions": found.shape[1]}, found)
+
+    def time(self, store: Store, progress: bool) -> None:
+        """Times all methods together, unless that was done here already."""
+        s = self.settings
+        if s.timing.timing_rounds == 0:
+            return
+        shape = [s.timing.timing_batch, *self.denoiser.sample_shape]
+        here = environment(self.denoiser.device, {"dtype": s.model.dtype, "sample": shape})
+        specs = store.methods()
+        where, known = store.timing()
+        if (
+            where == here
+            and set(specs) <= set(known)
+            and all(len(known[spec]) >= s.timing.timing_rounds for spec in specs)
+        ):
+            return
+        with progress_bar(len(specs) * s.timing.timing_rounds, progress, desc="time") as bar:
+            times = measure(
+                self.denoiser,
+                specs,
+                self._any_condition(),
+                batch_size=s.timing.timing_batch,
+                rounds=s.timing.timing_rounds,
+                done=bar.update,
+            )
+        store.set_timing(here, times)
+
+    def _any_condition(self) -> str | int:
+        """What FLOPs and times are taken with; they do not depend on it."""
+        if self.conditions:
+            return self.conditions[0][0]
+        return self.denoiser.any_condition
+
+
+def class_conditions(denoiser: Denoiser, data: ImageCollection) -> tuple[tuple[str | int, ...], ...]:
+    """Per class what the model is asked for: its prompts, or its label in a class-conditional model.
+
+    Raises:
+        ValueError: a class-conditional model does not know a class by its name.
+    """
+    if denoiser.kind == "text":
+        return data.prompts or ()
+    model = cast(ClassConditional, denoiser)
+    return tuple((label,) for label in data.labels_in(model.labels, model.classes))
+
+
+def progress_bar(total: int, shown: bool, **options: Any) -> Any:
+    """A progress bar; in a log file it adds a line every half minute instead of ten a second."""
+    return tqdm(total=total, disable=not shown, mininterval=0.1 if sys.stderr.isatty() else 30, **options)
+
+
+def _chunks(values: Sequence[int], size: int) -> list[Sequence[int]]:
+    return [values[first : first + size] for first in range(0, len(values), size)]

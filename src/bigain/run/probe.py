@@ -1,0 +1,196 @@
+"""What a method does to a model's predictions on labelled images, under the noise of the diffusion classifier."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from bigain.backbones.families import layout
+from bigain.classify import DiffusionClassifier, noised, predictions
+from bigain.data import ImageCollection, Item, labelled, preprocess
+from bigain.diffusion import Denoiser, image_key
+from bigain.operators.matching import mix_keys
+from bigain.run.engine import class_conditions, fingerprint
+from bigain.run.settings import DataSettings, ModelSettings, ProbeSettings, identity_hash
+
+_FEWEST_IMAGES = 2  # of which there is a standard deviation
+_CHUNK_FORWARDS = 8  # batches of a chunk of images, so that few are half empty
+
+
+@dataclass
+class Probe:
+    """A model, its classifier and some labelled images, on whose noise a method's effects are measured."""
+
+    model: ModelSettings
+    source: DataSettings
+    settings: ProbeSettings
+    classifier: DiffusionClassifier
+    data: ImageCollection
+    items: list[Item]
+    _before: list[Tensor] = field(default_factory=list, init=False)  # what plain() has made
+    _before_others: list[Tensor] = field(default_factory=list, init=False)  # the same under other classes
+
+    @classmethod
+    def of(cls, model: ModelSettings, source: DataSettings, settings: ProbeSettings, denoiser: Denoiser) -> Probe:
+        """Opens the data and decodes the first images that have a label."""
+        data = source.load(denoiser.image_size)
+        conditions = class_conditions(denoiser, data)
+        items = list(data.items(labelled(data, settings.images)))  # fewer, where bad images are skipped
+        if len(items) < _FEWEST_IMAGES:
+            raise ValueError(f"{len(items)} of {settings.images} images could be read: there must be two at least")
+        classifier = DiffusionClassifier(
+            denoiser,
+            conditions,
+            to_keep=(1,),
+            n_samples=(settings.timesteps,),
+            loss=settings.loss,
+            batch_size=model.batch_size,
+            seed=settings.seed,
+        )
+        return cls(model, source, settings, classifier, data, items)
+
+    def check_classes(self) -> None:
+        """Raises ValueError unless every image has a wrong class to be told from."""
+        classes = self.classifier.classes
+        if classes < 2:
+            raise ValueError(f"{self.data.name} has {classes} classes: there must be two at least to tell apart")
+        for item in self.items:
+            if len({*item.labels}) == classes:
+                raise ValueError(f"{item.id!r} shows every class, so there is no wrong one to compare with")
+
+    @property
+    def denoiser(self) -> Denoiser:
+        return self.classifier.denoiser
+
+    def identity(self) -> dict[str, Any]:
+        """What all numbers depend on; batch size and device change them by rounding alone."""
+        shown = [[item.id, list(item.labels)] for item in self.items]
+        words = [self.classifier.conditions.names, self.classifier.groups]
+        model, source = self.model, self.source
+        return {
+            "model": model.model,
+            "variant": model.variant,
+            "data": source.data,
+            "split": "test" if source.is_embedded and source.split is None else source.split,
+            "classes": source.classes,
+            "prompts_csv": source.prompts_csv,
+            "loss": self.settings.loss,
+            "seed": self.settings.seed,
+            "dtype": model.dtype,
+            "images": len(self.items),
+            "timesteps": len(self.classifier.timesteps),
+            "weights": fingerprint(*self.denoiser.networks),
+            "shown": identity_hash({"images": shown})[:16],
+            "conditions": identity_hash({"conditions": words})[:16],
+        }
+
+    def facts(self) -> dict[str, Any]:
+        """What tables and pictures need to know; the versions are added as they take part, in order of first use."""
+        return {
+            "data": self.data.name,
+            "multi_label": self.data.multi_label,
+            "classes": self.classifier.classes,
+            "timesteps": self.classifier.timesteps.tolist(),
+            "images": {item.id: list(item.labels) for item in self.items},
+            "layers": [layer.name for layer in layout(self.denoiser.model).layers],
+            "versions": [],
+        }
+
+    def plain(self, done: Callable[[int], object]) -> list[Tensor]:
+        """The predictions without compression under the true class, batch by batch; made once."""
+        if not self._before:
+            for part in self._predictions():
+                self._before.append(part)
+                done(len(part))
+        return self._before
+
+    def plain_others(self) -> None:
+        """Makes the same under other classes, for ``changes``; once."""
+        if not self._before_others:
+            self._before_others.extend(self._predictions(other=True))
+
+    def change(self, done: Callable[[int], object]) -> float:
+        """The mean squared change of the prediction under the true class, in the state that the model is in now.
+
+        ``plain`` is to be called before that is brought about.
+        """
+        changes = []
+        for part, before in zip(self._predictions(), self._before, strict=True):
+            changes.append(_mean_square(part - before))
+            done(len(part))
+        return float(torch.cat(changes).mean())
+
+    def changes(self) -> tuple[float, float]:
+        """``change``, and that of the difference between the predictions under the true class and under another.
+
+        The other is drawn for each image and timestep from those that the image does not show. What both predictions
+        have in common is not in the difference; classes are told apart by it, and guidance enlarges it.
+        ``plain_others`` is to be called before, too.
+        """
+        changes, contrasts = [], []
+        parts = zip(self._predictions(), self._before, self._predictions(other=True), self._before_others, strict=True)
+        for part, before, other, other_before in parts:
+            changes.append(_mean_square(part - before))
+            contrasts.append(_mean_square((part - before) - (other - other_before)))
+        return float(torch.cat(changes).mean()), float(torch.cat(contrasts).mean())
+
+    @functools.cached_property
+    def _clean(self) -> Tensor:
+        """x0 of all images, (images, C, h, w)."""
+        return torch.cat([self.denoiser.encode(self._images(chunk)) for chunk in self._chunks()])
+
+    def _chunks(self) -> list[list[Item]]:
+        """The images, as many at once as fill a few batches of the classifier."""
+        size = max(1, min(8, _CHUNK_FORWARDS * self.model.batch_size // self.classifier.forwards))
+        return [self.items[first : first + size] for first in range(0, len(self.items), size)]
+
+    def _images(self, items: list[Item]) -> Tensor:
+        return torch.stack([preprocess(item.image, self.denoiser.image_size) for item in items])
+
+    def errors(self, done: Callable[[int], object]) -> npt.NDArray[np.float32]:
+        """Of all classes at all timesteps, (images, conditions, timesteps)."""
+        found = []
+        for chunk in self._chunks():
+            found += self.classifier.classify(self._images(chunk), [item.id for item in chunk])
+            done(len(chunk) * self.classifier.forwards)
+        return np.stack([each.errors for each in found])
+
+    def _predictions(self, other: bool = False) -> Iterator[Tensor]:
+        """Of all images at all timesteps under the true class, or an ``other``: (B, C, h, w) on the CPU.
+
+        Noise and keys are the classifier's, so a method sees what it sees there.
+        """
+        classifier, denoiser = self.classifier, self.denoiser
+        seed, count = classifier.seed, len(classifier.timesteps)
+        keys = torch.tensor([image_key(item.id, seed) for item in self.items])
+        total = len(self.items) * count
+        for first in range(0, total, classifier.batch_size):
+            row = torch.arange(first, min(first + classifier.batch_size, total))
+            image, t = row // count, classifier.timesteps[row % count]
+            ids = [self.items[i].id for i in image.tolist()]
+            x_t, _ = noised(denoiser, self._clean[image.to(denoiser.device)], ids, t, seed)
+            draws = mix_keys(keys[image], t).tolist() if other else [0] * len(row)
+            index = torch.tensor(
+                [self._condition(i, draw, other) for i, draw in zip(image.tolist(), draws, strict=True)]
+            )
+            yield predictions(denoiser, x_t, ids, t, classifier.conditions, index, seed).cpu()
+
+    def _condition(self, image: int, draw: int, other: bool) -> int:
+        """The first condition of an image's (first) true class, or of one it does not show, which ``draw`` picks."""
+        groups, labels = self.classifier.groups, self.items[image].labels
+        if not other:
+            return groups.index(labels[0])
+        others = [group for group in dict.fromkeys(groups) if group not in labels]
+        return groups.index(others[draw % len(others)])
+
+
+def _mean_square(x: Tensor) -> Tensor:
+    """Per row, in float64: (B,)."""
+    return x.double().square().flatten(1).mean(1)

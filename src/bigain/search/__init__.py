@@ -1,0 +1,1 @@
+"""What each layer offers, and which layer takes which method."""
