@@ -437,3 +437,11 @@ def test_the_example_works_as_typed():
     example = doctest.DocTestFinder(recurse=False).find(classifier.DiffusionClassifier, globs={})[0]
     assert len(example.examples) == 6
     assert doctest.DocTestRunner().run(example).failed == 0
+
+
+def test_classes_without_names_are_called_as_the_model_calls_their_labels(build):
+    assert build([[7, 1], [0]], to_keep=(1,), n_samples=(1,)).names == ("7", "0")
+    named = ClassConditional(
+        model=build().denoiser.model, scheduler=SCHEDULERS["epsilon"], labels={"tabby": 7, "tabby cat": 7, "owl": 1}
+    )
+    assert DiffusionClassifier(named, [[7, 1], [0]]).names == ("tabby", "0")

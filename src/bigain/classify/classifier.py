@@ -111,7 +111,8 @@ class DiffusionClassifier:
     Args:
         model: what :func:`bigain.diffusion.open_model` takes: a pipeline, a denoiser, a name, a folder.
         conditions: one prompt or class label per class; or a sequence of them per class, of which the best counts;
-            or a mapping from the classes' names to either; or ready-made :class:`Conditions`.
+            or a mapping from the classes' names to either; or ready-made :class:`Conditions`. A class without a name is
+            called by its first prompt, or as the model calls its label.
         to_keep: conditions kept after each stage.
         n_samples: timesteps evaluated up to each stage. Both count conditions, that is prompts where a class has more
             than one. Left out, they follow from the number of conditions: the papers' (5, 1) and (5, 20) for more than
@@ -131,7 +132,7 @@ class DiffusionClassifier:
         >>> from PIL import Image, ImageDraw
         >>> image = Image.new("RGB", (32, 32), "white")
         >>> ImageDraw.Draw(image).text((8, 2), "B", "black", font_size=26)
-        >>> classifier = bigain.DiffusionClassifier("glyphs-dit", dict(zip("ABEGHKMRSX", range(10))))
+        >>> classifier = bigain.DiffusionClassifier("glyphs-dit", range(10))
         >>> classifier.classify(image)[0].name
         'B'
     """
@@ -165,14 +166,21 @@ class DiffusionClassifier:
         self.conditions = conditions
         self.groups = _checked_groups(groups, len(self.conditions))
         _check_distinct(self.conditions, self.groups)
-        # A class without a name is called by its first prompt or label.
-        self.names = names or tuple(str(conditions.names[self.groups.index(group)]) for group in range(self.classes))
+        self.names = names or self._usual_names()
         self.stages = Stages.of(len(self.conditions), to_keep, n_samples)
         self.stages.check(len(self.conditions), self.denoiser.process.steps)
         self.timesteps: Tensor = self.denoiser.process.timesteps(self.stages.n_samples[-1])
         self.loss = loss
         self.batch_size = batch_size
         self.seed = seed
+
+    def _usual_names(self) -> tuple[str, ...]:
+        """Each class by its first prompt or label, or what the model calls that label."""
+        called: dict[Any, str] = {}
+        for name, label in getattr(self.denoiser, "labels", {}).items():
+            called.setdefault(label, name)
+        first = [self.conditions.names[self.groups.index(group)] for group in range(self.classes)]
+        return tuple(called.get(condition, str(condition)) for condition in first)
 
     @property
     def classes(self) -> int:
