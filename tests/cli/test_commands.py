@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import bigain
+from bigain.backbones import resolve
 from bigain.cli import options
 from bigain.methods import parse
 
@@ -76,11 +77,11 @@ def test_a_model_that_is_a_folder_is_named_by_it(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_preset_is_a_name_that_was_measured_for_the_model_or_a_file(tmp_path: Path) -> None:
-    assert parse(options.spec_of("balanced", "glyphs-sd")) == bigain.preset("balanced", "glyphs-sd")
+    assert resolve(options.spec_of("balanced", "glyphs-sd"), None) == bigain.preset("balanced", "glyphs-sd")
     file = tmp_path / "p.json"
     file.write_text('{"format": "bigain preset 1", "methods": "todo-2"}')
-    assert options.spec_of(str(file), "anything") == "todo:factor=2"
-    with pytest.raises(ValueError, match="no preset was measured for 'anything'"):
+    assert resolve(options.spec_of(str(file), "anything"), None) == parse("todo:factor=2")
+    with pytest.raises(ValueError, match="must be one that was measured, glyphs-dit or glyphs-sd, not 'anything'"):
         options.spec_of("balanced", "anything")
     with pytest.raises(ValueError, match=r"a file that ends in \.json, not 'runs/preset'"):
         options.spec_of("runs/preset", "glyphs-sd")

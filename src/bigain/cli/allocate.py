@@ -111,7 +111,8 @@ def allocate(
 
       bigain allocate --save 0.2 --model stabilityai/stable-diffusion-2-base --data pets:/data/pets --dtype bfloat16
     """
-    from bigain.methods import preset_file, spec
+    from bigain.backbones import preset_file
+    from bigain.methods import spec
     from bigain.run.cost import flops
     from bigain.run.engine import versions
     from bigain.run.export import write_whole
@@ -191,9 +192,6 @@ def allocate(
         "change": chosen.change,
         "contrast": chosen.contrast,
         "contrast_weight": contrast,
-        "model": model,
-        "dtype": dtype,
-        "data": data,
         "split": settings.split,
         "images": images,
         "timesteps": timesteps,
@@ -204,7 +202,7 @@ def allocate(
     screen.print(_table(offers, chosen, clocked))
     if speed_up is not None and clocked is not None:
         about["speed_up"] = _timed_together(screen, denoiser, chosen, clocked, speed_up, timing_rounds)
-    write_whole(out / "preset.json", preset_file(spec(chosen.methods), about))
+    write_whole(out / "preset.json", preset_file(chosen.methods, denoiser.model, name=model, data=data, about=about))
     screen.print(f"Chosen: {spec(chosen.methods)}", highlight=False)
     files = "preset.json, offers.json" + (", times.json" if clocked is not None else "")
     screen.print(f"In {out}: {files}", highlight=False)

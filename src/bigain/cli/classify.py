@@ -67,12 +67,15 @@ def classify(
 
       bigain classify letters/ --json - | jq .
     """
+    from bigain.backbones import resolve
     from bigain.classify import DiffusionClassifier
+    from bigain.methods import spec
     from bigain.run.cost import applied
 
     method = options.method_or_preset(method, preset, model, "none")
     files = _files(images)
     denoiser = options.open_denoiser(model, dtype, device, variant, threads, quiet)
+    method = spec(resolve(method, denoiser.model))
     names, conditions = _classes(denoiser, model, prompt, prompts_csv)
     classifier = DiffusionClassifier(
         denoiser,

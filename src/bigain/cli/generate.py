@@ -49,6 +49,7 @@ def generate(
       bigain generate "an astronaut riding a horse" --model stabilityai/stable-diffusion-2-base --steps 50
       --dtype bfloat16 -m lgtm-0.5
     """
+    from bigain.backbones import resolve
     from bigain.generate import USUAL_GUIDANCE, Sampling, sample
     from bigain.methods import parse, spec
     from bigain.report.labels import label
@@ -57,10 +58,13 @@ def generate(
     from bigain.run.engine import encode_png
     from bigain.run.export import write_whole
     from bigain.run.settings import split_specs
+    from bigain.zoo.presets import text_of
 
     texts = [*split_specs(methods or []), *([] if preset is None else [options.spec_of(preset, model)])]
-    specs = list(dict.fromkeys(["none", *(spec(parse(text)) for text in texts)]))
+    specs = list(dict.fromkeys(["none", *(spec(parse(text_of(text))) for text in texts)]))
     denoiser = options.open_denoiser(model, dtype, device, variant, threads, quiet)
+    for text in texts:
+        resolve(text, denoiser.model)  # refuses a preset of another model
     guidance = USUAL_GUIDANCE[denoiser.kind] if guidance is None else guidance
     sampling = Sampling(steps, guidance, sampler, seed, batch_size)
     asked: list[str] | list[int] = conditions

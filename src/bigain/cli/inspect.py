@@ -59,11 +59,14 @@ def inspect(
 
       bigain inspect -m tome:ratio=0.7,destinations=random -i letter.png --layer 3 --condition A --out tome.png
     """
+    from bigain.backbones import resolve
     from bigain.explain.inspection import inspect_method
+    from bigain.methods import spec
     from bigain.report.inspection import draw_inspection
 
     method = options.method_or_preset(method, preset, model, "lgtm-0.5")
     denoiser = options.open_denoiser(model, dtype, device, variant, threads)
+    method = spec(resolve(method, denoiser.model))
     pixels, name, own = _image(denoiser, image, data, split)
     asked: str | int
     if denoiser.kind == "text":

@@ -38,8 +38,9 @@ def _overview() -> None:
     from rich import box
     from rich.table import Table
 
-    from bigain.methods import METHODS, measured_names, preset_names
+    from bigain.methods import METHODS, preset_names
     from bigain.run.settings import GRIDS
+    from bigain.zoo import presets as measured
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("name", "class", "presets", "what it does"):
@@ -49,7 +50,7 @@ def _overview() -> None:
         table.add_row(name, method.__name__, presets, _first_line(method))
     screen = options.console()
     screen.print(table)
-    screen.print(f"[bold]Presets of models[/]: {' '.join(measured_names())}", highlight=False, soft_wrap=True)
+    screen.print(f"[bold]Presets of models[/]: {' '.join(measured.names())}", highlight=False, soft_wrap=True)
     for grid, specs in GRIDS.items():
         listed = " ".join(specs)
         screen.print(f"[bold]--preset-grid {grid}[/] ({len(specs)}): {listed}", highlight=False, soft_wrap=True)

@@ -158,7 +158,7 @@ def whole_numbers(option: str, text: str) -> tuple[int, ...]:
 
 
 def method_or_preset(method: str | None, preset: str | None, model: str, default: str) -> str:
-    """The spec that --method gives, or a preset instead.
+    """The text that --method gives, or a preset's instead.
 
     Raises:
         ValueError: both are given.
@@ -171,19 +171,20 @@ def method_or_preset(method: str | None, preset: str | None, model: str, default
 
 
 def spec_of(preset: str, model: str) -> str:
-    """The spec of a preset: of a file, or of this name for the model.
+    """The text of a preset, for `bigain.backbones.resolve`: a file, or MODEL/NAME for a name.
 
     Raises:
         ValueError: no such preset was measured for the model, or the file is none.
         FileNotFoundError: there is no such file.
     """
-    from bigain.methods import parse, spec
-    from bigain.methods import preset as named
-    from bigain.methods.measured import PRESETS
+    from bigain.zoo import presets
 
-    if not preset.endswith(".json") and preset not in {name for names in PRESETS.values() for name in names}:
-        raise ValueError(f"--preset must be quality, balanced, fast or a file that ends in .json, not {preset!r}")
-    return spec(parse(preset) if preset.endswith(".json") else named(preset, model))
+    if not preset.endswith(".json"):
+        if preset not in {name.partition("/")[2] for name in presets.names()}:
+            raise ValueError(f"--preset must be quality, balanced, fast or a file that ends in .json, not {preset!r}")
+        return presets.of_model(model, preset).source
+    presets.read(preset)  # raises for what is none
+    return preset
 
 
 def share(option: str, text: str) -> tuple[int, int]:

@@ -91,6 +91,7 @@ def report(
     from bigain.run.settings import split_specs
     from bigain.run.store import Store
     from bigain.run.summary import summarise, timings
+    from bigain.zoo.presets import text_of
     from experiments.readme.against import against as against_table
     from experiments.readme.against import against_verdicts
     from experiments.readme.markers import has_markers, put_between
@@ -115,7 +116,7 @@ def report(
             if any(row.accuracy is not None or row.fid is not None for row in results.rows):
                 draw_front(results, times, out / "front.png")
     else:
-        compared = [spec(parse(text)) for text in split_specs(against or [])]
+        compared = [spec(parse(text_of(text))) for text in split_specs(against or [])]
         with Store(source) as store:
             if (export is None and add_to is None) or out is not None:
                 results, times = write_folder(store, out or source.parent, compared)
@@ -128,7 +129,7 @@ def report(
             write_results(export, results, times)
     runs = [(results, times), *(read_results(path) for path in beside or ())]
     if methods:
-        runs = _with_methods(runs, {text: spec(parse(text)) for text in split_specs(methods)})
+        runs = _with_methods(runs, {text: spec(parse(text_of(text))) for text in split_specs(methods)})
     if readme is not None:
         name = (add_to or export or source).stem
         text = side_by_side(runs) if beside else markdown(*runs[0])

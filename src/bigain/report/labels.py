@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bigain.methods import InterpolateExtrapolateKV, Linear, Method, TokenMerging, ToMe, measured_names, parse, spec
+from bigain.methods import InterpolateExtrapolateKV, Linear, Method, TokenMerging, ToMe, parse, spec
+from bigain.zoo import presets
 
 _NAMES = {
     "lgtm": "L-GTM",
@@ -61,12 +62,12 @@ def label(text: str) -> Label:
         >>> str(label("tome:ratio=0.5,destinations=random,redraw=forward"))
         'ToMe 50%, random per forward'
     """
-    methods = parse(text)
+    methods = parse(presets.text_of(text))
     if not methods:
         return Label("No compression", "", "", 0.0)
     if len(methods) > 1:
-        for preset in measured_names():
-            if parse(preset) == methods:
+        for preset in presets.names():
+            if parse(presets.text_of(preset)) == methods:
                 _, _, name = preset.partition("/")
                 return Label(PRESET, "", name, float(_PRESETS.index(name)))
     each = [_label(method) for method in methods]

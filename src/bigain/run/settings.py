@@ -15,6 +15,7 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from bigain.methods import parse, spec
+from bigain.zoo.presets import text_of
 
 if TYPE_CHECKING:
     from bigain.classify import Stages
@@ -241,6 +242,7 @@ class Settings(Group):
     Args:
         methods: specs or presets; made canonical, without repetition, and "none" always comes first.
         model, data, classifier, sampling, timing, counts: see the groups.
+        presets: those of the methods that were given as presets, to be compared with the model once it is open.
 
     Raises:
         ValueError: names the field, what is allowed and the value.
@@ -253,10 +255,13 @@ class Settings(Group):
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     timing: TimingSettings = field(default_factory=TimingSettings)
     counts: CountSettings = field(default_factory=CountSettings)
+    presets: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        canonical = dict.fromkeys(["none", *(spec(parse(text)) for text in self.methods)])
+        sources = [text for text in self.methods if text_of(text) != text]
+        object.__setattr__(self, "presets", tuple(dict.fromkeys([*self.presets, *sources])))
+        canonical = dict.fromkeys(["none", *(spec(parse(text_of(text))) for text in self.methods)])
         object.__setattr__(self, "methods", tuple(canonical))
         counts, timing = self.counts, self.timing
         if counts.classify == counts.generate == timing.timing_rounds == 0:
