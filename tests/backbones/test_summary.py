@@ -22,8 +22,6 @@ def _counted(model, inputs) -> int:
     [
         "lgtm-0.5",
         "tome-0.7",
-        "tome:ratio=0.7,window=4",
-        "lgtm:ratio=0.5,window=6",
         "abm-0.5",
         "quadtree-0.5",
         "sito-0.5",
@@ -43,19 +41,6 @@ def test_flops_saved_are_those_that_pytorch_counts(families, name, method):
     compressed = _counted(model, inputs)
     before, after = handle.summary().flops
     assert compressed - plain == after - before < 0
-
-
-@pytest.mark.parametrize("name", ["unet", "dit", "pixart"])
-@pytest.mark.parametrize("queries", ["merged", "full"])
-def test_the_channels_that_say_sizes_are_counted(families, name, queries):
-    model, inputs = families[name].build(), families[name].inputs(batch=1)
-    flops = []
-    for form in ("mask", "channel"):
-        method = bigain.ToMe(ratio=0.7, queries=queries, size_aware=True, size_bias=form)
-        with bigain.compressed(model, method) as handle:
-            flops.append((_counted(model, inputs), handle.summary().flops[1]))
-    (counted, told), (counted_wider, told_wider) = flops
-    assert counted_wider - counted == told_wider - told > 0
 
 
 def test_the_table_names_layers_tokens_and_costs(families):
@@ -78,3 +63,22 @@ def test_a_matching_that_costs_more_than_it_saves_is_told(families):
     with torch.no_grad():
         model(**families["dit"].inputs(height=32, width=32))
     assert "costs more than the attention it saves" in str(handle.summary())
+
+
+def test_the_summary_of_none_says_so(families):
+    handle = bigain.apply(families["dit"].build(), "none")
+    assert str(handle.summary()) == "no layer is compressed"
+    assert handle.summary().flops == (0, 0)
+
+
+def test_matching_that_did_not_run_is_not_charged(families):
+    model = families["dit"].build()
+    handle = bigain.apply(model, "tome:ratio=0>0.5+iekvd-2")  # at the last timestep no token merges
+    for timestep, charged in ((999, False), (0, True)):
+        inputs = families["dit"].inputs(batch=1, timestep=timestep)
+        counted = _counted(model, inputs)
+        assert all((row.matching > 0) == charged for row in handle.summary())
+        before, after = handle.summary().flops
+        handle.remove()
+        assert counted - _counted(model, inputs) == after - before
+        handle = bigain.apply(model, handle.methods)

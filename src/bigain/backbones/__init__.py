@@ -1,8 +1,9 @@
 """Where a method acts in a model family: hooks on diffusers models, and the registry of supported classes."""
 
-from bigain.backbones.application import Handle, apply, compressed, remove, row_keys
+from bigain.backbones.application import Handle, apply, compressed, recorded, remove, row_keys
 from bigain.backbones.families import SUPPORTED
-from bigain.backbones.recording import Seen, recorded
+from bigain.backbones.presets import preset, preset_file, resolve
+from bigain.backbones.state import Seen
 from bigain.backbones.summary import LayerCost, Summary
 
 __all__ = [
@@ -13,7 +14,10 @@ __all__ = [
     "Summary",
     "apply",
     "compressed",
+    "preset",
+    "preset_file",
     "recorded",
     "remove",
+    "resolve",
     "row_keys",
 ]

@@ -9,41 +9,30 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bigain.cli import options
+from bigain.run.settings import ClassifierSettings, DataSettings, ModelSettings
 
 if TYPE_CHECKING:
-    from bigain.classify import Classification
+    from bigain.classify import Classification, DiffusionClassifier
     from bigain.diffusion import Denoiser
 
 _CHUNK = 8  # images that are classified together
+_SHOWN = 3  # classes of an image in the table; --json has all
 
 
-@options.reported
 def classify(
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders whose images are taken in order.")],
-    model: options.Model = "glyphs-dit",
-    method: Annotated[
-        str | None, typer.Option("--method", "-m", help="Preset or spec of the compression; none if left out.")
-    ] = None,
-    preset: options.Preset = None,
+    model: Annotated[ModelSettings, options.Without("threads")],
+    classifier: ClassifierSettings,
+    data: Annotated[DataSettings, options.Without("data", "split", "classes")],
+    methods: options.Method1 = None,
     prompt: Annotated[
         list[str] | None,
         typer.Option("--prompt", "-p", help="Prompt of a class, once per class (text-conditional models)."),
     ] = None,
-    prompts_csv: options.PromptsCsv = None,
-    to_keep: options.ToKeep = "5 1",
-    n_samples: options.NSamples = "5 20",
-    loss: options.Loss = "l2",
-    bad_images: options.BadImages = "raise",
-    top: Annotated[int, typer.Option(min=1, help="Classes to show per image.")] = 3,
+    seed: options.Seed = 0,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Also write everything to this file; - prints it, and no table.")
     ] = None,
-    seed: options.Seed = 0,
-    dtype: options.Dtype = "float32",
-    device: options.Device = None,
-    variant: options.Variant = None,
-    threads: options.Threads = None,
-    batch_size: options.BatchSize = 64,
     quiet: options.Quiet = False,
 ) -> None:
     """Classifies images by the noise-prediction error of a diffusion model under each class.
@@ -53,40 +42,44 @@ def classify(
       bigain classify letter.png
 
       bigain classify photos/ --model stabilityai/stable-diffusion-2-base -p "a photo of a cat." -p "a photo of a dog."
-      --to-keep 1 --n-samples 20 -m lgtm-0.7
+      -m lgtm-0.7
 
       bigain classify letters/ --json - | jq .
     """
+    method = options.read_method(methods, "none")
+    files = _files(images)
+
     from bigain.classify import DiffusionClassifier
     from bigain.run.cost import applied
 
-    method = options.method_or_preset(method, preset, model, "none")
-    files = _files(images)
-    denoiser = options.open_denoiser(model, dtype, device, variant, threads)
-    names, conditions = _classes(denoiser, model, prompt, prompts_csv)
-    classifier = DiffusionClassifier(
+    denoiser = model.open(quiet)
+    options.check_presets(methods, denoiser)
+    names, conditions = _classes(denoiser, model.model, prompt, data.prompts_csv)
+    judge = DiffusionClassifier(
         denoiser,
         conditions,
-        to_keep=options.whole_numbers("--to-keep", to_keep),
-        n_samples=options.whole_numbers("--n-samples", n_samples),
-        loss=loss,
-        batch_size=batch_size,
+        to_keep=classifier.to_keep,
+        n_samples=classifier.n_samples,
+        loss=classifier.loss,
+        batch_size=model.batch_size,
         seed=seed,
     )
     with applied(denoiser, method):
-        found = _classified(classifier, files, bad_images, quiet)
-    rows = [_row(one, names, classifier.groups) for one in found]
-    content = json.dumps({"model": model, "method": method, "seed": seed, "images": rows}, indent=1)
+        results = _classified(judge, files, data.bad_images, quiet)
+    if not results:
+        raise ValueError(f"IMAGES must hold at least one image that can be read; all {len(files)} were skipped")
+    rows = [_row(file, result, names) for file, result in results]
+    content = json.dumps({"model": model.model, "method": method, "seed": seed, "images": rows}, indent=1)
     if json_file is not None and str(json_file) == "-":
         typer.echo(content)
         return
     if json_file is not None:
         json_file.write_text(content + "\n", encoding="utf-8")
-    _show(rows, top, classifier.forwards)
+    _show(rows, judge.forwards)
 
 
 def _files(paths: list[Path]) -> list[Path]:
-    """Files as they are, and the images of folders.
+    """The files, and the images of the folders.
 
     Raises:
         FileNotFoundError: a path does not exist.
@@ -94,85 +87,104 @@ def _files(paths: list[Path]) -> list[Path]:
     """
     from bigain.data import image_files
 
-    found: list[Path] = []
+    files: list[Path] = []
     for path in paths:
         inside = image_files(path) if path.is_dir() else [path]
         if not inside:
-            raise ValueError(f"the folder {path} has no image")
+            raise ValueError(f"the folder {path} must hold images, not none")
         if not path.exists():
-            raise FileNotFoundError(f"there is no image {path}")
-        found += inside
-    return list(dict.fromkeys(found))
+            raise FileNotFoundError(f"IMAGES must be files or folders that exist, not {path}")
+        files += inside
+    return list(dict.fromkeys(files))
 
 
 def _classes(
-    denoiser: Denoiser, model: str, prompts: list[str] | None, prompts_csv: Path | None
+    denoiser: Denoiser, model: str, prompts: list[str] | None, prompts_csv: str | None
 ) -> tuple[tuple[str, ...], list[Any]]:
     """Names of the classes, and what the model is asked for each."""
     from bigain.data import read_prompts
 
     if denoiser.kind == "class":
         if prompts or prompts_csv is not None:
-            raise ValueError("this model is class-conditional: it takes neither --prompt nor --prompts-csv")
+            raise ValueError("--prompt and --prompts-csv must be left out for a class-conditional model")
         names = options.class_names(denoiser, model)
         return names, list(range(len(names)))
     if (prompts is None) == (prompts_csv is None):
-        raise ValueError("this model is text-conditional: give either --prompt for each class or --prompts-csv")
+        raise ValueError("either --prompt for each class or --prompts-csv must be given for a text-conditional model")
     if prompts_csv is not None:
-        read = read_prompts(prompts_csv)
+        read = read_prompts(Path(prompts_csv))
         return read.classes, list(read.prompts)
     return tuple(prompts or ()), list(prompts or ())
 
 
-def _classified(classifier: Any, files: list[Path], bad_images: str, quiet: bool) -> list[Classification]:
-    import torch
+def _classified(
+    classifier: DiffusionClassifier, files: list[Path], bad_images: str, quiet: bool
+) -> list[tuple[Path, Classification]]:
     from tqdm.auto import tqdm
 
-    from bigain.data import BadImageError, preprocess, read_image
-
-    if bad_images not in ("raise", "skip"):
-        raise ValueError(f"--bad-images must be raise or skip, not {bad_images!r}")
-    found: list[Classification] = []
+    results: list[tuple[Path, Classification]] = []
     with tqdm(total=len(files), disable=quiet, unit="image") as bar:
         for first in range(0, len(files), _CHUNK):
-            ids, images = [], []
-            for file in files[first : first + _CHUNK]:
-                try:
-                    images.append(preprocess(read_image(file, str(file)), classifier.denoiser.image_size))
-                    ids.append(str(file))
-                except BadImageError as error:
-                    if bad_images == "raise":
-                        raise
-                    typer.secho(f"skipped: {error}", fg="yellow", err=True)
+            chunk = files[first : first + _CHUNK]
+            images = {file: image for file in chunk if (image := _read(file, bad_images)) is not None}
             if images:
-                found += classifier.classify(torch.stack(images), ids)
-            bar.update(len(files[first : first + _CHUNK]))
-    return found
+                results += zip(images, classifier.classify(list(images.values())), strict=True)
+            bar.update(len(chunk))
+    return results
 
 
-def _row(found: Classification, names: tuple[str, ...], groups: tuple[int, ...]) -> dict[str, Any]:
-    """One image: classes best first, with the stages survived and the mean error of their best condition."""
+def _read(file: Path, bad_images: str) -> Any:
+    """Pixels of an image file; None where it cannot be read and is to be skipped."""
+    from bigain.images import BadImageError, read_image
+
+    try:
+        return read_image(file, str(file))
+    except BadImageError as error:
+        if bad_images == "raise":
+            raise
+        typer.secho(f"skipped: {error}", fg="yellow", err=True)
+        return None
+
+
+def _row(file: Path, result: Classification, names: tuple[str, ...]) -> dict[str, Any]:
+    """One image: classes best first, with probability, stages survived and mean error of their best condition."""
     import numpy as np
 
-    means = np.asarray(np.nanmean(found.errors, axis=1, dtype=np.float64))
+    means = np.asarray(np.nanmean(result.errors, axis=1, dtype=np.float64))
+    probabilities = result.probabilities()
     ranking = []
-    for place in found.ranking:
-        own = [condition for condition, group in enumerate(groups) if group == place]
-        best = min(own, key=lambda condition: (-found.stage[condition], means[condition]))
-        ranking.append({"class": names[place], "stages": found.stage[best], "error": round(float(means[best]), 6)})
-    return {"image": found.id, "prediction": names[found.prediction], "ranking": ranking}
+    for place in result.ranking:
+        own = [condition for condition, group in enumerate(result.groups) if group == place]
+        best = min(own, key=lambda condition: (-result.stage[condition], means[condition]))
+        ranking.append(
+            {
+                "class": names[place],
+                "probability": round(probabilities[place], 6),
+                "stages": result.stage[best],
+                "error": round(float(means[best]), 6),
+            }
+        )
+    return {
+        "image": str(file),
+        "prediction": names[result.prediction],
+        "probability": round(result.probability, 6),
+        "margin": round(result.margin, 6),
+        "forwards": result.forwards,
+        "ranking": ranking,
+    }
 
 
-def _show(rows: list[dict[str, Any]], top: int, forwards: int) -> None:
+def _show(rows: list[dict[str, Any]], forwards: int) -> None:
     from rich import box
     from rich.table import Table
 
-    caption = f"{forwards} forwards per image; in brackets: mean error"
+    caption = f"{forwards} forwards per image; in brackets: mean error; margin: between the first two"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=caption)
     table.add_column("image", overflow="fold")
     table.add_column("prediction", style="bold")
+    table.add_column("margin", justify="right")
     table.add_column("ranking")
     for row in rows:
-        best = ", ".join(f"{place['class']} ({place['error']:.5f})" for place in row["ranking"][:top])
-        table.add_row(row["image"], row["prediction"], best)
+        best = ", ".join(f"{place['class']} ({place['error']:.5f})" for place in row["ranking"][:_SHOWN])
+        table.add_row(row["image"], row["prediction"], f"{row['margin']:.5f}", best)
     options.console().print(table)

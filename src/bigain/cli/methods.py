@@ -9,7 +9,6 @@ import typer
 from bigain.cli import options
 
 
-@options.reported
 def methods(
     name: Annotated[str | None, typer.Argument(help="Show one method in full: lgtm, abm, tome, …")] = None,
 ) -> None:
@@ -25,9 +24,10 @@ def methods(
       bigain methods lgtm
     """
     from bigain.methods import METHODS
+    from bigain.methods.text import did_you_mean
 
     if name is not None and name not in METHODS:
-        raise ValueError(f"unknown method {name!r}: there are {', '.join(METHODS)}")
+        raise ValueError(f"name must be one of {', '.join(METHODS)}, not {name!r}{did_you_mean(name, METHODS)}")
     if name is None:
         _overview()
     else:
@@ -38,8 +38,8 @@ def _overview() -> None:
     from rich import box
     from rich.table import Table
 
-    from bigain.methods import METHODS, measured_names, preset_names
-    from bigain.run.settings import GRIDS
+    from bigain.methods import METHODS, preset_names
+    from bigain.zoo.presets import names
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("name", "class", "presets", "what it does"):
@@ -49,10 +49,7 @@ def _overview() -> None:
         table.add_row(name, method.__name__, presets, _first_line(method))
     screen = options.console()
     screen.print(table)
-    screen.print(f"[bold]Presets of models[/]: {' '.join(measured_names())}", highlight=False, soft_wrap=True)
-    for grid, specs in GRIDS.items():
-        listed = " ".join(specs)
-        screen.print(f"[bold]--preset-grid {grid}[/] ({len(specs)}): {listed}", highlight=False, soft_wrap=True)
+    screen.print(f"[bold]Presets of models[/]: {' '.join(names())}", highlight=False, soft_wrap=True)
     screen.print("Fields of one method: bigain methods NAME", highlight=False)
 
 

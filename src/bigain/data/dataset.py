@@ -12,8 +12,8 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from bigain.data.files import BadImageError
 from bigain.data.prompts import PHOTO, from_template, map_classes
+from bigain.images import BadImageError
 
 Pixels = npt.NDArray[np.uint8]
 IMAGENET_CLASSES = 1000
@@ -170,6 +170,11 @@ class ImageCollection:
             return self.imagenet_labels
         if not model_labels and len(self.classes) == count:
             return tuple(range(count))
+        if not model_labels and self.wnids is not None:
+            raise ValueError(
+                f"{self.name} must have a LOC_synset_mapping.txt of all 1,000 classes for a model whose labels have no "
+                f"names, not {len(self.classes)} wnids only"
+            )
         names = model_labels or {str(label): label for label in range(count)}
         return map_classes(self.classes, names, self.wnids)
 

@@ -16,25 +16,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from bigain.report.labels import label
+from bigain.methods import METHODS
+from bigain.report.labels import PRESET, label
 from bigain.report.table import accuracy_heading
 from bigain.run.results import Results, Row, Timings
 
 Images = npt.NDArray[np.uint8]
 
 # Okabe & Ito (2008), "Color Universal Design": told apart with any common colour blindness. Black is no compression.
-COLOURS = {
-    "L-GTM": "#D55E00",
-    "ABM": "#E69F00",
-    "IE-KVD": "#009E73",
-    "ToMe": "#0072B2",
-    "SiTo": "#CC79A7",
-    "ToDo": "#56B4E9",
-    "Average": "#7F7F7F",
-    "Quadtree": "#882255",
-    "Frequency selection": "#999933",
-    "Preset": "#332288",
-}
+COLOURS = {method.title: method.colour for method in METHODS.values()} | {PRESET: "#332288"}
 MORE_COLOURS = ("#117733", "#661100")  # of Paul Tol's "muted": for methods together
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
 _DPI = 150

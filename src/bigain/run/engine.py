@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from bigain.backbones import resolve
 from bigain.classify import DiffusionClassifier
 from bigain.data import ImageCollection, labelled, preprocess
 from bigain.diffusion import Denoiser
-from bigain.generate import sample
+from bigain.generate import Sampling, sample
 from bigain.metrics.features import FeatureNetwork, Images, feature_network
 from bigain.run.cost import applied, environment, flops, measure
 from bigain.run.files import encode_png
@@ -41,22 +42,29 @@ def run(settings: Settings, path: Path, *, progress: bool = False, denoiser: Den
         denoiser: the model that the settings name, where it is open already.
 
     Raises:
-        ValueError: the settings do not fit the model, the data, each other, or the run that the file holds.
+        ValueError: the settings or a preset do not fit the model, the data, each other, or the run that the file holds.
         FileNotFoundError: the model's weights or the data are missing.
     """
     denoiser = denoiser or settings.model.open()
-    settings = replace(settings, sampling=settings.sampling.resolved(denoiser.kind))
+    for source in settings.presets:
+        resolve(source, denoiser.model, data=settings.data.data)  # refuses a preset of another model
     data = settings.data.load(denoiser.image_size)
+    conditions = class_conditions(denoiser, data)
+    settings = replace(
+        settings,
+        sampling=settings.sampling.resolved(denoiser.kind),
+        classifier=settings.classifier.resolved(sum(map(len, conditions)) or 1),
+    )
     network = feature_network(
         settings.feature_network,
         denoiser.image_size,
         denoiser.device,
         quadrants=settings.data.data == "glyphs-scenes",
     )
-    work = _Work(settings, denoiser, data, network, class_conditions(denoiser, data))
+    work = _Work(settings, denoiser, data, network, conditions)
     with Store.open(path, work.identity(), work.facts()) as store:
         machine = environment(denoiser.device, {"batch_size": settings.model.batch_size})
-        store.begin_session(versions(), machine, getattr(settings, "command", None))
+        store.begin_session(versions(), machine, settings.command)
         store.add_methods(settings.methods)
         work.count_flops(store)
         work.keep_reference(store)
@@ -104,9 +112,7 @@ class _Work:
 
     def _check_sampling(self) -> None:
         """Refuses what cannot be generated before anything is classified."""
-        process, steps = self.denoiser.process, self.settings.sampling.steps
-        if process.prediction != "flow" and steps > process.steps:
-            raise ValueError(f"steps must be at most the model's {process.steps} timesteps, not {steps}")
+        self.sampling().scheduler(self.denoiser)
         for entry in self.data.entries[: self.settings.counts.generate]:
             if not entry.labels and (entry.caption is None or self.denoiser.kind == "class"):
                 raise ValueError(
@@ -125,7 +131,7 @@ class _Work:
     def facts(self) -> dict[str, Any]:
         """What tables and pictures need to know."""
         count = sum(len(own) for own in self.conditions)
-        stages = self.settings.classifier.stages
+        stages = self.settings.classifier.stages(count or 1)
         return {
             "data": self.data.name,
             "multi_label": self.data.multi_label,
@@ -199,7 +205,7 @@ class _Work:
         images = self._sampled(numbers, [condition for _, condition in asked])
         if self.network is None:
             nothing = [None] * len(images)
-            features: Sequence[Any] = nothing
+            features: Any = nothing
             recognised: Sequence[int | None] = nothing
         else:
             features, recognised = self.network.features(images), self.network.recognise(images)
@@ -212,21 +218,20 @@ class _Work:
 
     def _sampled(self, numbers: Sequence[int], conditions: Sequence[str | int]) -> Images:
         """uint8 (N, H, W, 3)."""
-        s = self.settings
-        assert s.sampling.guidance is not None  # resolved when the run began
         unique = list(dict.fromkeys(conditions))
         images = sample(
             self.denoiser,
             self.denoiser.conditions(unique),  # type: ignore[arg-type]
             [unique.index(condition) for condition in conditions],
             numbers,
-            steps=s.sampling.steps,
-            guidance=s.sampling.guidance,
-            seed=s.counts.seed,
-            batch_size=s.model.batch_size,
-            sampler=s.sampling.sampler,
+            self.sampling(),
         )
         return np.stack(list(images))
+
+    def sampling(self) -> Sampling:
+        """How the settings sample."""
+        s = self.settings
+        return s.sampling.of(self.denoiser.kind, s.counts.seed, s.model.batch_size)
 
     def _asked(self, image: int) -> tuple[int | None, str | int]:
         """Label and condition of a generated image: those of the data's image of that number, over again at its end."""

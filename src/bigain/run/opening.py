@@ -7,7 +7,7 @@ import itertools
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, cast
 
 import torch
 from tqdm.auto import tqdm
@@ -24,9 +24,10 @@ def class_conditions(denoiser: Denoiser, data: ImageCollection) -> tuple[tuple[s
     Raises:
         ValueError: a class-conditional model does not know a class by its name.
     """
-    if isinstance(denoiser, ClassConditional):
-        return tuple((label,) for label in data.labels_in(denoiser.labels, denoiser.classes))
-    return data.prompts or ()
+    if denoiser.kind == "text":
+        return data.prompts or ()
+    model = cast(ClassConditional, denoiser)
+    return tuple((label,) for label in data.labels_in(model.labels, model.classes))
 
 
 def fingerprint(*networks: torch.nn.Module) -> str:

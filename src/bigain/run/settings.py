@@ -9,23 +9,24 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from bigain.methods import parse, spec
+from bigain.zoo.presets import text_of
 
 if TYPE_CHECKING:
     from bigain.classify import Stages
     from bigain.data import ImageCollection
     from bigain.diffusion import Denoiser
+    from bigain.generate import Sampling
 
 DTYPES = ("float32", "bfloat16", "float16")
 EMBEDDED_DATA = ("glyphs", "glyphs-scenes")
 FEATURES = ("auto", "recogniser", "inception", "none")
 REFERENCE_IMAGES = 2000  # the most real images that FID compares with
-USUAL_GUIDANCE = {"class": 4.0, "text": 7.5}
 
 
 def setting(
@@ -76,16 +77,26 @@ class ModelSettings(Group):
         "glyphs-dit", "glyphs-dit, glyphs-dit-64 or glyphs-sd (embedded), a folder, or a Hub id such as owner/name."
     )
     variant: str | None = setting(None, "Variant of the weights' files, such as fp16.")
-    dtype: str = setting("float32", "float32, bfloat16 or float16.", choices=DTYPES)
+    dtype: str = setting("float32", "Of weights and activations.", choices=DTYPES)
     device: str | None = setting(None, "As PyTorch names it; cuda where there is one, else cpu.")
     threads: int | None = setting(None, "CPU threads; PyTorch's choice if left out.", low=1)
     batch_size: int = setting(64, "Rows of a forward. Results do not depend on it, to rounding.", low=1)
 
-    def open(self) -> Denoiser:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        most = 4 * (os.cpu_count() or 1)  # PyTorch crashes when it gets no more threads from the system
+        if self.threads is not None and self.threads > most:
+            raise ValueError(f"threads must be at most {most} on this machine, not {self.threads}")
+
+    def open(self, quiet: bool = False) -> Denoiser:
         """Opens the model.
 
+        Args:
+            quiet: without the bars and warnings of other packages.
+
         Raises:
-            ValueError, OSError, ImportError: as `bigain.diffusion.open_model`.
+            ValueError: PyTorch cannot use the device; and as `bigain.diffusion.open_model`.
+            OSError, ImportError: as `bigain.diffusion.open_model`.
         """
         import torch
 
@@ -94,7 +105,15 @@ class ModelSettings(Group):
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return open_model(self.model, dtype=getattr(torch, self.dtype), device=device, variant=self.variant)
+        try:
+            torch.zeros(1, device=device).item()
+        except (RuntimeError, AssertionError) as error:  # the second where PyTorch was built without CUDA
+            raise ValueError(
+                f"device must be one that PyTorch can use on this machine, such as cpu, not {device!r}"
+            ) from error
+        return open_model(
+            self.model, dtype=getattr(torch, self.dtype), device=device, variant=self.variant, quiet=quiet
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,9 +128,7 @@ class DataSettings(Group):
     split: str | None = setting(None, "Of the data; its own default if left out.")
     classes: str | None = setting(None, "File of the classes that take part (ImageNet-100).")
     prompts_csv: str | None = setting(None, "A csv file with the columns prompt, classname, classidx.")
-    bad_images: str = setting(
-        "raise", "What to do with an image that cannot be read: raise or skip.", choices=("raise", "skip")
-    )
+    bad_images: str = setting("raise", "What to do with an image that cannot be read.", choices=("raise", "skip"))
 
     @property
     def is_embedded(self) -> bool:
@@ -140,12 +157,20 @@ class DataSettings(Group):
 class ClassifierSettings(Group):
     """Of the diffusion classifier."""
 
-    to_keep: tuple[int, ...] = setting((5, 1), "Classes kept after each stage, such as '5 1'.")
-    n_samples: tuple[int, ...] = setting((5, 20), "Timesteps evaluated up to each stage, such as '5 20'.")
-    loss: str = setting("l2", "l2, l1 or huber.", choices=("l2", "l1", "huber"))
+    to_keep: tuple[int, ...] | None = setting(
+        None, "Classes kept after each stage; '5 1' if left out, and '1' for up to 5 classes."
+    )
+    n_samples: tuple[int, ...] | None = setting(
+        None, "Timesteps evaluated up to each stage; '5 20' if left out, and '20' for up to 5 classes."
+    )
+    loss: str = setting("l2", "Of the prediction's error.", choices=("l2", "l1", "huber"))
 
-    @property
-    def stages(self) -> Stages:
+    def resolved(self, conditions: int) -> ClassifierSettings:
+        """With the stages for that many conditions where they are left out."""
+        stages = self.stages(conditions)
+        return replace(self, to_keep=stages.to_keep, n_samples=stages.n_samples)
+
+    def stages(self, conditions: int) -> Stages:
         """The stages of elimination.
 
         Raises:
@@ -153,16 +178,14 @@ class ClassifierSettings(Group):
         """
         from bigain.classify import Stages
 
-        return Stages(self.to_keep, self.n_samples)
+        return Stages.of(conditions, self.to_keep, self.n_samples)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingSettings(Group):
     """How images are generated."""
 
-    sampler: str | None = setting(
-        None, "ddim or euler; the model's own scheduler if left out.", choices=("ddim", "euler")
-    )
+    sampler: str | None = setting(None, "The model's own scheduler if left out.", choices=("ddim", "euler"))
     steps: int = setting(20, "Of the sampler.", low=1)
     guidance: float | None = setting(
         None,
@@ -173,7 +196,17 @@ class SamplingSettings(Group):
 
     def resolved(self, kind: str) -> SamplingSettings:
         """With the papers' guidance for models of that kind of condition ("class" or "text") where none is given."""
+        from bigain.generate import USUAL_GUIDANCE
+
         return self if self.guidance is not None else replace(self, guidance=USUAL_GUIDANCE[kind])
+
+    def of(self, kind: str, seed: int, batch_size: int) -> Sampling:
+        """What `bigain.generate.sample` takes, for a model of that kind of condition."""
+        from bigain.generate import Sampling
+
+        guidance = self.resolved(kind).guidance
+        assert guidance is not None  # as just resolved
+        return Sampling(self.steps, guidance, self.sampler, seed, batch_size)
 
     @property
     def forwards(self) -> int:
@@ -230,7 +263,7 @@ class ProbeSettings(Group):
 
     images: int = setting(8, "The first that have a label.", low=2)
     timesteps: int = setting(4, "Evenly spaced.", low=1)
-    loss: str = setting("l2", "l2, l1 or huber.", choices=("l2", "l1", "huber"))
+    loss: str = setting("l2", "Of the prediction's error.", choices=("l2", "l1", "huber"))
     seed: int = setting(1, "Of all randomness.")
 
 
@@ -241,23 +274,32 @@ class Settings(Group):
     Args:
         methods: specs or presets; made canonical, without repetition, and "none" always comes first.
         model, data, classifier, sampling, timing, counts: see the groups.
+        presets: those of the methods that were given as presets, to be compared with the model once it is open.
+        command: what would repeat the run, where a command asked for it; no result depends on it.
 
     Raises:
         ValueError: names the field, what is allowed and the value.
     """
 
-    methods: tuple[str, ...] = ("none",)
+    methods: tuple[str, ...] = setting(
+        ("none",),
+        "Presets or specs, with commas or spaces between; may be given several times. See bigain methods.",
+        short="-m",
+    )
     model: ModelSettings = field(default_factory=ModelSettings)
     data: DataSettings = field(default_factory=DataSettings)
     classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     timing: TimingSettings = field(default_factory=TimingSettings)
     counts: CountSettings = field(default_factory=CountSettings)
+    presets: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    command: str | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        canonical = dict.fromkeys(["none", *(spec(parse(text)) for text in self.methods)])
-        object.__setattr__(self, "methods", tuple(canonical))
+        sources = [text for text in self.methods if text_of(text) != text]
+        object.__setattr__(self, "presets", tuple(dict.fromkeys([*self.presets, *sources])))
+        object.__setattr__(self, "methods", tuple(dict.fromkeys(["none", *_canonical(self.methods)])))
         counts, timing = self.counts, self.timing
         if counts.classify == counts.generate == timing.timing_rounds == 0:
             raise ValueError("one of classify, generate and timing_rounds must be above 0, not all 0")
@@ -287,8 +329,8 @@ class Settings(Group):
             "split": "test" if data.is_embedded and data.split is None else data.split,
             "classes": data.classes,
             "prompts_csv": data.prompts_csv,
-            "to_keep": list(self.classifier.to_keep),
-            "n_samples": list(self.classifier.n_samples),
+            "to_keep": list(self.classifier.to_keep or ()),
+            "n_samples": list(self.classifier.n_samples or ()),
             "loss": self.classifier.loss,
             "sampler": self.sampling.sampler,
             "steps": self.sampling.steps,
@@ -297,6 +339,15 @@ class Settings(Group):
             "dtype": model.dtype,
             "features": self.feature_network,
         }
+
+
+def _canonical(texts: Sequence[str]) -> list[str]:
+    """Specs of methods; what presets stand for is written out."""
+    if set(texts) <= {"none"}:  # as a command's defaults do, which are not to wait for PyTorch
+        return []
+    from bigain.methods import parse, spec
+
+    return [spec(parse(text_of(text))) for text in texts]
 
 
 def split_specs(texts: Sequence[str]) -> tuple[str, ...]:

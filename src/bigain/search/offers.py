@@ -6,13 +6,12 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from math import prod
 from pathlib import Path
 from typing import Any
 
 from bigain.backbones import compressed
 from bigain.diffusion import Denoiser
-from bigain.methods import AdaptiveBlockMerging, Method, TokenMerging, parse, spec
+from bigain.methods import Method, TokenMerging, parse, spec
 from bigain.operators.grid import Grid
 from bigain.run.cost import flops
 from bigain.run.files import write_whole
@@ -166,7 +165,7 @@ def _single(text: str) -> Method:
     if len(parsed) != 1:
         raise ValueError(f"{text!r} is {len(parsed)} methods: a candidate is one, layers are put together here")
     [method] = parsed
-    if isinstance(method, AdaptiveBlockMerging) and method.threshold is not None:
+    if method.depends_on_image:
         raise ValueError(f"{text!r} merges what lies under a threshold, so its FLOPs depend on the image: give a ratio")
     if isinstance(method, TokenMerging) and method.cached:
         raise ValueError(f"{text!r} is cached: in a layer alone there is no earlier one whose assignment it could use")
@@ -176,7 +175,4 @@ def _single(text: str) -> Method:
 
 
 def _suits(method: Method, grid: Grid) -> bool:
-    if isinstance(method, TokenMerging):
-        fewest = prod(method.cell) - 1 if isinstance(method, AdaptiveBlockMerging) else 1  # a block goes whole
-        return fewest <= method.most_merged(grid) <= method.limit(grid)
-    return method.factor <= min(grid.height, grid.width)
+    return method.suits(grid)
