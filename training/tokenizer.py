@@ -12,7 +12,7 @@ from itertools import pairwise
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTokenizer
 
-from bigain.data.captions import WORDS
+from bigain.data.scenes import WORDS
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
@@ -48,8 +48,8 @@ def _pieces(word: str, merges: list[tuple[str, str]]) -> list[str]:
     """What byte-pair encoding makes of a word: the merge of lowest rank first, everywhere in the word."""
     pieces = [*word[:-1], word[-1] + WORD_END]
     rank = {pair: number for number, pair in enumerate(merges)}
-    while found := set(pairwise(pieces)) & rank.keys():
-        left, right = min(found, key=rank.__getitem__)
+    while pairs := set(pairwise(pieces)) & rank.keys():
+        left, right = min(pairs, key=rank.__getitem__)
         joined: list[str] = []
         for piece in pieces:
             if piece == right and joined and joined[-1] == left:

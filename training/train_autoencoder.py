@@ -64,6 +64,7 @@ def export(trainer: Trainer, images: np.ndarray, folder: Path) -> None:
 
 
 def main() -> None:
+    """Parses the command line and trains."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options(parser, images=40_000, decay=20_000, folder="runs/glyphs-vae")
     parser.add_argument("--kl-weight", type=float, default=1e-4, help="of the divergence, beside the squared error")

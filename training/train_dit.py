@@ -10,6 +10,7 @@ on (seed, step) alone.
 from __future__ import annotations
 
 import argparse
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,8 @@ def export(trainer: Trainer, size: int, cosine_at: int, folder: Path) -> None:
     model = trainer.average_into(DiTTransformer2DModel(**config(size)))
     model.save_pretrained(folder / "transformer", safe_serialization=True)
     scheduler(size, cosine_at).save_pretrained(folder / "scheduler")
+    labels = {name: label for label, name in enumerate(CLASSES)}
+    (folder / "labels.json").write_text(json.dumps(labels) + "\n", encoding="utf-8")
 
 
 class Teacher:
@@ -77,10 +80,10 @@ class Teacher:
         model = DiTTransformer2DModel.from_pretrained(folder, subfolder="transformer")
         self.factor, left = divmod(size, model.config.sample_size)
         if left or self.factor < 2:
-            raise ValueError(f"a teacher for images of {size} pixels has to have a part of that size, not {folder}'s")
-        known = DDIMScheduler.from_pretrained(folder, subfolder="scheduler").alphas_cumprod
-        if not torch.allclose(_averaged(alphas.cpu(), self.factor), known, rtol=1e-2, atol=1e-6):
-            raise ValueError(f"{folder} learned other noise levels than averaged images have here: give --cosine-at")
+            raise ValueError(f"the teacher's images must be a fraction of {size} pixels, not those of {folder}")
+        averaged = DDIMScheduler.from_pretrained(folder, subfolder="scheduler").alphas_cumprod
+        if not torch.allclose(_averaged(alphas.cpu(), self.factor), averaged, rtol=1e-2, atol=1e-6):
+            raise ValueError(f"the noise levels of {folder} must be those of averaged images here: give --cosine-at")
         self.alphas = alphas
         self.model = model.to(alphas.device, torch.bfloat16).eval().requires_grad_(False)
 
@@ -99,6 +102,7 @@ def _averaged(alphas: Tensor, factor: int) -> Tensor:
 
 
 def main() -> None:
+    """Parses the command line and trains."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options(parser, images=250_000, decay=122_000, folder="runs/glyphs-dit")
     parser.add_argument("--size", type=int, default=32, help="of the images in pixels; 64 gives 32 x 32 tokens")
@@ -119,7 +123,7 @@ def main() -> None:
         start = DiTTransformer2DModel.from_pretrained(args.start_from, subfolder="transformer")
         missing, unexpected = model.load_state_dict(dict(start.named_parameters()), strict=False)
         if unexpected or set(missing) - {"pos_embed.pos_embed"}:  # the positions follow from the size
-            raise ValueError(f"{args.start_from} is another model: {missing} are missing, {unexpected} too many")
+            raise ValueError(f"{args.start_from} must be the same model, not lack {missing} and have {unexpected}")
     model.eval()  # the labels are dropped here, not by the model
     if args.device == "cpu":  # PyTorch's fused attention is slow to differentiate on CPU
         for block in model.transformer_blocks:

@@ -14,6 +14,7 @@ import json
 import math
 import platform
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bigain.data.glyphs import CLASSES
-from bigain.metrics.recognise import Recogniser, RecogniserConfig, config_to_json, load_recogniser
+from bigain.metrics.recognise import Recogniser, RecogniserConfig, load_recogniser
 from images import letters
 
 BLUR = torch.outer(torch.tensor([0.25, 0.5, 0.25]), torch.tensor([0.25, 0.5, 0.25])).expand(3, 1, 3, 3)
@@ -74,6 +75,7 @@ class Trainer:
         return loss.item()
 
     def save(self, path: Path) -> None:
+        """A checkpoint: weights, the optimiser's state, the step and the time so far."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
@@ -83,6 +85,7 @@ class Trainer:
         partial.rename(path)
 
     def load(self, path: Path) -> None:
+        """Goes on from what ``save`` wrote."""
         with safe_open(path, "pt") as file:
             metadata = file.metadata()
         self.step, self.cpu_seconds = int(metadata["step"]), float(metadata["cpu_seconds"])
@@ -103,7 +106,7 @@ class Trainer:
         folder.mkdir(parents=True, exist_ok=True)
         weights = {name: value.contiguous() for name, value in self.model.state_dict().items()}
         save_file(weights, folder / "model.safetensors")
-        config = {"architecture": config_to_json(self.model.config), **about}
+        config = {"architecture": asdict(self.model.config), **about}
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
@@ -137,6 +140,7 @@ def processor() -> str:
 
 
 def main() -> None:
+    """Parses the command line and trains."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=400_000, help="images to train on in all, repeats counted")
     parser.add_argument("--batch", type=int, default=128, help="images per step")
@@ -170,7 +174,7 @@ def main() -> None:
         labels = torch.from_numpy(rows % len(CLASSES))
         losses.append(trainer.update(augment(x, generator), labels, rate_at(trainer.step, total, args.learning_rate)))
         if not math.isfinite(losses[-1]):
-            raise RuntimeError(f"the loss is {losses[-1]} at step {trainer.step}; lower --learning-rate")
+            raise RuntimeError(f"the loss must be finite, not {losses[-1]} at step {trainer.step}: lower the rate")
         if trainer.step % args.save_every == 0 or trainer.step == total:
             now = time.process_time()
             trainer.cpu_seconds, before = trainer.cpu_seconds + now - before, now

@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 import tokenizer as vocabulary
-from bigain.data.captions import vary
 from bigain.data.glyphs import CLASSES
 from bigain.data.prompts import LETTER
 from bigain.data.scenes import Scenes
 from bigain.run.engine import fingerprint
+from captions import vary
 from images import letters, scenes, to_pixels
 from train_autoencoder import SIZE
 from trainer import Trainer, options, train
@@ -122,6 +122,7 @@ def export(trainer: Trainer, tokenizer: CLIPTokenizer, vae: AutoencoderKL, folde
 
 
 def main() -> None:
+    """Parses the command line and trains."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options(parser, images=200_000, decay=100_000, folder="runs/glyphs-sd")
     parser.add_argument("--vae", type=Path, default=Path("runs/glyphs-vae/export"), help="the trained autoencoder")

@@ -161,7 +161,7 @@ def train(
         loss = loss_of(torch.Generator().manual_seed(args.seed * 1_000_003 + trainer.step))
         if not math.isfinite(loss.item()):
             raise RuntimeError(
-                f"the loss is {loss.item()} at step {trainer.step}; lower --learning-rate or --muon-rate"
+                f"the loss must be finite, not {loss.item()} at step {trainer.step}: lower --learning-rate or --muon-rate"
             )
         loss.backward()
         trainer.update(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bigain.backbones import Handle, apply, compressed, remove
+    from bigain.backbones import Handle, apply, compressed, preset, remove
     from bigain.classify import DiffusionClassifier
     from bigain.methods import (
         AdaptiveBlockMerging,
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
         SiTo,
         ToDo,
         ToMe,
-        preset,
     )
 
 __version__ = "0.1.0"
@@ -30,7 +29,7 @@ _HOMES = {
     "Handle": "bigain.backbones",
     "apply": "bigain.backbones",
     "compressed": "bigain.backbones",
-    "preset": "bigain.methods",
+    "preset": "bigain.backbones",
     "remove": "bigain.backbones",
     "DiffusionClassifier": "bigain.classify",
     "AdaptiveBlockMerging": "bigain.methods",
@@ -72,3 +71,8 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    # With the names that are not loaded yet, for completion.
+    return sorted({*globals(), *__all__})

@@ -197,7 +197,7 @@ def test_layers_that_were_exchanged_after_apply_are_missed(families, forward, ca
         model.enable_layerwise_casting(storage_dtype=torch.bfloat16, compute_dtype=torch.float32)
     bigain.apply(model, "lgtm-0.5")
     model.transformer_blocks = families["dit"].build().transformer_blocks
-    with pytest.raises(NothingCompressedError, match="none of the layers that are to be compressed was in it"):
+    with pytest.raises(NothingCompressedError, match=r"layers of lgtm:ratio=0.5 must be in a forward .* but none was"):
         forward(model, inputs)
 
 
@@ -213,14 +213,14 @@ def test_gradient_checkpointing_is_named_where_it_fails(families):
 
 def test_blocks_without_self_attention_are_refused_by_name(families):
     model = families["unet"].build(only_cross_attention=True)
-    with pytest.raises(ValueError, match=r"down_blocks\.0\..*has no self-attention \(only_cross_attention\)"):
+    with pytest.raises(ValueError, match=r"down_blocks\.0\..*must have self-attention.*not only_cross_attention"):
         bigain.apply(model, "lgtm-0.5")
 
 
 @pytest.mark.parametrize("bias", ["mask", "channel"])
 def test_sizes_that_nothing_would_weigh_are_refused(families, bias):
     methods = [bigain.ToMe(size_aware=True, size_bias=bias), bigain.ToDo(factor=2)]
-    with pytest.raises(ValueError, match=r"size_aware weighs merged keys, but todo:factor=2 replaces these in"):
+    with pytest.raises(ValueError, match=r"size_aware must be False where todo:factor=2 replaces.*not True in trans"):
         bigain.apply(families["dit"].build(), methods)
 
 
@@ -273,7 +273,7 @@ def test_levels_count_from_the_finest_grid_with_attention(families):
 
 
 def test_a_level_that_does_not_exist_is_refused(families):
-    with pytest.raises(ValueError, match=r"levels \[5\] do not exist.*2 level"):
+    with pytest.raises(ValueError, match=r"levels must lie in 1 to 2.*not \[5\]"):
         bigain.apply(families["unet"].build(), bigain.ToDo(levels=(1, 5)))
 
 
@@ -316,9 +316,9 @@ def test_cached_assignments_of_two_methods_do_not_mix(families, forward):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("todo:factor=2,layers=0/9", r"layers \[9\] do not exist: this DiTTransformer2DModel has 2 transformer blocks"),
-        ("tome:ratio=0.5,layers=0/1+lgtm:ratio=0.5,layers=1", "at most one merging.*transformer_blocks.1"),
-        ("tome:ratio=0.5,queries=full,layers=1+todo:factor=2,layers=1", "queries='full'"),
+        ("todo:factor=2,layers=0/9", r"layers must lie in 0 to 1, the transformer blocks of this DiTTrans.*not \[9\]"),
+        ("tome:ratio=0.5,layers=0/1+lgtm:ratio=0.5,layers=1", "must be at most one merging.*transformer_blocks.1"),
+        ("tome:ratio=0.5,queries=full,layers=1+todo:factor=2,layers=1", "queries must be 'merged'.*not 'full'"),
     ],
 )
 def test_layers_that_cannot_be_are_named(families, text, words):
@@ -329,7 +329,9 @@ def test_layers_that_cannot_be_are_named(families, text, words):
 
 def test_cross_attention_that_is_not_there_is_refused(families):
     model = families["dit"].build()
-    with pytest.raises(ValueError, match="this DiTTransformer2DModel has no cross-attention"):
+    with pytest.raises(
+        ValueError, match="must do without 'cross_attention', which this DiTTransformer2DModel does not"
+    ):
         bigain.apply(model, "tome:ratio=0.5,locations=self_attention/cross_attention")
     bigain.apply(model, "tome:ratio=0.5,locations=self_attention/mlp")
 
@@ -344,9 +346,9 @@ def test_layers_off_their_levels_are_refused(families):
 
 
 def test_unsupported_models_get_the_list(families):
-    with pytest.raises(TypeError, match=r"Linear is not supported.*UNet2DConditionModel.*DiT.*PixArt"):
+    with pytest.raises(TypeError, match=r"must be one of UNet2DConditionModel.*DiT.*PixArt.*not a Linear"):
         bigain.apply(nn.Linear(1, 1), "lgtm-0.5")
-    with pytest.raises(TypeError, match="str is not supported"):
+    with pytest.raises(TypeError, match="not a str"):
         bigain.apply("a string", "lgtm-0.5")
 
 
@@ -361,7 +363,9 @@ def test_a_pipeline_stands_for_its_unet_or_transformer(families):
 def test_applying_twice_is_refused(families):
     model = families["dit"].build()
     bigain.apply(model, "lgtm-0.5")
-    with pytest.raises(ValueError, match="compressed already"):
+    with pytest.raises(
+        ValueError, match=r"replace must be True where a model is compressed already.*by lgtm:ratio=0\.5, not False"
+    ):
         bigain.apply(model, "tome-0.5")
 
 
@@ -369,35 +373,111 @@ def test_methods_that_exclude_each_other_are_refused(families):
     model = families["dit"].build()
     with pytest.raises(ValueError, match="at most one merging"):
         bigain.apply(model, "lgtm-0.5+tome-0.5")
-    with pytest.raises(ValueError, match="queries='full'"):
+    with pytest.raises(ValueError, match="queries must be 'merged'"):
         bigain.apply(model, "lgtm:ratio=0.5,queries=full+todo-2")
-    with pytest.raises(TypeError, match="no compression method"):
-        bigain.apply(model, [0.5])
+
+
+@pytest.mark.parametrize("given", [None, 0.5, [0.5], ["lgtm-0.5"], b"lgtm-0.5", bigain.ToMe])
+def test_what_is_no_method_is_refused_in_words(families, given):
+    model = families["dit"].build()
+    with pytest.raises(TypeError, match=r"^method must be a config such as .*'lgtm-0\.7'.*, not "):
+        bigain.apply(model, given)
+    with pytest.raises(TypeError, match=r"^method must be"), bigain.compressed(model, given):
+        pass
 
 
 def test_a_forward_in_which_nothing_was_compressed_raises(families, forward):
-    model = families["dit"].build()
-    bigain.apply(model, bigain.LaplacianMerging(ratio=0.01))  # ⌊0.01 · 64⌋ = 0 tokens
-    with pytest.raises(RuntimeError, match="nothing was compressed"):
-        forward(model, families["dit"].inputs())
+    model = families["unet"].build()
+    bigain.apply(model, bigain.LaplacianMerging(ratio=0.001))  # ⌊0.001 · 256⌋ = 0 tokens
+    with pytest.raises(NothingCompressedError, match="nothing was compressed"):
+        forward(model, families["unet"].inputs())
 
 
-def test_a_ratio_above_what_the_cells_allow_says_the_limit(families, forward):
+@pytest.mark.parametrize(
+    ("name", "text", "idle"),
+    [
+        ("unet", "lgtm:ratio=0.001+iekvd-2", "lgtm:ratio=0.001 must take tokens away"),
+        ("dit", "abm:ratio=0.04+iekvd-2", "abm:ratio=0.04 must"),  # 2 tokens, but a block of 2x2 is 3
+        ("pixart", "abm:ratio=0.1,cell=4x4,layers=0+tome:ratio=0.5,layers=1", "abm:ratio=0.1,cell=4x4,layers=0 must"),
+    ],
+)
+def test_one_of_two_methods_that_takes_nothing_away_is_named(families, forward, name, text, idle):
+    model, inputs = families[name].build(), families[name].inputs()
+    bigain.apply(model, text)
+    with pytest.raises(NothingCompressedError, match=idle):
+        forward(model, inputs)
+
+
+def test_one_of_two_methods_that_takes_nothing_away_is_refused_where_the_grid_is_known(families):
     model = families["dit"].build()
-    bigain.apply(model, bigain.LaplacianMerging(ratio=0.8))
-    limit = r"merge 51 of the 64 tokens of a 8x8 grid.*2x2 allow at most 48, a ratio of 0\.75"
-    with pytest.raises(ValueError, match=limit):
-        forward(model, families["dit"].inputs())
+    with pytest.raises(ValueError, match=r"ratio must be at least 1/64 in lgtm:ratio=0\.01, .* not 0\.01"):
+        bigain.apply(model, "lgtm:ratio=0.01+iekvd-2")
+    assert session_of(model) is None
+
+
+TOO_LARGE = [
+    (
+        "lgtm:ratio=0.8",
+        r"ratio must be at most 0\.75 in lgtm:ratio=0\.8, where 48 of the 64 tokens of a 8x8 grid.*0\.8",
+    ),
+    ("lgtm:ratio=0.8>0.1", r"ratio must be at most 0\.75"),
+    ("todo:factor=9", "factor must be at most 8 on a 8x8 grid, not 9"),
+    ("iekvd:factor=1000000", "factor must be at most 8 on a 8x8 grid, not 1000000"),
+    ("tome:ratio=0.5,cell=1000x1000", "cell must be at most 8x8 on a 8x8 grid, not 1000x1000"),
+    ("tome:ratio=0.5,cell=2x9", "cell must be at most 8x8 on a 8x8 grid, not 2x9"),
+]
+
+
+@pytest.mark.parametrize(("text", "words"), TOO_LARGE)
+def test_what_is_too_large_is_refused_by_apply_where_a_model_has_one_grid(families, forward, text, words):
+    model, inputs = families["dit"].build(), families["dit"].inputs()
+    plain = forward(model, inputs)
+    with pytest.raises(ValueError, match=words):
+        bigain.apply(model, text)
+    assert torch.equal(forward(model, inputs), plain)
+
+
+@pytest.mark.parametrize(("text", "words"), TOO_LARGE)
+def test_what_is_too_large_is_refused_by_the_first_forward_elsewhere(families, forward, text, words):
+    model = families["pixart"].build()
+    bigain.apply(model, text)
+    with pytest.raises(ValueError, match=words):
+        forward(model, families["pixart"].inputs())
+    larger = families["pixart"].inputs(height=32, width=32)
+    if "ratio=0.8" not in text and "1000" not in text:
+        assert forward(model, larger).isfinite().all(), "a larger grid takes it"
+
+
+def test_the_largest_that_a_grid_takes_runs(families, forward):
+    model, inputs = families["dit"].build(), families["dit"].inputs()
+    for text in ("lgtm:ratio=0.75", "todo:factor=8", "tome:ratio=0.9,cell=8x8"):
+        with bigain.compressed(model, text):
+            assert forward(model, inputs).isfinite().all()
 
 
 def test_a_failed_forward_leaves_the_model_usable(families, forward):
-    model, inputs = families["dit"].build(), families["dit"].inputs()
+    model, inputs = families["unet"].build(), families["unet"].inputs()
     plain = forward(model, inputs)
     bigain.apply(model, bigain.LaplacianMerging(ratio=0.8))
-    with pytest.raises(ValueError, match="allow at most"):
+    with pytest.raises(ValueError, match="ratio must be at most"):
         forward(model, inputs)
     bigain.remove(model)
     assert torch.equal(forward(model, inputs), plain)
+
+
+@pytest.mark.parametrize("dim", [0, 1])
+def test_chunks_of_the_feed_forward_are_refused_where_it_merges(families, forward, dim):
+    model, inputs = families["unet"].build(), families["unet"].inputs()
+    for layer in layout(model).layers:
+        layer.block.set_chunk_feed_forward(1, dim)
+    plain = forward(model, inputs)
+    words = r"\.ff must be given all rows and tokens at once.*set_chunk_feed_forward"
+    bigain.apply(model, "tome:ratio=0.5,locations=self_attention/mlp")
+    with pytest.raises(ValueError, match=words):
+        forward(model, inputs)
+    bigain.remove(model)
+    with bigain.compressed(model, "tome-0.5"):
+        assert not torch.equal(forward(model, inputs), plain), "elsewhere chunks do no harm"
 
 
 def test_a_block_called_by_itself_says_what_is_missing(families):

@@ -78,3 +78,22 @@ def test_a_matching_that_costs_more_than_it_saves_is_told(families):
     with torch.no_grad():
         model(**families["dit"].inputs(height=32, width=32))
     assert "costs more than the attention it saves" in str(handle.summary())
+
+
+def test_the_summary_of_none_says_so(families):
+    handle = bigain.apply(families["dit"].build(), "none")
+    assert str(handle.summary()) == "no layer is compressed"
+    assert handle.summary().flops == (0, 0)
+
+
+def test_matching_that_did_not_run_is_not_charged(families):
+    model = families["dit"].build()
+    handle = bigain.apply(model, "tome:ratio=0>0.5+iekvd-2")  # at the last timestep no token merges
+    for timestep, charged in ((999, False), (0, True)):
+        inputs = families["dit"].inputs(batch=1, timestep=timestep)
+        counted = _counted(model, inputs)
+        assert all((row.matching > 0) == charged for row in handle.summary())
+        before, after = handle.summary().flops
+        handle.remove()
+        assert counted - _counted(model, inputs) == after - before
+        handle = bigain.apply(model, handle.methods)

@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from bigain.data import BadImageError, BadImageWarning, load
-from bigain.data.catalogue import Catalogue, round_robin
-from bigain.data.item import Entry
+from bigain.data import BadImageError, BadImageWarning, ImageCollection, Item, labelled, load
+from bigain.data.dataset import round_robin
 
 
 @pytest.fixture
@@ -45,14 +44,14 @@ def test_nothing_is_decoded_before_it_is_asked_for(animals, monkeypatch: pytest.
 
 def test_a_bad_image_is_fatal_by_default(animals) -> None:
     data = load(animals, image_size=16)
-    with pytest.raises(BadImageError, match=r"cat/1\.png is not a readable image"):
+    with pytest.raises(BadImageError, match=r"cat/1\.png must be a readable image"):
         list(data)
     assert data.skipped == ()
 
 
 def test_a_bad_image_is_skipped_named_and_counted_once(animals) -> None:
     data = load(animals, image_size=16, on_bad_image="skip")
-    with pytest.warns(BadImageWarning, match=r"skipped image 1: .*cat/1\.png is not a readable image") as caught:
+    with pytest.warns(BadImageWarning, match=r"skipped image 1: .*cat/1\.png must be a readable image") as caught:
         ids = [item.id for item in data]
     assert len(caught) == 1
     assert ids == ["cat/0.png", "dog/0.png", "dog/1.png", "cat/2.png"]
@@ -100,27 +99,46 @@ def test_round_robin(labels: list[int]) -> None:
         assert all(counts[label] >= min(most - 1, total[label]) for label in total), "a prefix is out of balance"
 
 
-def entry(identity: str, *labels: int) -> Entry:
-    return Entry(identity, bytes, labels)  # type: ignore[arg-type]
+def entry(identity: str, *labels: int) -> Item:
+    return Item(identity, bytes, labels)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("entries", "multi_label", "message"),
     [
-        ((), False, "set: no image"),
-        ((entry("a", 0), entry("a", 1)), False, "set: 2 images have the id 'a'"),
-        ((entry("a", 2),), False, r"set: the label of 'a' must lie in \[0, 2\), not 2"),
+        ((), False, "set must have at least one image, not none"),
+        ((entry("a", 0), entry("a", 1)), False, "the ids of set must differ, not 'a' for 2 images"),
+        ((entry("a", 2),), False, r"the label of 'a' in set must lie in \[0, 2\), not 2"),
         ((entry("a", -1),), False, r"must lie in \[0, 2\), not -1"),
         ((entry("a", 0, 2),), True, r"must lie in \[0, 2\), not 2"),
-        ((entry("a", 0, 1),), False, "set: 'a' has 2 labels, not 1"),
-        ((entry("a"),), False, "set: 'a' has 0 labels, not 1"),
+        ((entry("a", 0, 1),), False, "'a' in set must have 1 labels, not 2"),
+        ((entry("a"),), False, "'a' in set must have 1 labels, not 0"),
     ],
 )
 def test_a_catalogue_checks_itself(entries, multi_label: bool, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Catalogue("set", ("x", "y"), entries, multi_label=multi_label)
+        ImageCollection("set", ("x", "y"), entries, multi_label=multi_label)
 
 
 def test_multi_label_data_keep_their_order() -> None:
     entries = (entry("a", 1), entry("b"), entry("c", 0, 1))
-    assert Catalogue("set", ("x", "y"), entries, multi_label=True).ordered() == entries
+    assert ImageCollection("set", ("x", "y"), entries, multi_label=True).in_turns().entries == entries
+
+
+def test_the_first_labelled_images_are_counted_out_and_too_many_refused() -> None:
+    data = ImageCollection(
+        "set", ("x", "y"), (entry("a"), entry("b", 1), entry("c"), entry("d", 0, 1)), multi_label=True
+    )
+    assert labelled(data, 0) == []
+    assert labelled(data, 1) == [1]
+    assert labelled(data, 2) == [1, 3]
+    for count in (3, -1):
+        with pytest.raises(ValueError, match=rf"must lie in \[0, 2\], as many as set has with a label, not {count}"):
+            labelled(data, count)
+
+
+def test_an_item_is_decoded_once_and_the_data_set_keeps_no_pixels(animals) -> None:
+    data = load(animals, image_size=16)
+    item = data[0]
+    assert item.image is item.image
+    assert "image" not in vars(data.entries[0])

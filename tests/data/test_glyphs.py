@@ -85,7 +85,7 @@ def test_as_a_data_set() -> None:
     assert len(data) == 5_000
     assert data.name == "glyphs"
     assert data.classes == CLASSES
-    assert data.condition_labels == tuple(range(10))
+    assert data.wnids is None
     assert data.prompts is not None
     assert data.prompts[0] == ("a photo of the letter A",)
     item = data[123]

@@ -73,12 +73,12 @@ def test_a_list_of_wnids_restricts_either_layout(tree, flat, save_text) -> None:
 
 
 def test_class_conditional_models_get_the_index_among_the_thousand(tree, save_text) -> None:
-    assert load(f"imagenet:{tree}", image_size=16).condition_labels is None, "3 known wnids do not tell"
+    assert load(f"imagenet:{tree}", image_size=16).imagenet_labels is None, "3 known wnids do not tell"
     others = [f"n9{number:07d}" for number in range(997)]
     save_text("tree/LOC_synset_mapping.txt", MAPPING + "".join(f"{wnid} thing {wnid}\n" for wnid in others))
     wnids = save_text("two.txt", f"{CRANE}\n{FISH}\n")
-    assert load(f"imagenet:{tree}", image_size=16).condition_labels == (0, 1, 2)
-    assert load(f"imagenet100:{tree}", classes=wnids, image_size=16).condition_labels == (1, 2)
+    assert load(f"imagenet:{tree}", image_size=16).imagenet_labels == (0, 1, 2)
+    assert load(f"imagenet100:{tree}", classes=wnids, image_size=16).imagenet_labels == (1, 2)
 
 
 def test_a_tree_of_all_thousand_needs_no_mapping_for_that(save_image, save_text, tmp_path) -> None:
@@ -87,13 +87,13 @@ def test_a_tree_of_all_thousand_needs_no_mapping_for_that(save_image, save_text,
         (tmp_path / f"tree/val/n{number:08d}/{file(number)}.JPEG").touch()
     wnids = save_text("two.txt", "n00000007 seven\nn00000999 last, final\n")
     data = load(f"imagenet100:{tmp_path / 'tree'}", classes=wnids, image_size=16)
-    assert data.condition_labels == (7, 999)
+    assert data.imagenet_labels == (7, 999)
     assert data.classes == ("seven", "last"), "the list's own names"
 
 
 def test_names_come_from_the_mapping_the_list_or_the_prompt_csv(tree, save_text) -> None:
     (tree / "LOC_synset_mapping.txt").unlink()
-    with pytest.raises(ValueError, match=f"class {TENCH} has no name: add .*LOC_synset_mapping.txt .*prompt csv"):
+    with pytest.raises(ValueError, match=f"class {TENCH} must have a name, not none: add .*LOC_syn.* prompt csv"):
         load(f"imagenet:{tree}", image_size=16)
     named = save_text("named.txt", f"{TENCH} a fish\n{CRANE} a bird\n")
     assert load(f"imagenet:{tree}", classes=named, image_size=16).classes == ("a fish", "a bird")
@@ -125,35 +125,35 @@ def test_another_split_of_the_tree(tree, save_image) -> None:
 
 
 def test_what_is_missing_is_named_with_the_layout(tree, flat, tmp_path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"gone is not a folder. Expected layout: <split>/<wnid>/\*.JPEG"):
+    with pytest.raises(FileNotFoundError, match=r"gone must be a folder, not missing.*layout: <split>/<wnid>/\*.JPEG"):
         load(f"imagenet:{tmp_path / 'gone'}", image_size=16)
-    with pytest.raises(FileNotFoundError, match=r"train is missing. Expected layout"):
+    with pytest.raises(FileNotFoundError, match=r"train must be a folder, not missing.*layout"):
         load(f"imagenet:{tree}", split="train", image_size=16)
     (flat / "LOC_synset_mapping.txt").unlink()
-    with pytest.raises(FileNotFoundError, match=r"LOC_synset_mapping.txt is missing. Expected layout"):
+    with pytest.raises(FileNotFoundError, match=r"LOC_synset_mapping.txt must be a file, not missing.*layout"):
         load(f"imagenet:{flat}", image_size=16)
     (flat / "LOC_val_solution.csv").unlink()
-    with pytest.raises(ValueError, match=r"val has no folder named by a wnid and .* no LOC_val_solution.csv. Expected"):
+    with pytest.raises(ValueError, match=r"val must have folders named by wnids, .*solution.csv, not neither"):
         load(f"imagenet:{flat}", image_size=16)
     (tree / f"val/{CRANE}/{file(2)}.JPEG").unlink()
-    with pytest.raises(ValueError, match=f"class folder .*{CRANE} has no image. Expected layout"):
+    with pytest.raises(ValueError, match=f"class folder .*{CRANE} must have an image, not none. Expected layout"):
         load(f"imagenet:{tree}", image_size=16)
 
 
 def test_imagenet_100_needs_its_list(tree) -> None:
-    with pytest.raises(ValueError, match="imagenet100 needs classes, a text file with one wnid per line"):
+    with pytest.raises(ValueError, match=r"classes must be a text file .* for imagenet100, not left out"):
         load(f"imagenet100:{tree}", image_size=16)
-    with pytest.raises(FileNotFoundError, match=r"gone\.txt is missing. Expected layout: lines of a wnid"):
+    with pytest.raises(FileNotFoundError, match=r"gone\.txt must be a file, not missing.*layout: lines of a wn"):
         load(f"imagenet100:{tree}", classes=tree / "gone.txt", image_size=16)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("tench\n", "line 1: 'tench' is not a wnid"),
-        ("# list\n../n01440764\n", "line 2: '../n01440764' is not a wnid"),
-        (f"{TENCH}\n{TENCH}\n", f"line 2: the wnid {TENCH} comes twice"),
-        ("\n", "lists no class"),
+        ("tench\n", "line 1: a line must start with a wnid .*, not 'tench'"),
+        ("# list\n../n01440764\n", "line 2: a line must start with a wnid .*, not '../n01440764'"),
+        (f"{TENCH}\n{TENCH}\n", f"line 2: the wnid {TENCH} must come once"),
+        ("\n", "must list a class, not none"),
     ],
 )
 def test_a_bad_list_of_wnids(text: str, message: str, save_text) -> None:
@@ -164,17 +164,17 @@ def test_a_bad_list_of_wnids(text: str, message: str, save_text) -> None:
 def test_a_listed_wnid_that_is_not_there(tree, flat, save_text) -> None:
     wnids = save_text("list.txt", f"{TENCH}\n{MACHINE}\n")
     for root in (tree, flat):
-        with pytest.raises(ValueError, match=f"'{MACHINE}', which is not in .*val"):
+        with pytest.raises(ValueError, match=f"must name classes that are in .*val, not '{MACHINE}'"):
             load(f"imagenet:{root}", classes=wnids, image_size=16)
 
 
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (f"../../secret,{TENCH} 1 2 3 4", "line 2: the path '../../secret.JPEG' leads out of the data set"),
-        (f"/etc/secret,{TENCH} 1 2 3 4", "line 2: the path '/etc/secret.JPEG' leads out"),
-        (f"a,{MACHINE} 1 2 3 4", f"line 2: the class '{MACHINE}' is not in LOC_synset_mapping.txt"),
-        ("a,", "line 2: the column 'PredictionString' is empty"),
+        (f"../../secret,{TENCH} 1 2 3 4", "line 2: the path must be relative to .*, not '../../secret.JPEG'"),
+        (f"/etc/secret,{TENCH} 1 2 3 4", "line 2: the path must be relative to .*, not '/etc/secret.JPEG'"),
+        (f"a,{MACHINE} 1 2 3 4", f"line 2: the class must be in LOC_synset_mapping.txt, not '{MACHINE}'"),
+        ("a,", "line 2: the column 'PredictionString' must not be empty"),
     ],
 )
 def test_a_bad_solution_row(row: str, message: str, flat, save_text) -> None:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 
 from bigain.data import load
-from bigain.data.item import ImageData
 
 
 @pytest.fixture
@@ -17,7 +16,7 @@ def root(save_image, tmp_path):
 @pytest.mark.parametrize("name", ["cifar", "mnist:/tmp", "Glyphs", "/no/such/folder", "imagenet1k:x"])
 def test_an_unknown_data_set_lists_the_known_ones(name: str, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=f"unknown data set '{name}'.* one of glyphs, glyphs-scenes, imag.* hub:ID"):
+    with pytest.raises(ValueError, match=f"must be .* one of glyphs, glyphs-scenes, imag.* hub:ID, not '{name}'"):
         load(name, image_size=16)
 
 
@@ -32,7 +31,7 @@ def test_an_unknown_data_set_lists_the_known_ones(name: str, tmp_path, monkeypat
     ],
 )
 def test_a_name_written_wrongly(name: str, expected: str) -> None:
-    with pytest.raises(ValueError, match=f"is written '{expected}', not '{name}'"):
+    with pytest.raises(ValueError, match=f"must be written '{expected}', not '{name}'"):
         load(name, image_size=16)
 
 
@@ -51,7 +50,7 @@ def test_a_limit_out_of_range(limit: int, root) -> None:
 
 def test_a_prompt_csv_overrides_template_and_names(root, save_text) -> None:
     path = save_text("p.csv", "prompt,classname,classidx\na tom,tomcat,0\na hound,hound,1\nreynard,reynard,2\n")
-    data: ImageData = load(root, prompts_csv=path, image_size=16)
+    data = load(root, prompts_csv=path, image_size=16)
     assert data.classes == ("tomcat", "hound", "reynard")
     assert data.prompts == (("a tom",), ("a hound",), ("reynard",))
 
@@ -60,8 +59,11 @@ def test_a_prompt_csv_overrides_template_and_names(root, save_text) -> None:
     ("rows", "message"),
     [
         ("a,a,0\nb,b,1\nc,c,2\nd,d,3\n", r"p\.csv: classidx must lie in \[0, 2\] for this data set, not 3"),
-        ("a,a,0\nb,b,1\n", r"p\.csv has prompts for 2 classes, the data set has 3: classidx 2 \('fox'\) is missing"),
-        ("a,dog,0\nb,cat,1\nc,fox,2\n", r"p\.csv: class 0 is 'dog', in the data set it is 'cat'"),
+        ("a,a,0\nb,b,1\n", r"p\.csv must have prompts for all 3 classes, not 2: classidx 2 \('fox'\) is missing"),
+        (
+            "a,dog,0\nb,cat,1\nc,fox,2\n",
+            r"p\.csv: classidx must follow .*, in which class 0 is 'cat', not 'dog'",
+        ),
     ],
 )
 def test_a_prompt_csv_for_other_classes(rows: str, message: str, root, save_text) -> None:

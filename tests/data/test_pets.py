@@ -40,31 +40,31 @@ def test_the_other_split(root) -> None:
 
 
 def test_what_is_missing_is_named_with_the_layout(root, tmp_path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"val\.txt is missing. Expected layout: images/.*annotations/"):
+    with pytest.raises(FileNotFoundError, match=r"val\.txt must be a file, not missing.*layout: images/.*annotations/"):
         load(f"pets:{root}", split="val", image_size=16)
     (root / "annotations/test.txt").unlink()
-    with pytest.raises(FileNotFoundError, match=r"test\.txt is missing. Expected layout: images/"):
+    with pytest.raises(FileNotFoundError, match=r"test\.txt must be a file, not missing.*layout: images/"):
         load(f"pets:{root}", image_size=16)
     (root / "images").rename(root / "pictures")
-    with pytest.raises(FileNotFoundError, match=r"images is not a folder. Expected layout: images/"):
+    with pytest.raises(FileNotFoundError, match=r"images must be a folder, not missing.*layout: images/"):
         load(f"pets:{root}", image_size=16)
-    with pytest.raises(FileNotFoundError, match=r"gone is not a folder. Expected layout"):
+    with pytest.raises(FileNotFoundError, match=r"gone must be a folder, not missing.*layout"):
         load(f"pets:{tmp_path / 'gone'}", image_size=16)
 
 
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ("../secret_1 1 1 1\n", r"line 1: the path '../secret_1.jpg' leads out of the data set"),
-        ("/etc/secret_1 1 1 1\n", "line 1: the path '/etc/secret_1.jpg' leads out"),
-        ("pug_1 1 1 1\ncat_1 1 1 1\n", "line 2: class 1 is 'cat' here, but 'pug' before"),
+        ("../secret_1 1 1 1\n", r"line 1: the path must be relative to .*, not '../secret_1.jpg'"),
+        ("/etc/secret_1 1 1 1\n", "line 1: the path must be relative to .*, not '/etc/secret_1.jpg'"),
+        ("pug_1 1 1 1\ncat_1 1 1 1\n", "line 2: the breed of class 1 must be 'pug' as above, not 'cat'"),
         ("pug_1 1 1 1\ncat_1 3 1 1\n", r"class ids must count from 1 without a gap, not \[1, 3\]"),
         ("pug_1 0 1 1\n", r"must count from 1 without a gap, not \[0\]"),
-        ("pug 1 1 1\n", "line 1: no breed in the name 'pug'"),
-        ("pug_1\n", "line 1: 'pug_1' does not fit. Expected layout"),
-        ("pug_1 one 1 1\n", "line 1: 'pug_1 one 1 1' does not fit"),
-        ("pug_1 1 1 1\npug_1 1 1 1\n", "2 images have the id 'pug_1'"),
-        ("# nothing\n", r"test\.txt lists no image. Expected layout"),
+        ("pug 1 1 1\n", "line 1: the name must hold a breed, not be 'pug'"),
+        ("pug_1\n", "line 1: a line must fit the layout, not be 'pug_1'. Expected layout"),
+        ("pug_1 one 1 1\n", "line 1: a line must fit the layout, not be 'pug_1 one 1 1'"),
+        ("pug_1 1 1 1\npug_1 1 1 1\n", "the ids of pets must differ, not 'pug_1' for 2 images"),
+        ("# nothing\n", r"test\.txt must list an image, not none. Expected layout"),
     ],
 )
 def test_a_bad_line_is_named(lines: str, message: str, root, save_text) -> None:

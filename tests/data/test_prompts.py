@@ -8,10 +8,10 @@ HEADER = "prompt,classname,classidx\n"
 
 
 def test_templates() -> None:
-    assert from_template(("tench", "red_fox"), PHOTO).prompts == (("a photo of a tench.",), ("a photo of a red fox.",))
-    assert from_template(("pug",), PET).prompts == (("a photo of a pug, a type of pet.",),)
-    assert from_template(("A",), LETTER).prompts == (("a photo of the letter A",),)
-    assert from_template(("{}",), PHOTO).prompts == (("a photo of a {}.",),), "names are text, not formats"
+    assert from_template(("tench", "red_fox"), PHOTO) == (("a photo of a tench.",), ("a photo of a red fox.",))
+    assert from_template(("pug",), PET) == (("a photo of a pug, a type of pet.",),)
+    assert from_template(("A",), LETTER) == (("a photo of the letter A",),)
+    assert from_template(("{}",), PHOTO) == (("a photo of a {}.",),), "names are text, not formats"
 
 
 def test_several_rows_of_a_class_are_several_prompts(save_text) -> None:
@@ -31,27 +31,30 @@ def test_a_byte_order_mark_and_blank_lines_do_not_matter(save_text) -> None:
 def test_a_missing_column_is_named(missing: str, save_text) -> None:
     columns = [column for column in ("prompt", "classname", "classidx") if column != missing]
     path = save_text("prompts.csv", ",".join(columns) + "\na,0\n")
-    with pytest.raises(ValueError, match=rf"prompts\.csv has no column '{missing}'; it has .*Expected"):
+    with pytest.raises(ValueError, match=rf"prompts\.csv must have a column '{missing}', not only .*Expected"):
         read_prompts(path)
 
 
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ("a cat.,cat,0\na dog.,dog,0\n", "line 3: classidx 0 is 'dog' here, but 'cat' before"),
-        ("a cat.,cat,0\na dog.,dog,2\n", "without a gap; 1 is missing, the largest is 2"),
-        ("a cat.,cat,1\n", "without a gap; 0 is missing"),
-        ("a cat.,cat,0\na dog.,dog,999999999\n", "1 is missing, the largest is 999999999"),
+        ("a cat.,cat,0\na dog.,dog,0\n", "line 3: the name of classidx 0 must be 'cat' as above, not 'dog'"),
+        ("a cat.,cat,0\na dog.,dog,2\n", "without a gap, not leave out 1 below 2"),
+        ("a cat.,cat,1\n", "without a gap, not leave out 0 below 1"),
+        ("a cat.,cat,0\na dog.,dog,999999999\n", "not leave out 1 below 999999999"),
         ("a cat.,cat,-1\n", "line 2: classidx must be an integer from 0, not '-1'"),
         ("a cat.,cat,one\n", "line 2: classidx must be an integer from 0, not 'one'"),
         ("a cat.,cat,1.0\n", "not '1.0'"),
         ("a cat.,cat,99999999999999\n", "not '99999999999999'"),
-        ("a tench, Tinca tinca,tench,0\n", "line 2: 4 cells under 3 columns; is a comma not quoted"),
-        ("a cat.,cat\n", "line 2: 2 cells under 3 columns"),
-        (",cat,0\n", "line 2: the column 'prompt' is empty"),
-        ("a cat., ,0\n", "line 2: the column 'classname' is empty"),
-        ("", "has a header and no rows"),
-        ('"a cat.,cat,0\n', "not csv"),
+        (
+            "a tench, Tinca tinca,tench,0\n",
+            "line 2: a row must have 3 cells .*, not 4; is a comma not quoted",
+        ),
+        ("a cat.,cat\n", "line 2: a row must have 3 cells as the header has, not 2"),
+        (",cat,0\n", "line 2: the column 'prompt' must not be empty"),
+        ("a cat., ,0\n", "line 2: the column 'classname' must not be empty"),
+        ("", "must have a row below its header"),
+        ('"a cat.,cat,0\n', "a row must be csv"),
     ],
 )
 def test_a_bad_row_is_named(rows: str, message: str, save_text) -> None:
@@ -62,9 +65,9 @@ def test_a_bad_row_is_named(rows: str, message: str, save_text) -> None:
 
 
 def test_an_empty_and_a_missing_file(save_text, tmp_path) -> None:
-    with pytest.raises(ValueError, match="has no column 'prompt'"):
+    with pytest.raises(ValueError, match="must have a column 'prompt'"):
         read_prompts(save_text("empty.csv", ""))
-    with pytest.raises(FileNotFoundError, match=r"gone\.csv is missing.*prompt,classname,classidx"):
+    with pytest.raises(FileNotFoundError, match=r"gone\.csv must be a file, not missing.*prompt,classname,classidx"):
         read_prompts(tmp_path / "gone.csv")
 
 
@@ -78,12 +81,12 @@ def test_prompts_must_be_for_the_data_sets_classes(tmp_path) -> None:
     check_against(of("tench", "goldfish"), ("n01440764", "n01443537"), path)
     with pytest.raises(ValueError, match=r"classidx must lie in \[0, 1\] for this data set, not 2"):
         check_against(of("a", "b", "c"), ("a", "b"), path)
-    with pytest.raises(ValueError, match=r"prompts for 2 classes, the data set has 3: classidx 2 \('c'\) is missing"):
+    with pytest.raises(ValueError, match=r"prompts for all 3 classes, not 2: classidx 2 \('c'\) is missing"):
         check_against(of("a", "b"), ("a", "b", "c"), path)
-    with pytest.raises(ValueError, match=r"class 1 is 'c', in the data set it is 'b'.*order"):
+    with pytest.raises(ValueError, match=r"classidx must follow .*, in which class 1 is 'b', not 'c'"):
         check_against(of("a", "c", "b"), ("a", "b", "c"), path)
 
 
 def test_prompts_in_common_are_found() -> None:
     prompts = Prompts(("a", "b", "c"), (("x", "y", "x"), ("z",), ("y",)))
-    assert shared(prompts) == [("y", [0, 2])]
+    assert shared(prompts.prompts) == [("y", [0, 2])]

@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bigain.data import load, scenes
-from bigain.data.captions import describe
 from bigain.data.glyphs import CLASSES, LUMA, SPLITS
-from bigain.data.scenes import COLOURS, COUNTS, MIN_CONTRAST, PLACES, Placed, Scenes
+from bigain.data.scenes import COLOURS, COUNTS, MIN_CONTRAST, PLACES, Placed, Scenes, describe
 
 ROUNDING = 0.01  # of uint8, and of what is within a letter's edge
 
@@ -133,7 +132,7 @@ def test_colours_without_a_background_are_refused() -> None:
     colours = ("white", "orange", "blue")
     assert colours not in scenes.colourings(3)
     letters = [Placed(letter, colour, place) for letter, colour, place in zip("ABE", colours, PLACES, strict=False)]
-    with pytest.raises(ValueError, match="colours blue, orange, white"):
+    with pytest.raises(ValueError, match="room for a background, not blue, orange, white"):
         scenes.draw(letters, 32, np.random.default_rng(0))
 
 
@@ -175,7 +174,7 @@ def test_as_a_data_set() -> None:
     assert data.name == "glyphs-scenes"
     assert data.multi_label
     assert data.classes == CLASSES
-    assert data.condition_labels == tuple(range(10))
+    assert data.wnids is None
     assert data.prompts is not None
     assert data.prompts[0] == ("a photo of a letter A",)
     item, scene = data[123], Scenes("test")[123]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 
 import numpy as np
@@ -10,7 +11,8 @@ import torch
 from scipy.linalg import sqrtm
 from torch import nn
 
-from bigain.metrics.distribution import extract, fid, inception_score, kid, network_name, precision_recall
+from bigain.metrics.distribution import fid, kid, precision_recall, resampled_fid
+from bigain.metrics.recognise import extract
 
 
 def features(count: int, dimensions: int, seed: int, shift: float = 0.0) -> np.ndarray:
@@ -34,32 +36,26 @@ def frechet(a: np.ndarray, b: np.ndarray) -> float:
 
 def test_fid_is_the_distance_of_the_fitted_gaussians():
     a, b = features(60, 8, 0), features(90, 8, 1, shift=0.7)
-    result = fid(a, b, "random")
-    assert result.value == pytest.approx(frechet(a, b), rel=1e-8)
-    assert (result.network, result.dimensions, result.reference, result.generated) == ("random", 8, 60, 90)
-    assert not result.few_samples
-    assert result.note == ""
+    result = fid(a, b)
+    assert result == pytest.approx(frechet(a, b), rel=1e-8)
 
 
 def test_fid_of_one_dimension_in_closed_form():
     a, b = features(50, 1, 0), features(40, 1, 1, shift=2.0)
     expected = (a.mean() - b.mean()) ** 2 + (a.std(ddof=1) - b.std(ddof=1)) ** 2
-    assert fid(a, b, "random").value == pytest.approx(expected, rel=1e-9)
+    assert fid(a, b) == pytest.approx(expected, rel=1e-9)
 
 
 def test_fid_of_a_set_to_itself_is_0():
     a = features(60, 8, 0)
-    assert 0 <= fid(a, a, "random").value < 1e-6
+    assert 0 <= fid(a, a) < 1e-6
 
 
-def test_fid_of_fewer_images_than_dimensions_is_finite_and_says_so():
+def test_fid_of_fewer_images_than_dimensions_is_finite():
     a, b = features(500, 64, 0), features(40, 64, 0)
-    result = fid(a, b, "random")
-    assert np.isfinite(result.value)
-    assert result.value == pytest.approx(frechet(a, b), rel=1e-4)
-    assert result.few_samples
-    assert "40 generated images for 64 feature dimensions" in result.note
-    assert not fid(a, a[:65], "random").few_samples
+    result = fid(a, b)
+    assert np.isfinite(result)
+    assert result == pytest.approx(frechet(a, b), rel=1e-4)
 
 
 def slow_kid(a: np.ndarray, b: np.ndarray) -> float:
@@ -74,61 +70,29 @@ def slow_kid(a: np.ndarray, b: np.ndarray) -> float:
 
 def test_kid_of_whole_sets_is_the_unbiased_mmd():
     a, b = features(12, 5, 0), features(12, 5, 1, shift=0.3)
-    result = kid(a, b, "random", subsets=2)
-    assert result.value == pytest.approx(slow_kid(a, b), rel=1e-9)
-    assert result.deviation == pytest.approx(0.0, abs=1e-9)
-    assert result.subset_size == 12
+    value, deviation = kid(a, b, subsets=2)
+    assert value == pytest.approx(slow_kid(a, b), rel=1e-9)
+    assert deviation == pytest.approx(0.0, abs=1e-9)
 
 
 def test_kid_over_all_subsets_of_a_seed_is_repeatable_and_recorded():
     a, b = features(40, 5, 0), features(30, 5, 1)
-    first, again = (kid(a, b, "random", subsets=5, subset_size=20, seed=3) for _ in range(2))
+    first, again = (kid(a, b, subsets=5, subset_size=20, seed=3) for _ in range(2))
     assert first == again
-    assert (first.subsets, first.subset_size, first.seed) == (5, 20, 3)
-    assert (first.reference, first.generated) == (40, 30)
-    assert kid(a, b, "random", subsets=5, subset_size=20, seed=4).value != first.value
-    assert kid(a, b, "random", subsets=1).subset_size == 30
+    assert kid(a, b, subsets=5, subset_size=20, seed=4) != first
+    assert kid(a, b, subsets=1) == kid(a, b, subsets=1, subset_size=30)
 
 
 def test_kid_subsets_average_to_the_mmd_of_the_whole():
     a, b = features(60, 3, 0), features(60, 3, 1, shift=1.0)
-    result = kid(a, b, "random", subsets=400, subset_size=30)
-    assert abs(result.value - slow_kid(a, b)) < 4 * result.deviation / np.sqrt(400)
+    value, deviation = kid(a, b, subsets=400, subset_size=30)
+    assert abs(value - slow_kid(a, b)) < 4 * deviation / np.sqrt(400)
 
 
 @pytest.mark.parametrize("size", [0, 1, 31])
 def test_kid_refuses_a_subset_that_cannot_be_drawn(size):
     with pytest.raises(ValueError, match=rf"subset_size must lie in \[2, 30\] .*not {size}"):
-        kid(features(40, 5, 0), features(30, 5, 1), "random", subset_size=size)
-
-
-def slow_inception_score(logits: np.ndarray) -> float:
-    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    marginal = p.mean(axis=0)
-    return float(np.exp(np.mean([sum(row[k] * np.log(row[k] / marginal[k]) for k in range(len(row))) for row in p])))
-
-
-def test_inception_score_is_the_exponential_of_the_mean_divergence():
-    logits = features(40, 6, 0)
-    result = inception_score(logits, "random")
-    assert result.value == pytest.approx(slow_inception_score(logits), rel=1e-9)
-    assert result.deviation is None
-    assert (result.generated, result.reference, result.network) == (40, 0, "random")
-
-
-def test_inception_score_of_sure_and_balanced_answers_is_the_number_of_classes():
-    assert inception_score(np.tile(50 * np.eye(5), (4, 1)), "random").value == pytest.approx(5.0)
-    assert inception_score(np.zeros((10, 5)), "random").value == pytest.approx(1.0)
-
-
-def test_inception_score_splits_are_seeded():
-    logits = features(40, 6, 0)
-    first = inception_score(logits, "random", splits=4, seed=1)
-    assert first == inception_score(logits, "random", splits=4, seed=1)
-    assert first.deviation is not None
-    assert first.deviation > 0
-    with pytest.raises(ValueError, match=r"splits must lie in \[1, 40\], not 41"):
-        inception_score(logits, "random", splits=41)
+        kid(features(40, 5, 0), features(30, 5, 1), subset_size=size)
 
 
 def slow_share_inside(queries: np.ndarray, points: np.ndarray, neighbours: int) -> float:
@@ -140,54 +104,40 @@ def slow_share_inside(queries: np.ndarray, points: np.ndarray, neighbours: int) 
     return float(np.mean(inside))
 
 
-@pytest.mark.parametrize("neighbours", [1, 3])
-def test_precision_and_recall_ball_by_ball(neighbours):
+@pytest.mark.parametrize("k", [1, 3])
+def test_precision_and_recall_ball_by_ball(k):
     a, b = features(25, 2, 0), features(30, 2, 1, shift=0.8)
-    result = precision_recall(a, b, "random", neighbours=neighbours)
-    assert result.precision == slow_share_inside(b, a, neighbours)
-    assert result.recall == slow_share_inside(a, b, neighbours)
-    assert 0 < result.precision < 1
-    assert 0 < result.recall < 1
+    precision, recall = precision_recall(a, b, k=k)
+    assert precision == slow_share_inside(b, a, k)
+    assert recall == slow_share_inside(a, b, k)
+    assert 0 < precision < 1
+    assert 0 < recall < 1
 
 
 def test_precision_and_recall_at_the_extremes():
     a = features(20, 3, 0)
-    same, far = precision_recall(a, a, "random"), precision_recall(a, a + 1e6, "random")
-    assert (same.precision, same.recall) == (1.0, 1.0)
-    assert (far.precision, far.recall) == (0.0, 0.0)
-    with pytest.raises(ValueError, match=r"neighbours must lie in \[1, 19\]"):
-        precision_recall(a, a, "random", neighbours=20)
+    assert precision_recall(a, a) == (1.0, 1.0)
+    assert precision_recall(a, a + 1e6) == (0.0, 0.0)
+    with pytest.raises(ValueError, match=r"k must lie in \[1, 19\]"):
+        precision_recall(a, a, k=20)
 
 
 def test_more_rows_than_one_batch_of_distances():
     a, b = features(12, 2, 0), features(270, 2, 1)
-    assert precision_recall(a, b, "random").precision == slow_share_inside(b, a, 3)
+    assert precision_recall(a, b)[0] == slow_share_inside(b, a, 3)
 
 
-def test_images_through_a_network_equal_its_features_given():
-    rng = np.random.default_rng(0)
-    a, b = (rng.integers(0, high, (20, 8, 10, 3), dtype=np.uint8) for high in (256, 200))
-    network = Moments().eval()
-    given_a, given_b = extract(a, network, batch_size=7), extract(b, network)
-    np.testing.assert_allclose(given_a[:, :3], a.reshape(20, -1, 3).mean(axis=1), rtol=1e-6)
-    by_network, by_features = fid(a, b, network), fid(given_a, given_b, "Moments")
-    assert by_network.value == pytest.approx(by_features.value, rel=1e-12)
-    assert by_network.network == "Moments"
-    assert kid(a, b, network, subsets=2) == kid(given_a, given_b, "Moments", subsets=2)
-
-
-def test_network_names():
-    network = Moments()
-    assert network_name(network) == "Moments"
-    network.network = "moments-v1"
-    assert network_name(network) == "moments-v1"
-    assert network_name("inception") == "inception"
+def test_extract_is_the_network_image_by_image():
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 10, 3), dtype=np.uint8)
+    values = extract(images, Moments().eval(), batch_size=7)
+    assert values.dtype == np.float64
+    np.testing.assert_allclose(values[:, :3], images.reshape(20, -1, 3).mean(axis=1), rtol=1e-6)
 
 
 def test_extract_refuses_what_is_not_images_and_a_training_network():
     with pytest.raises(ValueError, match="uint8"):
         extract(np.zeros((2, 4, 4, 3)), Moments().eval())
-    with pytest.raises(ValueError, match="Moments is in training mode"):
+    with pytest.raises(ValueError, match=r"Moments must be in evaluation mode \(eval\(\)\), not"):
         extract(np.zeros((2, 4, 4, 3), dtype=np.uint8), Moments())
 
 
@@ -196,14 +146,14 @@ def test_bad_features_are_named(measure):
     good = features(10, 4, 0)
     bad = good.copy()
     bad[3, 1] = np.inf
-    with pytest.raises(ValueError, match="generated must be finite: 1 rows"):
-        measure(good, bad, "random")
+    with pytest.raises(ValueError, match="generated must be finite, not NaN or infinite in 1 rows"):
+        measure(good, bad)
     with pytest.raises(ValueError, match="reference must hold at least 2 images, not 1"):
-        measure(good[:1], good, "random")
-    with pytest.raises(ValueError, match="reference has 4 feature dimensions, generated 3"):
-        measure(good, good[:, :3], "random")
+        measure(good[:1], good)
+    with pytest.raises(ValueError, match="generated must have the 4 dimensions of reference, not 3"):
+        measure(good, good[:, :3])
     with pytest.raises(ValueError, match=r"features \(N, D\)"):
-        measure(good[0], good, "random")
+        measure(good[0], good)
 
 
 def test_the_global_random_state_and_warnings_stay_untouched():
@@ -211,10 +161,65 @@ def test_the_global_random_state_and_warnings_stay_untouched():
     before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        values = (fid(a, b, "r"), kid(a, b, "r", subset_size=10), inception_score(a, "r"), precision_recall(a, b, "r"))
+        values = (fid(a, b), kid(a, b, subset_size=10), precision_recall(a, b))
     assert torch.equal(before, torch.get_rng_state())
     assert np.array_equal(numpy_before, np.random.get_state()[1])  # noqa: NPY002
     torch.rand(3)  # another state: the values do not depend on it
     assert values == (
-        fid(a, b, "r"), kid(a, b, "r", subset_size=10), inception_score(a, "r"), precision_recall(a, b, "r")
+        fid(a, b), kid(a, b, subset_size=10), precision_recall(a, b)
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("measure", [fid, kid, precision_recall])
+def test_images_without_features_are_refused_instead_of_left_out(measure):
+    rows = list(features(10, 4, 0))
+    with pytest.raises(ValueError, match="generated must have features for all 10 images, not none for 2 of them"):
+        measure(rows, [*rows[:4], None, *rows[5:9], None])
+
+
+def test_resamples_of_images_that_are_not_there_are_refused():
+    a = features(10, 4, 0)
+    bad = (([0], "at least 2 images, not 1"), ([0, 10], r"\[0, 10\), not 0 to 10"), ([-1, 3], "not -1 to 3"))
+    for index, message in bad:
+        with pytest.raises(ValueError, match=message):
+            resampled_fid(a, a, [np.array(index)])
+
+
+def test_precision_and_recall_see_modes_that_are_missing_and_images_that_are_off():
+    rng = np.random.default_rng(0)
+    left, right = (rng.normal([offset, 0, 0, 0], size=(200, 4)) for offset in (-50, 50))
+    both = np.concatenate([left, right])
+    more = rng.normal([-50, 0, 0, 0], size=(200, 4))
+    precision, recall = precision_recall(both, more)
+    assert precision > 0.8
+    assert recall < 0.5, "the right half is never generated"
+    precision, recall = precision_recall(more, both)
+    assert precision < 0.5, "the right half is not real"
+    assert recall > 0.8
+
+
+def test_precision_and_recall_are_the_same_bits_on_any_number_of_threads():
+    a, b = features(300, 16, 0), features(400, 16, 1, shift=0.5)
+    threads = torch.get_num_threads()
+    try:
+        values = set()
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            values.add(precision_recall(a, b))
+    finally:
+        torch.set_num_threads(threads)
+    assert len(values) == 1
+
+
+def test_copies_of_an_image_have_a_ball_of_their_own_size():
+    copies = np.tile(features(1, 3, 0), (5, 1))  # the third neighbour lies at distance 0
+    near = copies + 1e-9
+    assert precision_recall(copies, copies) == (1.0, 1.0)
+    assert precision_recall(copies, near) == (0.0, 0.0)
+
+
+def test_precision_and_recall_of_a_whole_run_take_less_than_ten_seconds():
+    a, b = features(2_000, 64, 0), features(1_000, 64, 1)
+    before = time.process_time()
+    precision_recall(a, b)
+    assert time.process_time() - before < 10

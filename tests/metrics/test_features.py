@@ -26,7 +26,7 @@ def test_larger_images_are_averaged_down_first() -> None:
 
 @pytest.mark.parametrize("size", [16, 48, 33])
 def test_a_size_that_averaging_does_not_reach_is_named(size: int) -> None:
-    with pytest.raises(ValueError, match=f"the model makes {size}"):
+    with pytest.raises(ValueError, match=f"must be a multiple of 32 pixels for the recogniser, not {size}"):
         feature_network("recogniser", size, CPU)
 
 
@@ -38,5 +38,5 @@ def test_scenes_are_seen_quadrant_by_quadrant() -> None:
     np.testing.assert_allclose(network.features(scene), expected, rtol=1e-5)
     assert network.recognise(scene) == [None, None]
     assert network.name.endswith("mean of the four quadrants")
-    with pytest.raises(ValueError, match="scenes of 64 pixels or a multiple"):
+    with pytest.raises(ValueError, match="scenes must be a multiple of 64 pixels"):
         GlyphFeatures(32, CPU, quadrants=True)

@@ -42,7 +42,7 @@ def test_a_method_is_compared_with_every_other_but_none(store: Store) -> None:
     reference = store.reference()
     assert reference is not None
     features = [np.stack([row.features for row in store.generated(method)]) for method in (ABM, TODO)]
-    ours, theirs = (fid(reference[1], values, "n").value for values in features)
+    ours, theirs = (fid(reference[1], values) for values in features)
     assert found.fid is not None
     assert found.fid.value == pytest.approx(theirs - ours)
     assert found.fid.low <= found.fid.value <= found.fid.high
@@ -121,6 +121,6 @@ def test_resamples_are_the_fid_of_those_images() -> None:
     rng = np.random.default_rng(0)
     real, fake = rng.normal(size=(30, 3)), rng.normal(size=(20, 3)) + 1
     indices = [np.arange(20), rng.integers(20, size=20), np.arange(5)]
-    assert resampled_fid(real, fake, "n", indices) == [fid(real, fake[index], "n").value for index in indices]
-    with pytest.raises(ValueError, match="a resample must have 2 images at least"):
-        resampled_fid(real, fake, "n", [np.arange(1)])
+    assert resampled_fid(real, fake, indices) == [fid(real, fake[index]) for index in indices]
+    with pytest.raises(ValueError, match="a resample must have at least 2 images, not 1"):
+        resampled_fid(real, fake, [np.arange(1)])

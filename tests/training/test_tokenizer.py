@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import CLIPTokenizer
 
-from bigain.data.captions import WORDS, describe, enumerate_letters
 from bigain.data.glyphs import CLASSES
-from bigain.data.scenes import PLACES, Placed
+from bigain.data.scenes import PLACES, WORDS, Placed, describe, enumerate_letters
 
 PRINTABLE = "".join(sorted(set(string.printable) - set(string.whitespace)))
 

@@ -2,7 +2,9 @@
 
 from bigain.backbones.application import Handle, apply, compressed, remove, row_keys
 from bigain.backbones.families import SUPPORTED
-from bigain.backbones.recording import Seen, recorded
+from bigain.backbones.presets import preset, preset_file, resolve
+from bigain.backbones.recording import recorded
+from bigain.backbones.state import Seen
 from bigain.backbones.summary import LayerCost, Summary
 
 __all__ = [
@@ -13,7 +15,10 @@ __all__ = [
     "Summary",
     "apply",
     "compressed",
+    "preset",
+    "preset_file",
     "recorded",
     "remove",
+    "resolve",
     "row_keys",
 ]

@@ -2,41 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from diffusers.hooks import HookRegistry
-from diffusers.models.attention import BasicTransformerBlock
 from torch import Tensor, nn
 
 from bigain.backbones.attachment import ENTRY, GRID, NAME, attach, detach
-from bigain.backbones.families import Layer, Layout, find_model, layout
-from bigain.backbones.hooks import (
-    AttentionHook,
-    BlockHook,
-    EntryHook,
-    GridHook,
-    MLPHook,
-    RootHook,
-    check_attention,
-    check_not_fused,
-)
-from bigain.backbones.size_channel import SizeChannel, check_channel
+from bigain.backbones.checks import check_methods
+from bigain.backbones.families import Layout, find_model, layout
+from bigain.backbones.hooks import AttentionHook, BlockHook, EntryHook, GridHook, MLPHook, RootHook
+from bigain.backbones.presets import Applicable, resolve
+from bigain.backbones.size_channel import SizeChannel
 from bigain.backbones.state import Plan, Session
 from bigain.backbones.summary import Summary, summarise
-from bigain.methods import Method, TokenDownsampling, TokenMerging, parse, spec
+from bigain.methods import Method, spec
 
 
 class Handle:
-    """What ``apply`` returns: the model, what was applied, its summary and its removal."""
+    """What ``apply`` returns: the model, what was applied, its summary and its removal.
 
-    def __init__(
-        self, model: nn.Module, methods: tuple[Method, ...], blocks: list[tuple[str, BlockHook, BasicTransformerBlock]]
-    ) -> None:
+    In a with-block it removes what was applied at the end.
+    """
+
+    def __init__(self, model: nn.Module, session: Session, blocks: Sequence[BlockHook]) -> None:
         self.model = model
-        self.methods = methods
+        self.session = session
         self._blocks = blocks
+
+    @property
+    def methods(self) -> tuple[Method, ...]:
+        """What was applied."""
+        return self.session.plan.methods
 
     def summary(self) -> Summary:
         """Tokens and FLOPs per layer, before and after, in the latest forward; print it for a table.
@@ -47,25 +45,41 @@ class Handle:
         return summarise(self._blocks)
 
     def remove(self) -> None:
-        """Takes the hooks away; the model's outputs are what they were, bit for bit."""
-        remove(self.model)
+        """Takes the hooks off the model that ``apply`` was given; its outputs are what they were, bit for bit.
+
+        That is the same model where a pipeline holds another by now. Nothing happens where they are off already, or
+        where others replaced them.
+        """
+        if session_of(self.model) is self.session:
+            detach(self.model)
+
+    def __enter__(self) -> Handle:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.remove()
 
     def __repr__(self) -> str:
         return f"Handle({type(self.model).__name__}, {spec(self.methods)!r})"
 
 
-def apply(pipe_or_model: object, method: Method | Iterable[Method] | str | Path) -> Handle:
+def apply(pipe_or_model: object, method: Applicable, *, replace: bool = False) -> Handle:
     """Compresses the tokens of a diffusers pipeline or model from its next forward on.
 
     Args:
-        pipe_or_model: a pipeline with a `unet` or `transformer`, or such a model; see `bigain.backbones.SUPPORTED`.
-        method: a config, a preset or spec such as "lgtm-0.7", the path of a preset file (.json), or several configs
-            that go together: in each layer at most one merging and one downsampling method.
+        pipe_or_model: a pipeline with a `unet` or `transformer`, such a model (see `bigain.backbones.SUPPORTED`), or
+            what `bigain.diffusion.open_model` returns.
+        method: a config, a text such as "lgtm-0.7", a preset such as "glyphs-dit/balanced", the path of a preset file
+            (.json), or several configs that go together: in each layer at most one merging and one downsampling method.
+        replace: takes what is applied already off first.
 
     Raises:
-        TypeError: if the model is not supported; lists what is.
-        ValueError: if something is applied already, the methods do not go together, or a level or layer does not
-            exist.
+        TypeError: if the model is not supported, or ``method`` is none of these; lists what is.
+        ValueError: if something is applied already and ``replace`` is False, the methods do not go together or with the
+            model, or a preset was made for another architecture. What is applied then stays.
+
+    Warns:
+        UserWarning: a preset was made for other weights or another dtype.
 
     Example:
         >>> handle = bigain.apply(pipe, bigain.LaplacianMerging(ratio=0.7))
@@ -74,34 +88,46 @@ def apply(pipe_or_model: object, method: Method | Iterable[Method] | str | Path)
         >>> handle.remove()
     """
     model = find_model(pipe_or_model)
-    if session_of(model) is not None:
-        raise ValueError(f"this {type(model).__name__} is compressed already: call bigain.remove() first")
-    methods = _as_methods(method)
-    where = layout(model)
-    plan = _plan(methods, where)
-    if not methods:
-        return Handle(model, methods, [])
-    return Handle(model, methods, _register(where, Session(plan)))
+    applied = session_of(model)
+    if applied is not None and not replace:
+        raise ValueError(
+            f"replace must be True where a model is compressed already, as this {type(model).__name__} is by "
+            f"{spec(applied.plan.methods)}, not False: or call bigain.remove() first"
+        )
+    methods, where = resolve(method, model), layout(model)
+    check_methods(methods, where)
+    if applied is not None:
+        detach(model)
+    session = Session(Plan(methods))
+    return Handle(model, session, _register(where, session) if methods else ())
 
 
 def remove(pipe_or_model: object) -> None:
-    """Takes every hook of this package away; nothing happens where there is none."""
-    detach(find_model(pipe_or_model))
+    """Takes every hook of this package off a pipeline's model, or off a model.
+
+    Warns:
+        UserWarning: there was none: nothing was applied, or the pipeline holds another model since, in which case
+            `Handle.remove` reaches the compressed one. As the model then runs as it was asked to, this is no error.
+    """
+    model = find_model(pipe_or_model)
+    if not detach(model):
+        warnings.warn(
+            f"remove() must be given what apply() was given, not a {type(model).__name__} on which nothing is applied: "
+            f"if the pipeline's model was exchanged since, call remove() on the handle",
+            stacklevel=2,
+        )
 
 
 @contextmanager
-def compressed(pipe_or_model: object, method: Method | Iterable[Method] | str | Path) -> Iterator[Handle]:
+def compressed(pipe_or_model: object, method: Applicable) -> Iterator[Handle]:
     """``apply`` for the length of a with-block.
 
     Example:
         >>> with bigain.compressed(pipe, "iekvd-2"):
         ...     image = pipe("a photo of a cat").images[0]
     """
-    handle = apply(pipe_or_model, method)
-    try:
+    with apply(pipe_or_model, method) as handle:
         yield handle
-    finally:
-        handle.remove()
 
 
 @contextmanager
@@ -120,7 +146,7 @@ def row_keys(pipe_or_model: object, image: Tensor, draw: Tensor | None = None) -
     """
     for name, keys in (("image", image), ("draw", draw)):
         if keys is not None and (keys.ndim != 1 or len(keys) != len(image)):
-            raise ValueError(f"{name} must hold one key per row, not a tensor of shape {tuple(keys.shape)}")
+            raise ValueError(f"{name} must hold one key per row, not have the shape {tuple(keys.shape)}")
     session = session_of(find_model(pipe_or_model))
     if session is None:
         yield
@@ -140,84 +166,13 @@ def session_of(model: nn.Module) -> Session | None:
     return hook.session if isinstance(hook, RootHook) else None
 
 
-def _as_methods(method: Method | Iterable[Method] | str | Path) -> tuple[Method, ...]:
-    if isinstance(method, str | Path):
-        return parse(method)
-    return (method,) if isinstance(method, TokenMerging | TokenDownsampling) else tuple(method)
-
-
-def _plan(methods: tuple[Method, ...], where: Layout) -> Plan:
-    """The methods, once it is clear that they fit the model and each other."""
-    plan = Plan(methods)
-    kind = type(where.model).__name__
-    for method in methods:
-        if not isinstance(method, TokenMerging | TokenDownsampling):
-            raise TypeError(
-                f"{method!r} is no compression method: give a config such as bigain.LaplacianMerging(ratio=0.7)"
-            )
-        levels = sorted(level for level in method.levels if level > where.levels)
-        if levels:
-            raise ValueError(
-                f"levels {levels} do not exist: this {kind} has attention on {where.levels} level(s), counted from "
-                f"the finest"
-            )
-        layers = sorted(layer for layer in method.layers or () if layer >= len(where.layers))
-        if layers:
-            raise ValueError(
-                f"layers {layers} do not exist: this {kind} has {len(where.layers)} transformer blocks, counted from 0"
-            )
-        blocks = [layer.block for number, layer in enumerate(where.layers) if method.includes(layer.level, number)]
-        if not blocks:
-            raise ValueError(f"no layer of {spec(method)} lies on its levels: nothing would be compressed")
-        crossed = isinstance(method, TokenMerging) and "cross_attention" in method.locations
-        if crossed and all(block.attn2 is None for block in blocks):
-            raise ValueError(
-                f"this {kind} has no cross-attention in the layers of {spec(method)}: leave 'cross_attention' out of "
-                f"its locations"
-            )
-    for number, layer in enumerate(where.layers):
-        _check_layer(layer, [method for method in methods if method.includes(layer.level, number)])
-    return plan
-
-
-def _check_layer(layer: Layer, methods: list[Method]) -> None:
-    """Refuses methods that do not go together in a layer, or not with its attention."""
-    merging = [method for method in methods if isinstance(method, TokenMerging)]
-    downsampling = [method for method in methods if isinstance(method, TokenDownsampling)]
-    if len(merging) > 1 or len(downsampling) > 1:
-        raise ValueError(
-            f"at most one merging and one downsampling method go together in a layer, not {spec(methods)} in "
-            f"{layer.name}"
-        )
-    if methods and layer.block.only_cross_attention:
-        raise ValueError(
-            f"{layer.name} has no self-attention (only_cross_attention), so its tokens cannot be compressed: leave it "
-            f"out, by levels or layers"
-        )
-    if downsampling and any(method.size_aware for method in merging):
-        raise ValueError(
-            f"size_aware weighs merged keys, but {spec(downsampling)} replaces these in {layer.name}: leave one of "
-            f"them out there"
-        )
-    full = any(method.queries == "full" for method in merging)
-    if full and downsampling:
-        raise ValueError("queries='full' takes K and V from merged tokens, so it cannot go with a downsampling method")
-    attention, name = layer.block.attn1, f"{layer.name}.attn1"
-    if methods:
-        check_attention(attention, name)
-    if full or downsampling:
-        check_not_fused(attention, name)
-    if any(method.size_bias == "channel" for method in merging):
-        check_channel(attention, name)
-
-
-def _register(where: Layout, session: Session) -> list[tuple[str, BlockHook, BasicTransformerBlock]]:
+def _register(where: Layout, session: Session) -> list[BlockHook]:
     blocks = []
     for number, layer in enumerate(where.layers):
         block, name = layer.block, layer.name
         if not session.plan.includes(layer.level, number):
             continue
-        hook = BlockHook(session, block, number, layer.level)
+        hook = BlockHook(session, layer, number)
         attach(block, hook, NAME)
         channel = None
         if hook.merging is not None and hook.merging.size_bias == "channel":
@@ -228,9 +183,9 @@ def _register(where: Layout, session: Session) -> list[tuple[str, BlockHook, Bas
         if block.attn2 is not None:
             attach(block.attn2, AttentionHook(hook, f"{name}.attn2"), NAME)
         attach(block.ff, MLPHook(hook, f"{name}.ff"), NAME)
-        blocks.append((name, hook, block))
+        blocks.append(hook)
     # What is registered last runs first: the root, the grid, the entry of a level, then its block.
-    matched = {hook.level for _, hook, _ in blocks if hook.merging is not None and hook.merging.features == "first"}
+    matched = {hook.level for hook in blocks if hook.merging is not None and hook.merging.features == "first"}
     for level in sorted(matched):
         first = next(layer.block for layer in where.layers if layer.level == level)
         attach(first, EntryHook(session, first, level), ENTRY)

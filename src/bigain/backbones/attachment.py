@@ -1,9 +1,14 @@
-"""Attaching hooks to a model and taking them off again, beside the hooks and wrappers of others."""
+"""Attaching hooks to a model and taking them off again, among the hooks and wrappers of others.
+
+Private parts of others are used here and nowhere else: of diffusers' `HookRegistry` the lists `_hook_order` and
+`_fn_refs` and the references in them, and the `_old_forward` that accelerate's wrappers keep.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from diffusers.hooks import HookRegistry, ModelHook
 from torch import nn
@@ -20,19 +25,33 @@ def attach(module: nn.Module, hook: ModelHook, name: str) -> None:
         hook.wrapper = module.forward  # what whoever stands above calls to call this hook
 
 
-def detach(model: nn.Module) -> None:
+def detach(model: nn.Module) -> bool:
     """Takes every hook of this package off, and leaves those of others as they are.
 
+    Returns:
+        Whether there was any.
+
     Raises:
-        RuntimeError: a forward was replaced since by something that hides the hook; names the module.
+        RuntimeError: a forward was replaced since by something that hides its hook; names the module. All hooks are
+            then still on.
     """
-    for module in model.modules():
-        registry = _registry(module)
-        names = [name for name in _NAMES if registry is not None and registry.get_hook(name) is not None]
-        if registry is not None and names:
-            for name in names:
-                _remove(module, registry, name)
-            registry.invalidate_child_registries_cache()
+    hooked = [
+        (module, registry, name)
+        for module in model.modules()
+        if (registry := _registry(module)) is not None
+        for name in _NAMES
+        if registry.get_hook(name) is not None
+    ]
+    for module, registry, name in hooked:
+        if not _callers(module, registry, registry.hooks[name]):
+            raise RuntimeError(
+                f"the forward of a {type(module).__name__} was replaced while it was compressed, so that its hook "
+                f"cannot be taken off: put that forward back as it was, then call remove() again"
+            )
+    for module, registry, name in hooked:
+        _remove(module, registry, name)
+        registry.invalidate_child_registries_cache()
+    return bool(hooked)
 
 
 def has_skipping_hooks(model: nn.Module) -> bool:
@@ -55,24 +74,32 @@ def _remove(module: nn.Module, registry: HookRegistry, name: str) -> None:
     """Whoever called the hook, a wrapper or another hook, calls then what the hook called.
 
     `HookRegistry.remove_hook` (diffusers 0.42) cuts off a hook above that has a forward of its own, and knows nothing
-    of accelerate's wrappers in between.
+    of accelerate's wrappers in between. Where the class's own forward is left, the module keeps no attribute over it:
+    who exchanges the class of a module later, as tomesd does, would exchange nothing.
     """
     hook, place = registry.hooks[name], registry._hook_order.index(name)
     below = hook.fn_ref.forward if hook.fn_ref.original_forward is None else hook.fn_ref.original_forward
-    callers = [
+    for attributes, attribute in _callers(module, registry, hook):
+        attributes[attribute] = below
+    if module.__dict__.get("forward") is below and _is_of_the_class(module, below):
+        del module.__dict__["forward"]
+    del registry.hooks[name], registry._hook_order[place], registry._fn_refs[place]
+
+
+def _is_of_the_class(module: nn.Module, forward: Any) -> bool:
+    """Whether a forward is the bound method of the module's class, or of one that this stands on."""
+    defined = [parent.__dict__.get("forward") for parent in type(module).__mro__]
+    return getattr(forward, "__self__", None) is module and forward.__func__ in defined
+
+
+def _callers(module: nn.Module, registry: HookRegistry, hook: ModelHook) -> list[tuple[dict[str, Any], str]]:
+    """Where the forward that calls a hook is kept: attributes of what stands above it, with their names."""
+    return [
         (holder.__dict__, attribute)
         for holder in (module, *registry._fn_refs)
         for attribute in ("forward", "_old_forward", "original_forward")
         if holder.__dict__.get(attribute) is hook.wrapper
     ]
-    if not callers:
-        raise RuntimeError(
-            f"the forward of a {type(module).__name__} was replaced while it was compressed, so that its hook cannot "
-            f"be taken off: put that forward back as it was, then call remove() again"
-        )
-    for attributes, attribute in callers:
-        attributes[attribute] = below
-    del registry.hooks[name], registry._hook_order[place], registry._fn_refs[place]
 
 
 @contextmanager

@@ -6,13 +6,17 @@ Everything here is made of diffusers' `BasicTransformerBlock`. A family is one e
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from diffusers import DiTTransformer2DModel, PixArtTransformer2DModel, Transformer2DModel, UNet2DConditionModel
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.utils.torch_utils import unwrap_module as unwrap_compiled
 from torch import nn
+
+from bigain.operators.grid import Grid
+
+_PARTS = ("unet", "transformer", "model")  # where pipelines and bigain's denoisers hold their model
 
 
 @dataclass(frozen=True)
@@ -33,12 +37,14 @@ class Layout:
         sample: name of the root's argument that holds the (B, C, H, W) sample.
         grids: modules whose input (B, C, h, w) shows the token grid, with the patch size that divides it.
         layers: the transformer blocks in order of the forward.
+        grid: of all layers, where the model takes samples of one size only; None where a forward shows it.
     """
 
     model: nn.Module
     sample: str
     grids: tuple[tuple[nn.Module, int], ...]
     layers: tuple[Layer, ...]
+    grid: Grid | None = None
 
     @property
     def levels(self) -> int:
@@ -47,22 +53,22 @@ class Layout:
 
 
 def _unet(model: UNet2DConditionModel) -> Layout:
-    found: list[tuple[int, str, Transformer2DModel]] = []
+    transformers: list[tuple[int, str, Transformer2DModel]] = []
     for depth, name, stage in _unet_stages(model):
         for number, module in enumerate(getattr(stage, "attentions", None) or ()):
             if not isinstance(module, Transformer2DModel):
                 raise ValueError(
-                    f"{name}.attentions.{number} is a {type(module).__name__}; a U-Net is supported where its "
-                    f"attention is made of Transformer2DModel (Stable Diffusion 1.x, 2.x, XL)"
+                    f"{name}.attentions.{number} must be a Transformer2DModel, as in Stable Diffusion 1.x, 2.x and XL, "
+                    f"not a {type(module).__name__}"
                 )
-            found.append((depth, f"{name}.attentions.{number}", module))
-    depths = sorted({depth for depth, _, _ in found})
+            transformers.append((depth, f"{name}.attentions.{number}", module))
+    depths = sorted({depth for depth, _, _ in transformers})
     layers = [
         Layer(f"{name}.transformer_blocks.{index}", depths.index(depth) + 1, block)
-        for depth, name, module in found
+        for depth, name, module in transformers
         for index, block in enumerate(module.transformer_blocks)
     ]
-    return Layout(model, "sample", tuple((module, 1) for _, _, module in found), tuple(layers))
+    return Layout(model, "sample", tuple((module, 1) for _, _, module in transformers), tuple(layers))
 
 
 def _unet_stages(model: UNet2DConditionModel) -> Iterator[tuple[int, str, nn.Module]]:
@@ -79,32 +85,38 @@ def _isotropic(model: Any) -> Layout:
     return Layout(model, "hidden_states", ((model, model.config.patch_size),), tuple(layers))
 
 
+def _dit(model: DiTTransformer2DModel) -> Layout:
+    side = model.config.sample_size // model.config.patch_size
+    return replace(_isotropic(model), grid=Grid(side, side))
+
+
 SUPPORTED: dict[type[nn.Module], Callable[..., Layout]] = {
     UNet2DConditionModel: _unet,
-    DiTTransformer2DModel: _isotropic,
+    DiTTransformer2DModel: _dit,
     PixArtTransformer2DModel: _isotropic,
 }
 
 
 def find_model(pipe_or_model: object) -> nn.Module:
-    """The denoising model of a pipeline (its `unet` or `transformer`), or the model itself, without torch.compile.
+    """The denoising model of a pipeline or of `bigain.diffusion.open_model`, or the model itself; not compiled.
 
     Raises:
         TypeError: if there is none, or its class is not supported; lists the classes that are.
     """
-    model: Any = pipe_or_model
+    model = pipe_or_model
     if not isinstance(model, nn.Module):
-        model = getattr(pipe_or_model, "unet", None) or getattr(pipe_or_model, "transformer", None)
-    if isinstance(model, nn.Module):
-        inner: nn.Module = unwrap_compiled(model)
-        if isinstance(inner, tuple(SUPPORTED)):
-            return inner
-        model = inner
+        parts = (getattr(pipe_or_model, name, None) for name in _PARTS)
+        model = next((part for part in parts if part is not None), None)  # a compiled module has no truth value
+    inner: Any = unwrap_compiled(model) if isinstance(model, nn.Module) else model
+    if any(isinstance(inner, family) for family in SUPPORTED):
+        return inner
+    given = type(pipe_or_model).__name__
+    if model is not pipe_or_model and model is not None:
+        given = f"{given} with a {type(inner).__name__}"
     names = ", ".join(family.__name__ for family in SUPPORTED)
-    what = type(pipe_or_model).__name__
-    if model not in (None, pipe_or_model):
-        what = f"{type(model).__name__} of a {what}"
-    raise TypeError(f"{what} is not supported: give one of {names}, or a pipeline whose unet or transformer is one")
+    raise TypeError(
+        f"pipe_or_model must be one of {names}, or hold one as its unet, transformer or model, not a {given}"
+    )
 
 
 def layout(model: nn.Module) -> Layout:
@@ -116,8 +128,8 @@ def layout(model: nn.Module) -> Layout:
     family = next(family for family in SUPPORTED if isinstance(model, family))
     result = SUPPORTED[family](model)
     if not result.layers:
-        raise ValueError(f"this {type(model).__name__} has no transformer block, so there is nothing to compress")
+        raise ValueError(f"model must have transformer blocks to compress, and this {type(model).__name__} has none")
     for layer in result.layers:
         if not isinstance(layer.block, BasicTransformerBlock):
-            raise ValueError(f"{layer.name} is a {type(layer.block).__name__}, but must be a BasicTransformerBlock")
+            raise ValueError(f"{layer.name} must be a BasicTransformerBlock, not a {type(layer.block).__name__}")
     return result

@@ -1,7 +1,8 @@
 """The hooks: on the root, where the grid is seen, where a level begins, on each block, and on its attentions and MLP.
 
-Only the public hook mechanism of diffusers is used: no class is swapped, no attention processor replaced and no
-forward copied, so LoRA, IP-Adapter, custom processors and torch.compile go on working.
+They are registered as any hook of diffusers: no class is swapped, no attention processor replaced and no forward
+copied, so LoRA, IP-Adapter, custom processors and torch.compile go on working. To be registered and removed among the
+hooks of others takes private parts of diffusers and accelerate, all in `bigain.backbones.attachment`.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from bigain.backbones.attachment import has_skipping_hooks
+from bigain.backbones.checks import check_fits, check_not_fused
+from bigain.backbones.families import Layer
 from bigain.backbones.size_channel import SizeChannel
-from bigain.backbones.state import Forward, Session
+from bigain.backbones.state import Forward, Seen, Session
+from bigain.methods import spec
 from bigain.methods.base import Location
 from bigain.operators.assignment import Assignment, key_bias, merge, unmerge
 from bigain.operators.grid import Grid
@@ -71,18 +75,24 @@ class RootHook(ModelHook):
             output = self.fn_ref.original_forward(*args, **kwargs)
         finally:
             session.forward = None
-        if not forward.compressed and session.plan.must_compress:
-            if forward.reached:
-                raise NothingCompressedError(
-                    f"a forward of {kind} ran and nothing was compressed: the method's settings take no token away on "
-                    f"this grid; use a larger ratio, another cell, other levels or layers"
-                )
-            if not has_skipping_hooks(module):  # a cache may leave blocks or attentions out of a forward
-                raise NothingCompressedError(
-                    f"a forward of {kind} ran and none of the layers that are to be compressed was in it: were they "
-                    f"exchanged after apply()? Then remove() and apply() again"
-                )
+        self._check_compressed(module, forward)
         return output
+
+    def _check_compressed(self, module: nn.Module, forward: Forward) -> None:
+        """Refuses a forward in which a method took no token away, unless its settings or a cache say so."""
+        plan, kind = self.session.plan, type(module).__name__
+        idle = [number for number in plan.required if number not in forward.compressed]
+        for number in idle:
+            if number in forward.reached:
+                raise NothingCompressedError(
+                    f"{spec(plan.methods[number])} must take tokens away, but nothing was compressed by it in a "
+                    f"forward of {kind}: use a larger ratio, another cell, other levels or layers"
+                )
+        if idle and not has_skipping_hooks(module):  # a cache may leave blocks or attentions out of a forward
+            raise NothingCompressedError(
+                f"the layers of {spec(plan.methods[idle[0]])} must be in a forward of this {kind}, but none was: were "
+                f"they exchanged after apply()? Then remove() and apply() again"
+            )
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Forward:
         sample = self.arguments.get(self.sample, args, kwargs)
@@ -145,21 +155,26 @@ class EntryHook(ModelHook):
 class BlockHook(ModelHook):
     """Holds what the hooks inside one block share: the tokens to match and the block's assignment."""
 
-    def __init__(self, session: Session, module: nn.Module, layer: int, level: int) -> None:
+    def __init__(self, session: Session, layer: Layer, number: int) -> None:
         super().__init__()
         self.session = session
-        self.layer = layer
-        self.level = level
-        self.merging = session.plan.merging(level, layer)
+        self.name = layer.name
+        self.block = layer.block
+        self.layer = number
+        self.level = layer.level
+        self.merging = session.plan.merging(layer.level, number)
+        self.downsampling = session.plan.downsampling(layer.level, number)
+        self.merging_number = session.plan.number(self.merging)
+        self.downsampling_number = session.plan.number(self.downsampling)
         # Under which a cached assignment is kept: one for each method in each level.
-        self.cache_key = (level, session.plan.methods.index(self.merging)) if self.merging is not None else None
-        self.downsampling = session.plan.downsampling(level, layer)
-        self.arguments = Arguments(module, ("hidden_states",))
+        self.cache_key = None if self.merging_number is None else (layer.level, self.merging_number)
+        self.arguments = Arguments(layer.block, ("hidden_states",))
         # Token counts of the latest forward, for the summary; written, never read, by the hooks.
         self.grid: Grid | None = None
         self.queries = self.keys = self.cross_queries = self.cross_keys = self.mlp_tokens = 0
         self.extra_channels = 0  # of all heads of the self-attention together
-        self.assigned = False
+        self.assigned = False  # whether the block made an assignment
+        self.matched = False  # whether tokens were compared for it
 
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         forward = self.session.current()
@@ -167,14 +182,17 @@ class BlockHook(ModelHook):
         context = self.session.context(self.layer)
         if tokens.shape[1] != context.grid.tokens:
             raise ValueError(
-                f"block {self.layer} was given {tokens.shape[1]} tokens on a grid of "
-                f"{context.grid.height}x{context.grid.width}"
+                f"{self.name} must be given the {context.grid.tokens} tokens of a {context.grid.height}x"
+                f"{context.grid.width} grid, not {tokens.shape[1]}"
             )
+        for method in (self.merging, self.downsampling):
+            if method is not None:
+                check_fits(method, context.grid)
         forward.block_input = tokens
         forward.features = self._features(tokens, forward)
         forward.assignment = None
         self.grid = context.grid
-        self.assigned = False
+        self.assigned = self.matched = False
         return args, kwargs
 
     def _features(self, tokens: Tensor, forward: Forward) -> Tensor | None:
@@ -189,11 +207,11 @@ class BlockHook(ModelHook):
         Args:
             tokens: (B, N, C), the input of the module at ``location``.
         """
-        merging = self.merging
-        if merging is None or location not in merging.locations:
+        merging, number = self.merging, self.merging_number
+        if merging is None or number is None or location not in merging.locations:
             return None
         forward = self.session.current()
-        forward.reached = True
+        forward.reached.add(number)
         if forward.assignment is None and merging.cached:
             forward.assignment = forward.cached.get(self.cache_key)
         if forward.assignment is None:
@@ -202,11 +220,40 @@ class BlockHook(ModelHook):
             with _without_autocast(features):
                 forward.assignment = merging.assign(features.detach(), context)
             self.assigned = True
+            self.matched = forward.assignment.groups < tokens.shape[1] or forward.assignment.padded
             if merging.cached:
                 forward.cached[self.cache_key] = forward.assignment
         if forward.assignment.groups < tokens.shape[1]:
-            forward.compressed = True
+            forward.compressed.add(number)
+        if location == "self_attention":  # where all methods merge, and a block's first location
+            self._tell_assignment(tokens, forward)
         return forward.assignment
+
+    def pooled(self, tokens: Tensor) -> Tensor | None:
+        """Tokens (B, M, C) that take the place of the input (B, N, C) of self-attention as its keys and values."""
+        method, number = self.downsampling, self.downsampling_number
+        if method is None or number is None:
+            return None
+        forward, context = self.session.current(), self.session.context(self.layer)
+        forward.reached.add(number)
+        with _without_autocast(tokens):
+            sources = method.pool(tokens, context)
+        if sources.shape[1] < tokens.shape[1]:
+            forward.compressed.add(number)
+        if self.session.observer is not None:
+            self.session.observer(Seen(self.name, method, tokens.detach(), None, context, None))
+        return sources
+
+    def _tell_assignment(self, tokens: Tensor, forward: Forward) -> None:
+        if self.session.observer is None or self.merging is None:
+            return
+        features = tokens if forward.features is None else forward.features
+        met = tokens if forward.features is None else forward.block_input
+        assert met is not None  # kept when the block began
+        context = self.session.context(self.layer)
+        self.session.observer(
+            Seen(self.name, self.merging, met.detach(), features.detach(), context, forward.assignment, self.assigned)
+        )
 
 
 class AttentionHook(ModelHook):
@@ -236,7 +283,7 @@ class AttentionHook(ModelHook):
             block.queries = block.keys = hidden_states.shape[1]
             return attend(hidden_states, attention_mask=attention_mask, **kwargs)
         if attention_mask is not None:
-            raise ValueError(f"{self.name} was given an attention_mask over tokens, which compression cannot keep to")
+            raise ValueError(f"{self.name} must have no attention_mask over tokens, which compression cannot keep to")
         queries, sources, bias = hidden_states, None, None
         if assignment is not None and block.merging is not None:
             merged = merge(hidden_states, assignment, block.merging.operator)
@@ -246,10 +293,7 @@ class AttentionHook(ModelHook):
             else:
                 queries = merged
         if block.downsampling is not None:
-            with _without_autocast(hidden_states):
-                sources = block.downsampling.pool(hidden_states, block.session.context(block.layer))
-            bias = None
-            block.session.current().compressed = True
+            sources, bias = block.pooled(hidden_states), None
         if sources is not None:
             check_not_fused(module, self.name)
         block.queries = queries.shape[1]
@@ -310,38 +354,17 @@ class MLPHook(ModelHook):
 
     def new_forward(self, module: nn.Module, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         forward = self.fn_ref.original_forward
-        grid = self.block.session.context(self.block.layer).grid
+        entered = self.block.session.current().block_input
         assignment = self.block.assignment(hidden_states, "mlp")
         if assignment is None or self.block.merging is None:
             self.block.mlp_tokens = hidden_states.shape[1]
             return forward(hidden_states, *args, **kwargs)
-        if hidden_states.shape[1] != grid.tokens:
+        if entered is None or hidden_states.shape[:2] != entered.shape[:2]:
             raise ValueError(
-                f"{self.name} was given a chunk of the tokens: disable_forward_chunking() before merging the MLP"
+                f"{self.name} must be given all rows and tokens at once where it merges, not a chunk of "
+                f"{tuple(hidden_states.shape[:2])}: call set_chunk_feed_forward(None) on its block, or leave 'mlp' out "
+                f"of locations"
             )
         merged = merge(hidden_states, assignment, self.block.merging.operator)
         self.block.mlp_tokens = merged.shape[1]
         return unmerge(forward(merged, *args, **kwargs), assignment)
-
-
-def check_not_fused(module: Attention, name: str) -> None:
-    """Refuses fused projections, which take queries, keys and values from the same tokens.
-
-    Raises:
-        ValueError: names the layer and the way out.
-    """
-    if getattr(module, "fused_projections", False):
-        raise ValueError(f"{name} has fused projections: call unfuse_qkv_projections() before compressing its K and V")
-
-
-def check_attention(module: Attention, name: str) -> None:
-    """Refuses attention that normalises its tokens inside, where merged or pooled tokens would be normalised apart.
-
-    Raises:
-        ValueError: names the layer and what stands in the way.
-    """
-    for part in ("group_norm", "spatial_norm", "norm_cross"):
-        if getattr(module, part, None) is not None:
-            raise ValueError(
-                f"{name} normalises tokens inside the attention ({part}), which compression does not support"
-            )

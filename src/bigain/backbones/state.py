@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -23,20 +24,25 @@ class Plan:
 
     def merging(self, level: int, layer: int) -> TokenMerging | None:
         """What merges tokens in a layer."""
-        found = [method for method in self.methods if isinstance(method, TokenMerging)]
-        return next((method for method in found if _acts(method, level, layer)), None)
+        merging = (method for method in self.methods if isinstance(method, TokenMerging))
+        return next((method for method in merging if _acts(method, level, layer)), None)
 
     def downsampling(self, level: int, layer: int) -> TokenDownsampling | None:
         """What downsamples keys and values in a layer."""
-        found = [method for method in self.methods if isinstance(method, TokenDownsampling)]
-        return next((method for method in found if _acts(method, level, layer)), None)
+        downsampling = (method for method in self.methods if isinstance(method, TokenDownsampling))
+        return next((method for method in downsampling if _acts(method, level, layer)), None)
+
+    def number(self, method: Method | None) -> int | None:
+        """Place of a method among all."""
+        return None if method is None else self.methods.index(method)
 
     @property
-    def must_compress(self) -> bool:
-        """Whether a forward without compression means that something is wrong."""
-        return any(
-            not method.is_identity and not (isinstance(method, TokenMerging) and method.is_scheduled)
-            for method in self.methods
+    def required(self) -> tuple[int, ...]:
+        """Numbers of the methods that take tokens away in every forward, or something is wrong."""
+        return tuple(
+            number
+            for number, method in enumerate(self.methods)
+            if not method.is_identity and not (isinstance(method, TokenMerging) and method.is_scheduled)
         )
 
 
@@ -58,18 +64,47 @@ class Forward:
     assignment: Assignment | None = None  # of the current block
     key_bias: Tensor | None = None  # (B, 1, M), what the attention in progress adds to its logits by a channel
     cached: dict[tuple[int, int] | None, Assignment] = field(default_factory=dict)  # by level and method
-    reached: bool = False  # whether a module that is to be compressed was in the forward
-    compressed: bool = False
+    reached: set[int] = field(default_factory=set)  # numbers of the methods for which a module was in the forward
+    compressed: set[int] = field(default_factory=set)  # of those that took tokens away
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What a method met in one layer of one forward.
+
+    Args:
+        name: of the transformer block.
+        method: that acts there.
+        tokens: (B, N, C), the block's input, or that of its attention where ``method`` pools or matches that.
+        features: (B, N, C') that the assignment was made from, ``tokens`` or those that entered the level; None where
+            keys and values are pooled.
+        context: as the method got it; ``context.layer`` is the number of the block.
+        assignment: of the tokens; None where keys and values are pooled instead.
+        decided: whether the assignment was made in this layer; False where a cached one was used again.
+    """
+
+    name: str
+    method: Method
+    tokens: Tensor
+    features: Tensor | None
+    context: Context
+    assignment: Assignment | None
+    decided: bool = True
 
 
 @dataclass
 class Session:
-    """What the hooks of one model share: the plan, the forward in progress, and the keys of its rows."""
+    """What the hooks of one model share: the plan, the forward in progress, and the keys of its rows.
+
+    Args:
+        observer: called in every forward with each layer in which a method acts, in order.
+    """
 
     plan: Plan
     forward: Forward | None = None
     image_keys: Tensor | None = None
     draw_keys: Tensor | None = None
+    observer: Callable[[Seen], object] | None = None
 
     def current(self) -> Forward:
         """The forward in progress.

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from diffusers.models.attention import BasicTransformerBlock, FeedForward
+from diffusers.models.attention import FeedForward
 from diffusers.models.attention_processor import Attention
 from torch import nn
 
@@ -55,6 +55,8 @@ class Summary(Sequence[LayerCost]):
         return sum(row.flops[0] for row in self.rows), sum(row.flops[1] for row in self.rows)
 
     def __str__(self) -> str:
+        if not self.rows:
+            return "no layer is compressed"
         head = ("layer", "grid", "queries", "keys", "MFLOPs", "change")
         body = [
             (
@@ -84,25 +86,23 @@ def _change(flops: tuple[int, int]) -> float:
     return 100 * (flops[1] / flops[0] - 1)
 
 
-def summarise(blocks: Sequence[tuple[str, BlockHook, BasicTransformerBlock]]) -> Summary:
+def summarise(blocks: Sequence[BlockHook]) -> Summary:
     """Summary of the latest forward from what the hooks saw.
 
     Raises:
         RuntimeError: if no forward ran.
     """
-    if not blocks:
-        return Summary(())
-    if any(hook.grid is None for _, hook, _ in blocks):
+    if any(hook.grid is None for hook in blocks):
         raise RuntimeError("the summary shows the latest forward, and none ran yet: call the model first")
-    return Summary(tuple(_cost(name, hook, block) for name, hook, block in blocks))
+    return Summary(tuple(_cost(hook) for hook in blocks))
 
 
-def _cost(name: str, hook: BlockHook, block: BasicTransformerBlock) -> LayerCost:
+def _cost(hook: BlockHook) -> LayerCost:
     assert hook.grid is not None
-    tokens = hook.grid.tokens
+    tokens, block = hook.grid.tokens, hook.block
     attention = block.attn1
     matching = 0
-    if hook.assigned and hook.merging is not None:
+    if hook.matched and hook.merging is not None:
         matching = hook.merging.matching_flops(hook.grid, attention.to_q.in_features)
     before = attention_flops(attention, tokens, tokens) + mlp_flops(block.ff, tokens)
     after = attention_flops(attention, hook.queries, hook.keys) + mlp_flops(block.ff, hook.mlp_tokens) + matching
@@ -111,7 +111,7 @@ def _cost(name: str, hook: BlockHook, block: BasicTransformerBlock) -> LayerCost
         before += attention_flops(block.attn2, tokens, hook.cross_keys)
         after += attention_flops(block.attn2, hook.cross_queries, hook.cross_keys)
     return LayerCost(
-        name,
+        hook.name,
         (hook.grid.height, hook.grid.width),
         (tokens, hook.queries),
         (tokens, hook.keys),

@@ -92,7 +92,7 @@ def _files(paths: list[Path]) -> list[Path]:
         FileNotFoundError: a path does not exist.
         ValueError: a folder has no image.
     """
-    from bigain.data.paths import image_files
+    from bigain.data import image_files
 
     found: list[Path] = []
     for path in paths:
@@ -109,7 +109,7 @@ def _classes(
     denoiser: Denoiser, model: str, prompts: list[str] | None, prompts_csv: Path | None
 ) -> tuple[tuple[str, ...], list[Any]]:
     """Names of the classes, and what the model is asked for each."""
-    from bigain.data.prompts import read_prompts
+    from bigain.data import read_prompts
 
     if denoiser.kind == "class":
         if prompts or prompts_csv is not None:
@@ -128,8 +128,7 @@ def _classified(classifier: Any, files: list[Path], bad_images: str, quiet: bool
     import torch
     from tqdm.auto import tqdm
 
-    from bigain.data import BadImageError, preprocess
-    from bigain.data.reading import read_image
+    from bigain.data import BadImageError, preprocess, read_image
 
     if bad_images not in ("raise", "skip"):
         raise ValueError(f"--bad-images must be raise or skip, not {bad_images!r}")

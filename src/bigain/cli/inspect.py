@@ -84,8 +84,7 @@ def inspect(
 
 def _image(denoiser: Denoiser, image: str, data: str, split: str | None) -> tuple[Tensor, str, str | int | None]:
     """The image in [-1, 1], its id, and what the model is asked for its class, if that is known."""
-    from bigain.data import load, preprocess
-    from bigain.data.reading import read_image
+    from bigain.data import load, preprocess, read_image
 
     if not image.isdigit():
         return preprocess(read_image(Path(image), image), denoiser.image_size), image, None
@@ -98,8 +97,7 @@ def _image(denoiser: Denoiser, image: str, data: str, split: str | None) -> tupl
 
 def _own_condition(denoiser: Denoiser, data: ImageCollection, item: Item) -> str | int | None:
     """The first prompt of the image's (first) class, or the label under which a class-conditional model knows it."""
-    if not item.labels:
-        return None
-    if denoiser.kind == "text":
-        return data.prompts[item.labels[0]][0] if data.prompts else None
-    return data.condition_labels[item.labels[0]] if data.condition_labels else None
+    from bigain.run.engine import class_conditions
+
+    conditions = class_conditions(denoiser, data)
+    return conditions[item.labels[0]][0] if item.labels and conditions else None

@@ -1,19 +1,21 @@
 """Data sets as sequences of images with classes, labels and prompts; the embedded glyphs among them."""
 
-from bigain.data.collection import BadImageWarning, ImageCollection
-from bigain.data.item import Entry, ImageData, Item
+from bigain.data.dataset import BadImageWarning, ImageCollection, Item, labelled
+from bigain.data.files import BadImageError, image_files, preprocess, read_image
 from bigain.data.loading import NAMES, load
-from bigain.data.preprocessing import preprocess
-from bigain.data.reading import BadImageError
+from bigain.data.prompts import map_classes, read_prompts
 
 __all__ = [
     "NAMES",
     "BadImageError",
     "BadImageWarning",
-    "Entry",
     "ImageCollection",
-    "ImageData",
     "Item",
+    "image_files",
+    "labelled",
     "load",
+    "map_classes",
     "preprocess",
+    "read_image",
+    "read_prompts",
 ]

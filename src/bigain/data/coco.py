@@ -7,15 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bigain.data.catalogue import Catalogue
-from bigain.data.item import Entry
-from bigain.data.paths import inside, read_text, require_folder
-from bigain.data.reading import read_image
+from bigain.data.dataset import ImageCollection, Item
+from bigain.data.files import inside, read_image, read_text, require_folder
 
 LAYOUT = "<split>/*.jpg, annotations/instances_<split>.json and annotations/captions_<split>.json"
 
 
-def coco(root: Path, split: str = "val2017") -> Catalogue:
+def coco(root: Path, split: str = "val2017") -> ImageCollection:
     """Multi-label: the categories of an image's objects; the caption is its first in the captions file.
 
     Classes are the categories by ascending id (80 in COCO 2017). Images are sorted by file name; ids are the file
@@ -35,21 +33,19 @@ def coco(root: Path, split: str = "val2017") -> Catalogue:
     listed = _records(instances, "images", {"id": int, "file_name": str}, source)
     for key, records in (("categories", categories), ("images", listed)):
         if len({record["id"] for record in records}) < len(records):
-            raise ValueError(f"{source}: two of its {key} have the same id")
+            raise ValueError(f"{source}: the ids of its {key} must differ, not repeat")
     label = {category["id"]: index for index, category in enumerate(categories)}
     paths = {record["id"]: inside(images, record["file_name"], str(source)) for record in listed}
     labels: dict[int, set[int]] = {identity: set() for identity in paths}
     for record in _records(instances, "annotations", {"image_id": int, "category_id": int}, source):
         if record["image_id"] not in paths:
-            raise ValueError(f"{source}: an annotation refers to the image {record['image_id']}, which is not listed")
+            raise ValueError(f"{source}: an annotation must refer to a listed image, not {record['image_id']}")
         if record["category_id"] not in label:
-            raise ValueError(
-                f"{source}: an annotation refers to the category {record['category_id']}, which is not listed"
-            )
+            raise ValueError(f"{source}: an annotation must refer to a listed category, not {record['category_id']}")
         labels[record["image_id"]].add(label[record["category_id"]])
     captions = _first_captions(root / "annotations" / f"captions_{split}.json")
     entries = [
-        Entry(
+        Item(
             path.relative_to(images).with_suffix("").as_posix(),
             partial(read_image, path, str(path)),
             tuple(sorted(labels[identity])),
@@ -57,12 +53,11 @@ def coco(root: Path, split: str = "val2017") -> Catalogue:
         )
         for identity, path in paths.items()
     ]
-    return Catalogue(
+    return ImageCollection(
         "coco",
         tuple(category["name"] for category in categories),
         tuple(sorted(entries, key=lambda entry: entry.id)),
         multi_label=True,
-        condition_labels=tuple(range(len(categories))),
     )
 
 
@@ -77,7 +72,7 @@ def _document(source: Path) -> dict[str, Any]:
     try:
         document = json.loads(read_text(source, LAYOUT))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{source} is not json: {error}") from error
+        raise ValueError(f"{source} must be json: {error}") from error
     if not isinstance(document, dict):
         raise ValueError(f"{source} must hold a json object, not a {type(document).__name__}")
     return document
@@ -87,9 +82,11 @@ def _records(document: dict[str, Any], key: str, fields: dict[str, type], source
     """The list ``document[key]``, every record of which has ``fields`` of the given types."""
     records = document.get(key)
     if not isinstance(records, list):
-        raise ValueError(f"{source} has no list {key!r}")
+        raise ValueError(f"{source} must have a list {key!r}, not {type(records).__name__}")
     for position, record in enumerate(records):
         for name, kind in fields.items():
             if not isinstance(record, dict) or not isinstance(record.get(name), kind):
-                raise ValueError(f"{source}: {key}[{position}] has no {name!r} of type {kind.__name__}")
+                raise ValueError(
+                    f"{source}: {key}[{position}] must have {name!r} of type {kind.__name__}, not {record}"
+                )
     return records

@@ -1,19 +1,18 @@
-"""Any folder with one folder per class."""
+"""A user's own images: a folder with one folder per class, or a csv file that lists them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from bigain.data.catalogue import Catalogue
-from bigain.data.item import Entry
-from bigain.data.paths import folders, image_files, read_lines, require_folder
-from bigain.data.reading import read_image
+from bigain.data.dataset import ImageCollection, Item
+from bigain.data.files import folders, image_files, inside, read_image, read_lines, read_rows, require_folder
 
 LAYOUT = "<folder>/<class>/*.png (or .jpg, ...), one folder per class"
 
 
-def folder(root: Path, split: str | None = None, classes: Path | None = None) -> Catalogue:
+def folder(root: Path, split: str | None = None, classes: Path | None = None) -> ImageCollection:
     """Classes are the folders in ``root`` (in ``root/split`` with a split), sorted by name.
 
     Files beside the class folders, folders in them, hidden files and files whose name does not end like an
@@ -24,39 +23,97 @@ def folder(root: Path, split: str | None = None, classes: Path | None = None) ->
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: no class folder, a class folder without images, or a class in the text file that is not there.
+        ValueError: no class folder, a class folder without images, or a class in the text file that has no folder.
     """
     base = require_folder(root if split is None else root / split, LAYOUT)
-    found = {path.name: path for path in folders(base)}
-    if not found:
-        raise ValueError(f"{base} has no class folder. Expected layout: {LAYOUT}")
+    paths = {path.name: path for path in folders(base)}
+    if not paths:
+        raise ValueError(f"{base} must have a class folder, not none. Expected layout: {LAYOUT}")
     if classes is not None:
-        found = restrict(found, [name for _, name in read_lines(classes, "one class per line")], classes, base)
-    entries: list[Entry] = []
-    for label, (name, path) in enumerate(found.items()):
+        paths = restrict(paths, [name for _, name in read_lines(classes, "one class per line")], classes, base)
+    entries: list[Item] = []
+    for label, (name, path) in enumerate(paths.items()):
         entries += class_entries(path, name, label, LAYOUT)
-    return Catalogue(root.resolve().name, tuple(found), tuple(entries), condition_labels=tuple(range(len(found))))
+    return ImageCollection(root.resolve().name, tuple(paths), tuple(entries))
 
 
-def class_entries(path: Path, name: str, label: int, layout: str) -> list[Entry]:
+def class_entries(path: Path, name: str, label: int, layout: str) -> list[Item]:
     """The images of one class folder; ``ValueError`` if there are none."""
     files = image_files(path)
     if not files:
-        raise ValueError(f"the class folder {path} has no image. Expected layout: {layout}")
-    return [Entry(f"{name}/{file.name}", partial(read_image, file, str(file)), (label,)) for file in files]
+        raise ValueError(f"the class folder {path} must have an image, not none. Expected layout: {layout}")
+    return [Item(f"{name}/{file.name}", partial(read_image, file, str(file)), (label,)) for file in files]
 
 
-def restrict(found: dict[str, Path], names: list[str], source: Path, base: Path) -> dict[str, Path]:
-    """The part of ``found`` that ``names`` lists, in the order of ``found``.
+def restrict(paths: dict[str, Path], names: list[str], source: Path, base: Path) -> dict[str, Path]:
+    """The part of ``paths``, by class, that ``names`` lists, in the order of ``paths``.
 
     Raises:
-        ValueError: no name, a name that is listed twice, or that was not found.
+        ValueError: no name, a name that is listed twice, or that is not in ``paths``.
     """
     if not names:
-        raise ValueError(f"{source} names no class. Expected layout: one class per line")
+        raise ValueError(f"{source} must name a class, not none. Expected layout: one class per line")
     for name in names:
-        if name not in found:
-            raise ValueError(f"{source} names the class {name!r}, which is not in {base}")
+        if name not in paths:
+            raise ValueError(f"{source} must name classes that are in {base}, not {name!r}")
         if names.count(name) > 1:
-            raise ValueError(f"{source} names the class {name!r} {names.count(name)} times")
-    return {name: path for name, path in found.items() if name in names}
+            raise ValueError(f"{source} must name the class {name!r} once, not {names.count(name)} times")
+    return {name: path for name, path in paths.items() if name in names}
+
+
+def table(source: Path, class_count: int | None = None) -> ImageCollection:
+    """A csv file with the columns ``path`` and ``label``, optionally ``caption``; ids are the paths.
+
+    Paths are relative to the file. Labels are class names, or class indices where all of them are integers.
+
+    Args:
+        class_count: number of classes, where a prompt csv tells it.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a missing column, a row that does not fit, a path that leads out of the file's folder, or a
+            label out of range; names the file and the line.
+    """
+    rows = list(read_rows(source, ("path", "label"), ("caption",)))
+    classes, labels = class_indices([label for _, (_, label, _) in rows], class_count, [where for where, _ in rows])
+    entries = []
+    for (where, (text, _, caption)), label in zip(rows, labels, strict=True):
+        path = inside(source.parent, text, where)
+        entries.append(Item(text, partial(read_image, path, f"{path} ({where})"), (label,), caption or None))
+    return ImageCollection(source.stem, classes, tuple(sorted(entries, key=lambda entry: entry.id)))
+
+
+def class_indices(
+    labels: Sequence[str | int], count: int | None, sources: Sequence[str]
+) -> tuple[tuple[str, ...], list[int]]:
+    """Class names, and the class index of each label.
+
+    Where all labels are integers (also as text) they are the class indices, and their names are their digits.
+    Otherwise labels are names, and the classes are those names, sorted.
+
+    Args:
+        labels: at least one.
+        count: number of classes, where a prompt csv tells it; integers must then be below it.
+        sources: where each label was read, for errors.
+
+    Raises:
+        ValueError: an integer out of range, or, where ``count`` is ``None``, one that is left out below the largest.
+    """
+    texts = [str(label) for label in labels]
+    if not all(text.isascii() and text.removeprefix("-").isdigit() for text in texts):
+        names = sorted(set(texts))
+        index = {name: position for position, name in enumerate(names)}
+        return tuple(names), [index[text] for text in texts]
+    indices = [int(text) for text in texts]
+    for value, source in zip(indices, sources, strict=True):
+        if value < 0 or (count is not None and value >= count):
+            limits = "at least 0" if count is None else f"in [0, {count}), the classes of the prompt csv"
+            raise ValueError(f"{source}: the label must be {limits}, not {value}")
+    present = set(indices)
+    missing = next((value for value in range(len(present)) if value not in present), None)
+    if count is None and missing is not None:
+        raise ValueError(
+            f"{sources[indices.index(max(indices))]}: integer labels must count from 0 without a gap, not reach "
+            f"{max(indices)} without {missing}. A prompt csv can name classes that have no image"
+        )
+    return tuple(str(value) for value in range(len(present) if count is None else count)), indices

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from bigain.data.dataset import ImageCollection, Item, Pixels
+from bigain.data.prompts import LETTER
 
 CLASSES: tuple[str, ...] = tuple("ABEGHKMRSX")
 FONTS: tuple[str, ...] = (
@@ -186,3 +189,21 @@ def with_luma(colour: np.ndarray, luma: float) -> np.ndarray:
     """The colour, moved towards black or white until it has this luma; both in [0, 1], the colour not pure white."""
     own = float(colour @ LUMA)
     return colour * (luma / own) if own > luma else 1 - (1 - colour) * ((1 - luma) / (1 - own))
+
+
+def glyphs(split: str, size: int) -> ImageCollection:
+    """All images of a split, ids like ``glyphs-test-000123``, drawn at ``size`` x ``size`` pixels on demand.
+
+    Raises:
+        ValueError: unknown split, or a size under 16.
+    """
+    data = Glyphs(split, size)
+    entries = tuple(
+        Item(f"glyphs-{split}-{index:06d}", partial(_pixels, data, index), (index % len(CLASSES),))
+        for index in range(len(data))
+    )
+    return ImageCollection("glyphs", CLASSES, entries, template=LETTER)
+
+
+def _pixels(data: Glyphs, index: int) -> Pixels:
+    return data[index][0]

@@ -8,10 +8,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from bigain.data.catalogue import Catalogue
-from bigain.data.item import Entry, Pixels
-from bigain.data.labels import class_indices
-from bigain.data.reading import BadImageError, read_image
+from bigain.data.dataset import ImageCollection, Item, Pixels
+from bigain.data.files import BadImageError, read_image
+from bigain.data.folder import class_indices
 
 LAYOUT = "a folder written by datasets' save_to_disk, a local copy of a data set's repository, or an id on the Hub"
 IMAGES = ("image", "img")
@@ -25,7 +24,7 @@ def saved(path: Path) -> bool:
     return (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
 
 
-def hub(location: str, split: str | None = None, class_count: int | None = None) -> Catalogue:
+def hub(location: str, split: str | None = None, class_count: int | None = None) -> ImageCollection:
     """Rows as items, ids like ``row-000123``.
 
     Columns: the image is ``image`` or ``img``, else the only one of the type Image. The label is ``label`` or
@@ -45,7 +44,7 @@ def hub(location: str, split: str | None = None, class_count: int | None = None)
     data = _open(datasets, location, split)
     image = _column(data, "image", IMAGES, lambda feature: isinstance(feature, datasets.Image))
     if image is None:
-        raise ValueError(f"{location} has no column of images; it has {dict(data.features)}")
+        raise ValueError(f"{location} must have a column of images, not only {dict(data.features)}")
     label = next((name for name in LABELS if name in data.features), None)
     label = label or _column(data, "label", LABELS, lambda feature: isinstance(feature, datasets.ClassLabel))
     classes, labels = _labels(datasets, data, label, class_count, location)
@@ -54,7 +53,7 @@ def hub(location: str, split: str | None = None, class_count: int | None = None)
     cells = data.select_columns([image]).cast_column(image, datasets.Image(decode=False))
     roots = _roots(datasets, location)
     entries = tuple(
-        Entry(
+        Item(
             f"row-{row:06d}",
             partial(_pixels, cells, image, row, roots, location),
             () if label is None else (labels[row],),
@@ -63,14 +62,16 @@ def hub(location: str, split: str | None = None, class_count: int | None = None)
         for row in range(len(data))
     )
     name = Path(location).resolve().name if Path(location).is_dir() else location
-    return Catalogue(name, classes, entries, condition_labels=tuple(range(len(classes))))
+    return ImageCollection(name, classes, entries)
 
 
 def _library() -> ModuleType:
     try:
         import datasets
     except ImportError as error:
-        raise ImportError("Hugging Face data sets need the extra 'hub': pip install 'bigain[hub]'") from error
+        raise ImportError(
+            "the extra 'hub' must be installed for Hub data sets: pip install 'bigain[hub]'"
+        ) from error
     return datasets
 
 
@@ -82,10 +83,12 @@ def _open(datasets: ModuleType, location: str, split: str | None) -> Any:
         if isinstance(data, datasets.DatasetDict):
             return data[_split(list(data), split, location)]
         if split not in (None, data.split):
-            raise ValueError(f"{location} holds one split ({data.split}); leave split out instead of {split!r}")
+            raise ValueError(
+                f"split must be left out for {location}, which holds one split ({data.split}), not {split!r}"
+            )
         return data
     if not path.is_dir() and (path.is_absolute() or location.startswith((".", "~")) or location.count("/") > 1):
-        raise FileNotFoundError(f"{location} is not a folder. Expected: {LAYOUT}")
+        raise FileNotFoundError(f"{location} must be a folder, not missing. Expected: {LAYOUT}")
     name = str(path) if path.is_dir() else location
     return datasets.load_dataset(name, split=_split(datasets.get_dataset_split_names(name), split, location))
 
@@ -107,7 +110,9 @@ def _column(data: Any, what: str, preferred: Sequence[str], fits: Callable[[Any]
         if name in names:
             return name
     if len(names) > 1:
-        raise ValueError(f"which of the columns {names} is the {what}? Rename it {preferred[0]!r}")
+        raise ValueError(
+            f"the column of the {what} must be named {preferred[0]!r} where there are more than one, not {names}"
+        )
     return names[0] if names else None
 
 
@@ -118,10 +123,12 @@ def _labels(
         return (), []
     feature, values = data.features[column], list(data[column])
     if any(not isinstance(value, str | int) for value in values):
-        raise ValueError(f"{location}: the column {column!r} must hold one name or integer per image, it is {feature}")
+        raise ValueError(f"{location}: the column {column!r} must hold one name or integer per image, not {feature}")
     if isinstance(feature, datasets.ClassLabel) and feature.names:
         return tuple(feature.names), values
-    return class_indices(values, class_count, f"{location}, column {column!r}")
+    return class_indices(
+        values, class_count, [f"{location}, row {row}, column {column!r}" for row in range(len(values))]
+    )
 
 
 def _captions(data: Any) -> list[str | None]:
@@ -147,10 +154,10 @@ def _pixels(cells: Any, column: str, row: int, roots: tuple[Path, ...], location
     name = f"{location}, row {row}"
     cell = cells[row][column]
     if cell is None or (cell["bytes"] is None and cell["path"] is None):
-        raise BadImageError(f"{name} has no image")
+        raise BadImageError(f"{name} must have an image, not none")
     if cell["bytes"] is not None:
         return read_image(cell["bytes"], name)
     path = Path(cell["path"]).resolve()
     if not any(path.is_relative_to(root) for root in roots):
-        raise ValueError(f"{name}: the path {cell['path']!r} leads out of the data set and the library's caches")
+        raise ValueError(f"{name}: the path must lie in the data set or the library's caches, not {cell['path']!r}")
     return read_image(path, f"{name} ({path})")

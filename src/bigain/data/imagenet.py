@@ -7,14 +7,10 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
-from bigain.data.catalogue import Catalogue
+from bigain.data.dataset import IMAGENET_CLASSES, ImageCollection, Item
+from bigain.data.files import folders, inside, read_image, read_lines, read_rows, require_folder
 from bigain.data.folder import class_entries, restrict
-from bigain.data.item import Entry
-from bigain.data.paths import folders, inside, read_lines, require_folder
-from bigain.data.reading import read_image
-from bigain.data.rows import read_rows
 
-CLASS_COUNT = 1000
 MAPPING = "LOC_synset_mapping.txt"
 SOLUTION = "LOC_val_solution.csv"
 LAYOUT = (
@@ -27,7 +23,7 @@ _WNID = re.compile(r"n[0-9]{8}")
 
 def imagenet(
     root: Path, split: str = "val", classes: Path | None = None, named: bool = True, name: str = "imagenet"
-) -> Catalogue:
+) -> ImageCollection:
     """Classes are sorted by wnid; ids are ``<wnid>/<file name>`` in both layouts.
 
     Tree: the classes are the folders that are there. Flat: those of the mapping. A class is called by its first
@@ -36,7 +32,7 @@ def imagenet(
     Args:
         classes: a text file that restricts the data to the wnids it lists, one per line, optionally followed by a
             class name, which then overrides the mapping's (ImageNet-100: 100 lines).
-        named: whether class names are needed; without, the wnid stands in where there is none.
+        named: whether class names are needed; without, the wnid stands in where a class has none.
         name: of the data set.
 
     Raises:
@@ -47,26 +43,32 @@ def imagenet(
     base = _images(root, split)
     mapping = read_synsets(root / MAPPING) if (root / MAPPING).exists() else {}
     chosen = {} if classes is None else read_synsets(classes)
-    found = {path.name: path for path in folders(base) if _WNID.fullmatch(path.name)}
-    known = sorted(found or mapping)
-    if not found and split == "val" and (root / SOLUTION).exists():
+    tree = {path.name: path for path in folders(base) if _WNID.fullmatch(path.name)}
+    every = sorted(tree or mapping)
+    if not tree and split == "val" and (root / SOLUTION).exists():
         mapping = mapping or read_synsets(root / MAPPING)  # raises, naming the missing file
         wnids = sorted(restrict(dict.fromkeys(mapping, base), list(chosen), classes, base) if classes else mapping)
         entries = _flat(base, root / SOLUTION, mapping, wnids)
-    elif found:
-        wnids = sorted(restrict(found, list(chosen), classes, base) if classes else found)
-        entries = [entry for i, wnid in enumerate(wnids) for entry in class_entries(found[wnid], wnid, i, LAYOUT)]
+    elif tree:
+        wnids = sorted(restrict(tree, list(chosen), classes, base) if classes else tree)
+        entries = [entry for i, wnid in enumerate(wnids) for entry in class_entries(tree[wnid], wnid, i, LAYOUT)]
     else:
-        raise ValueError(f"{base} has no folder named by a wnid and {root} no {SOLUTION}. Expected layout: {LAYOUT}")
+        raise ValueError(
+            f"{base} must have folders named by wnids, or {root} a {SOLUTION}, not neither. Expected layout: {LAYOUT}"
+        )
     synonyms = {wnid: chosen.get(wnid) or mapping.get(wnid, "") for wnid in wnids}
     nameless = [wnid for wnid, text in synonyms.items() if not text]
     if named and nameless:
         raise ValueError(
-            f"the class {nameless[0]} has no name: add {root / MAPPING} with lines 'n01440764 tench, Tinca tinca', "
-            "write names after the wnids of the class list, or give a prompt csv"
+            f"the class {nameless[0]} must have a name, not none: add {root / MAPPING} with lines 'n01440764 tench, "
+            "Tinca tinca', write names after the wnids of the class list, or give a prompt csv"
         )
-    return Catalogue(
-        name, class_names(synonyms), tuple(entries), condition_labels=_condition_labels(wnids, sorted(mapping), known)
+    return ImageCollection(
+        name,
+        class_names(synonyms),
+        tuple(entries),
+        wnids=tuple(wnids),
+        imagenet_labels=_imagenet_labels(wnids, sorted(mapping), every),
     )
 
 
@@ -75,7 +77,7 @@ def _images(root: Path, split: str) -> Path:
     for base in (root / split, root / "ILSVRC" / "Data" / "CLS-LOC" / split):
         if base.is_dir():
             return base
-    raise FileNotFoundError(f"{root / split} is missing. Expected layout: {LAYOUT}")
+    raise FileNotFoundError(f"{root / split} must be a folder, not missing. Expected layout: {LAYOUT}")
 
 
 def read_synsets(path: Path) -> dict[str, str]:
@@ -91,13 +93,14 @@ def read_synsets(path: Path) -> dict[str, str]:
         wnid, _, text = line.partition(" ")
         if not _WNID.fullmatch(wnid):
             raise ValueError(
-                f"{path}, line {number}: {wnid!r} is not a wnid (n and 8 digits). Expected layout: {layout}"
+                f"{path}, line {number}: a line must start with a wnid (n and 8 digits), not {wnid!r}. Expected "
+                f"layout: {layout}"
             )
         if wnid in synsets:
-            raise ValueError(f"{path}, line {number}: the wnid {wnid} comes twice")
+            raise ValueError(f"{path}, line {number}: the wnid {wnid} must come once, not again")
         synsets[wnid] = text.strip()
     if not synsets:
-        raise ValueError(f"{path} lists no class. Expected layout: {layout}")
+        raise ValueError(f"{path} must list a class, not none. Expected layout: {layout}")
     return synsets
 
 
@@ -108,25 +111,29 @@ def class_names(synonyms: dict[str, str]) -> tuple[str, ...]:
     return tuple(synonyms[wnid] if uses[text.casefold()] > 1 else text for wnid, text in first.items())
 
 
-def _flat(base: Path, solution: Path, mapping: dict[str, str], wnids: list[str]) -> list[Entry]:
+def _flat(base: Path, solution: Path, mapping: dict[str, str], wnids: list[str]) -> list[Item]:
     """The images that the solution file gives a class among ``wnids``, sorted by class and file name."""
     label = {wnid: index for index, wnid in enumerate(wnids)}
-    found: list[tuple[int, str, Path]] = []
+    rows: list[tuple[int, str, Path]] = []
     for where, (image, prediction) in read_rows(solution, ("ImageId", "PredictionString")):
         wnid = prediction.split()[0]  # then its box, then maybe more boxes of the same class
         if wnid not in mapping:
-            raise ValueError(f"{where}: the class {wnid!r} is not in {MAPPING}")
+            raise ValueError(f"{where}: the class must be in {MAPPING}, not {wnid!r}")
         if wnid in label:
             path = inside(base, f"{image}.JPEG", where)
-            found.append((label[wnid], f"{wnid}/{path.name}", path))
-    if not found:
-        raise ValueError(f"{solution} lists no image of the chosen classes. Expected layout: {LAYOUT}")
-    return [Entry(identity, partial(read_image, path, str(path)), (index,)) for index, identity, path in sorted(found)]
+            rows.append((label[wnid], f"{wnid}/{path.name}", path))
+    if not rows:
+        raise ValueError(f"{solution} must list an image of the chosen classes, not none. Expected layout: {LAYOUT}")
+    return [Item(identity, partial(read_image, path, str(path)), (index,)) for index, identity, path in sorted(rows)]
 
 
-def _condition_labels(wnids: list[str], mapping: list[str], known: list[str]) -> tuple[int, ...] | None:
-    """The index of each wnid among the 1,000 sorted ones, by which ImageNet models know their classes."""
-    for every in (mapping, known):
-        if len(every) == CLASS_COUNT and set(wnids) <= set(every):
+def _imagenet_labels(wnids: list[str], *listings: list[str]) -> tuple[int, ...] | None:
+    """The index of each wnid among the 1,000 sorted ones, by which ImageNet models know their classes.
+
+    Args:
+        listings: sorted wnids, of which one may be the thousand.
+    """
+    for every in listings:
+        if len(every) == IMAGENET_CLASSES and set(wnids) <= set(every):
             return tuple(every.index(wnid) for wnid in wnids)
     return None

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
-from bigain.data.catalogue import Catalogue
 from bigain.data.coco import coco
-from bigain.data.collection import ImageCollection, OnBadImage
-from bigain.data.embedded import glyphs, scenes
-from bigain.data.folder import folder
+from bigain.data.dataset import ImageCollection, OnBadImage
+from bigain.data.folder import folder, table
+from bigain.data.glyphs import glyphs
 from bigain.data.hub import hub, saved
 from bigain.data.imagenet import imagenet
 from bigain.data.pets import pets
-from bigain.data.prompts import Prompts, check_against, from_template, read_prompts, shared
-from bigain.data.table import table
+from bigain.data.prompts import Prompts, check_against, read_prompts, shared
+from bigain.data.scenes import scenes
 
 NAMES: tuple[str, ...] = (
     "glyphs",
@@ -78,29 +78,19 @@ def load(
     if classes is not None and kind not in _WITH_CLASS_LIST:
         raise ValueError(f"classes must be left out for {kind} data (only {_WITH_CLASS_LIST} take it), not {classes}")
     prompts = None if prompts_csv is None else read_prompts(Path(prompts_csv))
-    catalogue = _catalogue(kind, location, split, None if classes is None else Path(classes), prompts, image_size)
-    entries = catalogue.ordered()
-    if limit is not None and not 1 <= limit <= len(entries):
-        raise ValueError(f"limit must lie in [1, {len(entries)}] for {name_or_path}, not {limit}")
-    if prompts is None:
-        prompts = from_template(catalogue.classes, catalogue.template)
-    else:
-        check_against(prompts, catalogue.classes, Path(str(prompts_csv)))
-    for prompt, owners in shared(prompts):
+    data = _opened(kind, location, split, None if classes is None else Path(classes), prompts, image_size).in_turns()
+    if limit is not None and not 1 <= limit <= len(data):
+        raise ValueError(f"limit must lie in [1, {len(data)}] for {name_or_path}, not {limit}")
+    if prompts is not None:
+        check_against(prompts, data.classes, Path(str(prompts_csv)))
+        data = replace(data, classes=prompts.classes, prompts=prompts.prompts)
+    for prompt, owners in shared(data.prompts or ()):
         warnings.warn(
-            f"{catalogue.name}: the classes {owners} share the prompt {prompt!r} and cannot be told apart by it; "
+            f"{data.name}: the classes {owners} share the prompt {prompt!r} and cannot be told apart by it; "
             "a prompt csv can",
             stacklevel=2,
         )
-    return ImageCollection(
-        name=catalogue.name,
-        classes=prompts.classes,
-        prompts=prompts.prompts or None,
-        entries=entries[:limit],
-        multi_label=catalogue.multi_label,
-        condition_labels=catalogue.condition_labels,
-        on_bad_image=on_bad_image,
-    )
+    return replace(data, entries=data.entries[:limit], on_bad_image=on_bad_image)
 
 
 def _kind(text: str) -> tuple[str, str]:
@@ -109,26 +99,26 @@ def _kind(text: str) -> tuple[str, str]:
     if kind in _KINDS and (colon or kind in _EMBEDDED or not Path(text).exists()):
         if (kind in _EMBEDDED) == bool(location):
             expected = next(name for name in NAMES if name.partition(":")[0] == kind)
-            raise ValueError(f"the data set {kind!r} is written {expected!r}, not {text!r}")
+            raise ValueError(f"the data set {kind!r} must be written {expected!r}, not {text!r}")
         return kind, location
     path = Path(text).expanduser()
     if path.is_file() and path.suffix.lower() == ".csv":
         return "csv", text
     if path.is_dir():
         return "hub" if saved(path) else "folder", text
-    raise ValueError(f"unknown data set {text!r}: neither a folder, nor a csv file, nor one of {', '.join(NAMES)}")
+    raise ValueError(f"the data set must be a folder, a csv file or one of {', '.join(NAMES)}, not {text!r}")
 
 
-def _catalogue(
+def _opened(
     kind: str, location: str, split: str | None, classes: Path | None, prompts: Prompts | None, image_size: int
-) -> Catalogue:
+) -> ImageCollection:
     path = Path(location).expanduser()
     class_count = None if prompts is None else len(prompts.classes)
     if kind in _EMBEDDED:
         return _EMBEDDED[kind](split or "test", image_size)
     if kind in ("imagenet", "imagenet100"):
         if kind == "imagenet100" and classes is None:
-            raise ValueError("imagenet100 needs classes, a text file with one wnid per line")
+            raise ValueError("classes must be a text file with one wnid per line for imagenet100, not left out")
         return imagenet(path, split or "val", classes, named=prompts is None, name=kind)
     if kind == "pets":
         return pets(path, split or "test")

@@ -6,11 +6,9 @@ import re
 from functools import partial
 from pathlib import Path
 
-from bigain.data.catalogue import Catalogue
-from bigain.data.item import Entry
-from bigain.data.paths import inside, read_lines, require_folder
+from bigain.data.dataset import ImageCollection, Item
+from bigain.data.files import inside, read_image, read_lines, require_folder
 from bigain.data.prompts import PET
-from bigain.data.reading import read_image
 
 LAYOUT = (
     "images/<Breed>_<number>.jpg and annotations/<split>.txt with lines '<Breed>_<number> CLASS-ID SPECIES BREED-ID'"
@@ -19,7 +17,7 @@ LAYOUT = (
 _LINE = re.compile(r"(?P<image>\S+) (?P<class_id>[0-9]{1,9})( [0-9]+){0,2}")
 
 
-def pets(root: Path, split: str = "test") -> Catalogue:
+def pets(root: Path, split: str = "test") -> ImageCollection:
     """Classes in the order of the annotations' class ids; ids are the images' names, like ``Abyssinian_201``.
 
     Args:
@@ -33,25 +31,27 @@ def pets(root: Path, split: str = "test") -> Catalogue:
     require_folder(root, LAYOUT)
     images = require_folder(root / "images", LAYOUT)
     source = root / "annotations" / f"{split}.txt"
-    found: list[tuple[str, int, Path]] = []
+    rows: list[tuple[str, int, Path]] = []
     breeds: dict[int, str] = {}
     for number, line in read_lines(source, LAYOUT):
         where = f"{source}, line {number}"
         match = _LINE.fullmatch(line)
         if match is None:
-            raise ValueError(f"{where}: {line!r} does not fit. Expected layout: {LAYOUT}")
+            raise ValueError(f"{where}: a line must fit the layout, not be {line!r}. Expected layout: {LAYOUT}")
         name, class_id = match["image"], int(match["class_id"])
         path = inside(images, f"{name}.jpg", where)
         breed = path.stem.rpartition("_")[0].replace("_", " ")
         if not breed:
-            raise ValueError(f"{where}: no breed in the name {name!r}. Expected layout: {LAYOUT}")
+            raise ValueError(f"{where}: the name must hold a breed, not be {name!r}. Expected layout: {LAYOUT}")
         if breeds.setdefault(class_id, breed) != breed:
-            raise ValueError(f"{where}: class {class_id} is {breed!r} here, but {breeds[class_id]!r} before")
-        found.append((name, class_id - 1, path))
-    if not found:
-        raise ValueError(f"{source} lists no image. Expected layout: {LAYOUT}")
+            raise ValueError(
+                f"{where}: the breed of class {class_id} must be {breeds[class_id]!r} as above, not {breed!r}"
+            )
+        rows.append((name, class_id - 1, path))
+    if not rows:
+        raise ValueError(f"{source} must list an image, not none. Expected layout: {LAYOUT}")
     if sorted(breeds) != list(range(1, len(breeds) + 1)):
         raise ValueError(f"{source}: class ids must count from 1 without a gap, not {sorted(breeds)}")
-    entries = tuple(Entry(name, partial(read_image, path, str(path)), (label,)) for name, label, path in sorted(found))
+    entries = tuple(Item(name, partial(read_image, path, str(path)), (label,)) for name, label, path in sorted(rows))
     names = tuple(breeds[class_id] for class_id in sorted(breeds))
-    return Catalogue("pets", names, entries, PET, condition_labels=tuple(range(len(names))))
+    return ImageCollection("pets", names, entries, template=PET)

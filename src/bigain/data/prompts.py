@@ -1,14 +1,14 @@
-"""The sentences that stand for a class: from a template, or from a csv file."""
+"""How a model is asked for a class: by sentences, from a template or a csv file, or by its own label."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bigain.data.rows import read_rows
+from bigain.data.files import read_rows
 
 PHOTO = "a photo of a {}."
 PET = "a photo of a {}, a type of pet."
@@ -26,9 +26,9 @@ class Prompts:
     prompts: tuple[tuple[str, ...], ...]
 
 
-def from_template(classes: Sequence[str], template: str) -> Prompts:
+def from_template(classes: Sequence[str], template: str) -> tuple[tuple[str, ...], ...]:
     """One prompt per class: the class name, with spaces for underscores, in place of ``{}``."""
-    return Prompts(tuple(classes), tuple((template.replace("{}", name.replace("_", " ")),) for name in classes))
+    return tuple((template.replace("{}", name.replace("_", " ")),) for name in classes)
 
 
 def read_prompts(path: Path) -> Prompts:
@@ -46,13 +46,13 @@ def read_prompts(path: Path) -> Prompts:
     for where, (prompt, name, text) in read_rows(path, COLUMNS):
         index = _index(text, where)
         if names.setdefault(index, name) != name:
-            raise ValueError(f"{where}: classidx {index} is {name!r} here, but {names[index]!r} before")
+            raise ValueError(f"{where}: the name of classidx {index} must be {names[index]!r} as above, not {name!r}")
         prompts.setdefault(index, []).append(prompt)
     indices = range(len(names))
     missing = next((index for index in indices if index not in names), None)
     if missing is not None:
         raise ValueError(
-            f"{path}: classidx must count from 0 without a gap; {missing} is missing, the largest is {max(names)}"
+            f"{path}: classidx must count from 0 without a gap, not leave out {missing} below {max(names)}"
         )
     return Prompts(tuple(names[i] for i in indices), tuple(tuple(prompts[i]) for i in indices))
 
@@ -72,25 +72,95 @@ def check_against(prompts: Prompts, classes: Sequence[str], path: Path) -> None:
         )
     if len(prompts.classes) < len(classes):
         raise ValueError(
-            f"{path} has prompts for {len(prompts.classes)} classes, the data set has {len(classes)}: "
+            f"{path} must have prompts for all {len(classes)} classes, not {len(prompts.classes)}: "
             f"classidx {len(prompts.classes)} ({classes[len(prompts.classes)]!r}) is missing"
         )
     own, given = [_plain(name) for name in classes], [_plain(name) for name in prompts.classes]
     if Counter(own) == Counter(given) and own != given:
         index = next(i for i in range(len(own)) if own[i] != given[i])
         raise ValueError(
-            f"{path}: class {index} is {prompts.classes[index]!r}, in the data set it is {classes[index]!r}; "
-            "classidx must follow the data set's order"
+            f"{path}: classidx must follow the data set's order, in which class {index} is {classes[index]!r}, "
+            f"not {prompts.classes[index]!r}"
         )
 
 
-def shared(prompts: Prompts) -> list[tuple[str, list[int]]]:
-    """Prompts that several classes have in common, with those classes; such classes cannot be told apart."""
+def shared(prompts: Sequence[Sequence[str]]) -> list[tuple[str, list[int]]]:
+    """Prompts that several classes have in common, with those classes; such classes cannot be told apart.
+
+    Args:
+        prompts: of each class.
+    """
     owners: dict[str, set[int]] = {}
-    for index, own in enumerate(prompts.prompts):
+    for index, own in enumerate(prompts):
         for prompt in own:
             owners.setdefault(prompt, set()).add(index)
     return [(prompt, sorted(indices)) for prompt, indices in owners.items() if len(indices) > 1]
+
+
+def map_classes(
+    classes: Sequence[str], model_labels: Mapping[str, int], wnids: Sequence[str] | None = None
+) -> tuple[int, ...]:
+    """The labels under which a class-conditional model knows the classes of a data set.
+
+    A class is looked up by its wnid where it has one, then by its whole name, then by its synonyms (the parts
+    between commas, as in ImageNet's "tench, Tinca tinca"): first to the letter, then without regard to case,
+    underscores and hyphens. Synonyms of the model's names count too.
+
+    Args:
+        classes: names of the data set's classes.
+        model_labels: the model's label by name.
+        wnids: of the classes, in their order.
+
+    Returns:
+        One label per class; no two classes share one.
+
+    Raises:
+        ValueError: a class that no label or several labels fit, or two classes that one label fits; says how to
+            give the mapping.
+    """
+    spellings: tuple[Callable[[str], str], ...] = (str, _plain)
+    lookups = [(spelling, _by_name(model_labels, spelling)) for spelling in spellings]
+    labels: list[set[int]] = []
+    for position, name in enumerate(classes):
+        names = [*([] if wnids is None else [[wnids[position]]]), [name], _synonyms(name)]
+        fits = (
+            {label for text in texts for label in lookup.get(spelling(text), ())}
+            for texts in names
+            for spelling, lookup in lookups
+        )
+        labels.append(next(filter(None, fits), set()))
+    _refuse_unmapped(classes, labels, model_labels)
+    return tuple(label for (label,) in labels)
+
+
+def _by_name(model_labels: Mapping[str, int], spelling: Callable[[str], str]) -> dict[str, set[int]]:
+    """The labels of each name and synonym; whole names win over synonyms of the same wording."""
+    whole: dict[str, set[int]] = {}
+    parts: dict[str, set[int]] = {}
+    for name, label in model_labels.items():
+        whole.setdefault(spelling(name), set()).add(label)
+        for part in _synonyms(name):
+            parts.setdefault(spelling(part), set()).add(label)
+    return parts | whole
+
+
+def _synonyms(name: str) -> list[str]:
+    return [part.strip() for part in name.split(",") if part.strip()]
+
+
+def _refuse_unmapped(classes: Sequence[str], labels: Sequence[set[int]], model_labels: Mapping[str, int]) -> None:
+    """Raises ValueError unless each class has one label of its own."""
+    uses = Counter(label for own in labels for label in own)
+    unmapped = [repr(name) for name, own in zip(classes, labels, strict=True) if [uses[k] for k in own] != [1]]
+    if not unmapped:
+        return
+    shown = ", ".join(unmapped[:5]) + (f" and {len(unmapped) - 5} more" if len(unmapped) > 5 else "")
+    offered = list(model_labels)
+    listed = ", ".join(offered[:10]) + (", ..." if len(offered) > 10 else "")
+    raise ValueError(
+        f"classes must each fit one label of their own of the class-conditional model ({listed}), not {shown}: give a "
+        f"prompts csv with the columns {','.join(COLUMNS)} whose classname is the model's name of each class"
+    )
 
 
 def _index(text: str, where: str) -> int:

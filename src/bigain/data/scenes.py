@@ -1,4 +1,6 @@
-"""Scenes: several coloured letters in one image, each in its own quadrant; the embedded multi-label data.
+"""Scenes: several coloured letters in one image, each in its own quadrant, and sentences about them.
+
+The embedded multi-label data.
 
 Like a glyph, a scene is a pure function of ``(seed, split, index, size)``. What it shows (letters, colours, places)
 and how that is drawn come from two random streams, so the first is known without the second, and is the same at any
@@ -10,11 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import product
 
 import numpy as np
 
+from bigain.data.dataset import ImageCollection, Item, Pixels
 from bigain.data.glyphs import (
     CLASSES,
     FONTS,
@@ -32,7 +35,7 @@ from bigain.data.glyphs import (
     typeface,
     with_luma,
 )
-from bigain.data.item import Pixels
+from bigain.data.prompts import LETTER, ONE_LETTER
 
 COLOURS: dict[str, tuple[float, float, float]] = {
     "red": (0.85, 0.05, 0.06),
@@ -48,6 +51,8 @@ COLOURS: dict[str, tuple[float, float, float]] = {
 PLACES: tuple[str, ...] = ("top left", "top right", "bottom left", "bottom right")  # in reading order
 COUNTS: tuple[int, ...] = (2, 3, 4)  # of letters in a scene
 MIN_CONTRAST = 0.25  # of luma between any pixel of a letter and any pixel of the background
+
+_OPENING, _AND = "a photo of", " and "  # of a caption
 
 _LAYOUT, _PIXELS = 1, 2  # the two random streams of a scene
 _JITTER = 0.05  # of a letter's colour, in each channel
@@ -142,12 +147,12 @@ def clear_lumas(colours: frozenset[str]) -> tuple[tuple[float, float], ...]:
 
     Intervals too narrow for a background are left out.
     """
-    found, low = [], 0.0
+    intervals, low = [], 0.0
     for own in sorted(map(luma, colours)):
-        found.append((low, own * (1 - _SHADE / 2) - MIN_CONTRAST))
+        intervals.append((low, own * (1 - _SHADE / 2) - MIN_CONTRAST))
         low = own * (1 + _SHADE / 2) + MIN_CONTRAST
-    found.append((low, 1.0))
-    return tuple((low, high) for low, high in found if high - low >= _ROOM)
+    intervals.append((low, 1.0))
+    return tuple((low, high) for low, high in intervals if high - low >= _ROOM)
 
 
 def draw(letters: Sequence[Placed], size: int, rng: np.random.Generator) -> Pixels:
@@ -178,7 +183,7 @@ def backdrop(colours: frozenset[str], size: int, rng: np.random.Generator) -> np
     """
     clear = clear_lumas(colours)
     if not clear:
-        raise ValueError(f"no background contrasts with letters in all of the colours {', '.join(sorted(colours))}")
+        raise ValueError(f"colours must leave room for a background, not {', '.join(sorted(colours))} together")
     widths = np.array([high - low for low, high in clear])
     low, high = clear[rng.choice(len(clear), p=widths / widths.sum())]
     first = with_luma(rng.uniform(0, 1, size=3), rng.uniform(low, high))
@@ -209,3 +214,82 @@ def coverage(letter: str, size: int, rng: np.random.Generator) -> np.ndarray:
     shift = rng.uniform(-_SHIFT, _SHIFT, size=2) * (canvas - box * scale) / 2
     centre = canvas / 2 + shift
     return rasterised(letter, typeface(name, int(canvas * scale)), (centre[0], centre[1]), angle, size)
+
+
+def describe(letters: Sequence[Placed]) -> str:
+    """All that is to be said: every letter with its colour and place, in the order given.
+
+    Example:
+        >>> describe([Placed("A", "red", "top left"), Placed("B", "orange", "bottom right")])
+        'a photo of a red letter A at the top left and an orange letter B at the bottom right'
+
+    Raises:
+        ValueError: no letters.
+    """
+    return sentence([phrase(placed, coloured=True, located=True) for placed in letters])
+
+
+def enumerate_letters(names: Sequence[str]) -> str:
+    """The letters alone: ``prompts.LETTER`` for one of them.
+
+    Example:
+        >>> enumerate_letters("A"), enumerate_letters("AB")
+        ('a photo of the letter A', 'a photo of the letters A and B')
+
+    Raises:
+        ValueError: no letters.
+    """
+    if len(names) == 1:
+        return LETTER.replace("{}", names[0])
+    return sentence([f"the letters {_AND.join(names)}"] if names else [])
+
+
+def phrase(placed: Placed, coloured: bool, located: bool) -> str:
+    """A letter with its article: "an orange letter B at the bottom right", or less of it."""
+    noun = f"{placed.colour} letter {placed.letter}" if coloured else f"letter {placed.letter}"
+    article = "an" if noun[0] in "aeiou" else "a"
+    return f"{article} {noun} at the {placed.place}" if located else f"{article} {noun}"
+
+
+def sentence(phrases: Sequence[str]) -> str:
+    """What a photo shows, part by part.
+
+    Raises:
+        ValueError: no part.
+    """
+    if not phrases:
+        raise ValueError("letters must hold at least one letter, not none")
+    return f"{_OPENING} {_AND.join(phrases)}"
+
+
+def scenes(split: str, size: int) -> ImageCollection:
+    """All scenes of a split, ids like ``glyphs-scenes-test-000123``, drawn at ``size`` x ``size`` pixels on demand.
+
+    Multi-label: the letters in reading order of their places; the caption names each with its colour and place. The
+    prompt of a class is ``prompts.ONE_LETTER``, the caption of a scene that tells of one of its letters alone.
+
+    Raises:
+        ValueError: unknown split, or a size under 32.
+    """
+    data = Scenes(split, size)
+    entries = []
+    for index in range(len(data)):
+        letters = data.letters(index)
+        labels = tuple(CLASSES.index(placed.letter) for placed in letters)
+        identity = f"glyphs-scenes-{split}-{index:06d}"
+        entries.append(Item(identity, partial(_pixels, data, index), labels, describe(letters)))
+    return ImageCollection("glyphs-scenes", CLASSES, tuple(entries), template=ONE_LETTER, multi_label=True)
+
+
+def _pixels(data: Scenes, index: int) -> Pixels:
+    return data[index].image
+
+
+def _words() -> tuple[str, ...]:
+    captions = [describe([Placed(*parts)]) for parts in product(CLASSES, COLOURS, PLACES)]
+    captions += [enumerate_letters(CLASSES), *map(enumerate_letters, CLASSES)]
+    return tuple(sorted({word for caption in captions for word in caption.split()}))
+
+
+WORDS: tuple[str, ...] = _words()
+"""Every word that a caption of a scene or of one letter can hold."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,14 +20,31 @@ class ClassConditional(Denoiser):
         model: a ``DiTTransformer2DModel``.
         scheduler: a diffusers scheduler.
         vae: an ``AutoencoderKL``; None for a model that denoises pixels.
+        labels: the model's label by name of the class, where it is known.
+
+    Raises:
+        ValueError: a label outside [0, classes).
     """
 
     kind = "class"
 
-    def __init__(self, pipe: Any = None, *, model: Any = None, scheduler: Any = None, vae: Any = None) -> None:
+    def __init__(
+        self,
+        pipe: Any = None,
+        *,
+        model: Any = None,
+        scheduler: Any = None,
+        vae: Any = None,
+        labels: Mapping[str, int] | None = None,
+    ) -> None:
         vae = vae if pipe is None else pipe.vae
         space = Pixels() if vae is None else Latents(vae)
         super().__init__(space=space, pipe=pipe, model=model, scheduler=scheduler)
+        # Of a pipeline: the synonyms of its id2label, each on its own.
+        self.labels: dict[str, int] = dict(labels or getattr(pipe, "labels", None) or {})
+        for name, label in self.labels.items():
+            if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < self.classes:
+                raise ValueError(f"the label of {name!r} must be an integer in [0, {self.classes}), not {label!r}")
 
     @property
     def classes(self) -> int:

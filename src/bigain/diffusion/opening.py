@@ -39,7 +39,8 @@ def open_model(
 
     Args:
         model: one of ``EMBEDDED``, such as ``"glyphs-dit"``; a folder of a diffusers pipeline; a folder that holds
-            ``transformer/`` and ``scheduler/`` of a DiT, and ``vae/`` unless it denoises pixels; the id of a pipeline
+            ``transformer/`` and ``scheduler/`` of a DiT, ``vae/`` unless it denoises pixels, and ``labels.json``
+            where its labels have names (``{"cat": 0, "dog": 1}``); the id of a pipeline
             on the Hub (``"owner/name"``); a pipeline; or a :class:`Denoiser`, which comes back as it is.
         dtype: of the weights; None for float32, or for leaving a given pipeline as it is.
         device: None for the CPU, or for leaving a given pipeline where it is.
@@ -127,4 +128,18 @@ def _open_parts(folder: Path, dtype: torch.dtype, device: torch.device | str, va
     if (folder / "vae").is_dir():
         vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", **options).to(device)
     scheduler = scheduler_class.from_pretrained(folder, subfolder="scheduler")
-    return ClassConditional(model=model.to(device), scheduler=scheduler, vae=vae)
+    return ClassConditional(model=model.to(device), scheduler=scheduler, vae=vae, labels=_read_labels(folder))
+
+
+def _read_labels(folder: Path) -> dict[str, int] | None:
+    """The label of each class by name, from ``labels.json``; None where there is no such file."""
+    path = folder / "labels.json"
+    if not path.is_file():
+        return None
+    try:
+        labels = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} must be JSON: {error}") from error
+    if not isinstance(labels, dict):
+        raise ValueError(f'{path} must map class names to labels, as {{"cat": 0, "dog": 1}} does, not {labels!r}')
+    return labels

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from math import sqrt
 
 import numpy as np
-from scipy.stats import binomtest
 
 _CONFIDENCE = 0.95
 
@@ -17,6 +16,8 @@ def accuracy_interval(correct: int, total: int) -> tuple[float, float]:
     Raises:
         ValueError: ``correct`` does not lie in [0, total], or ``total`` is not positive.
     """
+    from scipy.stats import binomtest  # late: it takes a second
+
     if total < 1:
         raise ValueError(f"total must be at least 1, not {total}")
     if not 0 <= correct <= total:
@@ -34,6 +35,8 @@ def mcnemar(correct_a: Sequence[bool] | np.ndarray, correct_b: Sequence[bool] | 
     Args:
         correct_a, correct_b: (N,) whether A and B are right, image by image in the same order.
     """
+    from scipy.stats import binomtest  # late: it takes a second
+
     _, only_a, only_b, _ = _paired_counts(correct_a, correct_b)
     if only_a + only_b == 0:
         return 1.0
@@ -110,24 +113,6 @@ def mean_per_class_accuracy(predictions: Sequence[int] | np.ndarray, labels: Seq
     return float((hits / sizes).mean())
 
 
-def precision_at_1(predictions: Sequence[int] | np.ndarray, labels: Sequence[Sequence[int]]) -> float:
-    """Share of images whose predicted class is among the image's labels.
-
-    Args:
-        predictions: (N,) class indices, N >= 1.
-        labels: per image its class indices, at least one.
-
-    Raises:
-        ValueError: the lengths differ, there are no images, or an image has no label.
-    """
-    if len(predictions) != len(labels) or len(labels) == 0:
-        raise ValueError(
-            f"predictions and labels must be equally long and not empty, not {len(predictions)} and {len(labels)}"
-        )
-    _check_labelled(labels)
-    return float(np.mean([int(predicted) in set(own) for predicted, own in zip(predictions, labels, strict=True)]))
-
-
 def per_image_ap(rankings: Sequence[Sequence[int]] | np.ndarray, labels: Sequence[Sequence[int]]) -> np.ndarray:
     """Average precision of each image's ranking of the classes; its mean is what the BiGain paper calls mAP.
 
@@ -156,7 +141,7 @@ def per_image_ap(rankings: Sequence[Sequence[int]] | np.ndarray, labels: Sequenc
                 f" not {[int(label) for label in ranking]}"
             )
         ranks = sorted(place[label] for label in set(own))
-        precisions[image] = np.mean([found / rank for found, rank in enumerate(ranks, start=1)])
+        precisions[image] = np.mean([hits / rank for hits, rank in enumerate(ranks, start=1)])
     return precisions
 
 
@@ -165,7 +150,9 @@ def per_class_ap(scores: np.ndarray, labels: Sequence[Sequence[int]]) -> np.ndar
 
     All images are ranked by their score for the class. The precision at a recall is the highest precision at
     that or a greater recall, and the average is the area under it. Images of equal score are one step of
-    the ranking, so their order does not matter.
+    the ranking, so their order does not matter. The joint run scores a class by minus its place among the classes of
+    an image, so there are at most K different scores and many such ties: its values compare with one another, not
+    with those of detectors that give confidences.
 
     Args:
         scores: (N, K), higher means that the image shows the class more surely; comparable between images.
@@ -181,7 +168,7 @@ def per_class_ap(scores: np.ndarray, labels: Sequence[Sequence[int]]) -> np.ndar
     if scores.ndim != 2 or len(scores) != len(labels) or scores.size == 0:
         raise ValueError(f"scores must be (N, K) for the {len(labels)} labelled images, not {scores.shape}")
     if np.isnan(scores).any():
-        raise ValueError("scores must not be NaN: give eliminated classes a score below all others")
+        raise ValueError("scores must be numbers, not NaN: give eliminated classes a score below all others")
     shown = np.zeros(scores.shape, dtype=bool)
     for image, own in enumerate(labels):
         for label in own:
@@ -199,7 +186,7 @@ def per_class_map(scores: np.ndarray, labels: Sequence[Sequence[int]]) -> float:
     """
     precisions = per_class_ap(scores, labels)
     if np.isnan(precisions).all():
-        raise ValueError("labels must name a class for at least one image")
+        raise ValueError("labels must name a class for at least one image, not for none")
     return float(np.nanmean(precisions))
 
 
@@ -209,13 +196,13 @@ def _voc_ap(scores: np.ndarray, shown: np.ndarray) -> float:
         return float("nan")
     order = np.argsort(-scores, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)  # last of each run of equal scores
-    found = np.cumsum(shown[order])[ends]
-    recall = found / shown.sum()
-    precision = np.maximum.accumulate((found / (ends + 1))[::-1])[::-1]
+    hits = np.cumsum(shown[order])[ends]
+    recall = hits / shown.sum()
+    precision = np.maximum.accumulate((hits / (ends + 1))[::-1])[::-1]
     return float(np.sum(np.diff(recall, prepend=0.0) * precision))
 
 
 def _check_labelled(labels: Sequence[Sequence[int]]) -> None:
     for image, own in enumerate(labels):
         if len(own) == 0:
-            raise ValueError(f"image {image} has no label, so no prediction of it can be right: leave it out")
+            raise ValueError(f"image {image} must have a label, not none: leave it out")

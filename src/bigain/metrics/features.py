@@ -11,8 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from bigain.metrics.distribution import extract
-from bigain.metrics.recognise import Recogniser, load_recogniser
+from bigain.metrics.recognise import Recogniser, extract, load_recogniser
 
 Images = npt.NDArray[np.uint8]
 
@@ -21,7 +20,8 @@ class FeatureNetwork(Protocol):
     """Gives features of images; recognises them where it can."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Says which features they are; values of different ones do not compare."""
 
     def features(self, images: Images) -> npt.NDArray[np.float32]:
         """Of uint8 (N, H, W, 3): float32 (N, D)."""
@@ -49,9 +49,9 @@ class GlyphFeatures:
         size = self.network.config.size * (2 if quadrants else 1)
         if image_size % size:
             raise ValueError(
-                f"the recogniser takes {'scenes' if quadrants else 'images'} of {size} pixels or a multiple of it, the "
-                f"model makes {image_size}: give features='none' (--features none), which leaves FID, KID and "
-                "recognition out"
+                f"the model's {'scenes' if quadrants else 'images'} must be a multiple of {size} pixels for the "
+                f"recogniser, not {image_size}: features='none' (--features none) leaves FID, KID, precision, recall "
+                "and recognition out"
             )
         self.times = image_size // size
 
@@ -62,6 +62,7 @@ class GlyphFeatures:
         return self.network.network + resized + (", mean of the four quadrants" if self.quadrants else "")
 
     def features(self, images: Images) -> npt.NDArray[np.float32]:
+        """Of uint8 (N, H, W, 3): float32 (N, D)."""
         images = self._resized(images)
         if not self.quadrants:
             return self.network.features(images).astype(np.float32)
@@ -70,6 +71,7 @@ class GlyphFeatures:
         return np.mean([self.network.features(part) for part in parts], axis=0).astype(np.float32)
 
     def recognise(self, images: Images) -> Sequence[int | None]:
+        """The letter of each image as its index in the glyphs' classes; None for scenes."""
         if self.quadrants:
             return [None] * len(images)
         return [int(label) for label in self.network.predict(self._resized(images))]
@@ -94,17 +96,19 @@ class InceptionFeatures:
     def __init__(self, device: torch.device) -> None:
         if importlib.util.find_spec("torch_fidelity") is None:
             raise ModuleNotFoundError(
-                "features='inception' needs torch-fidelity: pip install torch-fidelity, or give --features none, which "
-                "leaves FID and KID out"
+                "torch-fidelity must be installed for features='inception' (pip install torch-fidelity), not missing; "
+                "--features none leaves FID, KID, precision and recall out"
             )
         from torchmetrics.image.fid import NoTrainInceptionV3
 
         self.network: nn.Module = NoTrainInceptionV3("inception-v3-compat", ["2048"]).to(device)
 
     def features(self, images: Images) -> npt.NDArray[np.float32]:
+        """Of uint8 (N, H, W, 3): float32 (N, 2048)."""
         return extract(images, self.network).astype(np.float32)
 
     def recognise(self, images: Images) -> Sequence[int | None]:
+        """None for each image: its features know no classes."""
         return [None] * len(images)
 
 

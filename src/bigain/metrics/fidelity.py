@@ -1,13 +1,10 @@
-"""How close images come to others of the same noise, pixel by pixel: PSNR and SSIM."""
+"""How close images come to others of the same noise, pixel by pixel: PSNR."""
 
 from __future__ import annotations
 
 import numpy as np
-import torch
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 _PEAK = 255.0
-_SSIM_MARGIN = 5  # pixels that the 11 x 11 window reaches beyond its centre
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -34,27 +31,6 @@ def mean_psnr(a: np.ndarray, b: np.ndarray) -> float:
     return float(decibels(squared_errors(a, b).mean()))
 
 
-def ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Structural similarity (Wang et al. 2004) of each image, by torchmetrics.
-
-    Gaussian window of standard deviation 1.5 (11 x 11), reflected borders, averaged over pixels and channels.
-
-    Args:
-        a, b: uint8 (N, H, W, C), H and W at least 6.
-
-    Returns:
-        float64 (N,) in [-1, 1]; 1 where the two images are equal.
-    """
-    _check(a, b)
-    if min(a.shape[1:3]) <= _SSIM_MARGIN:
-        raise ValueError(f"images must be at least {_SSIM_MARGIN + 1} pixels high and wide, not {a.shape[1:3]}")
-    first, second = (torch.from_numpy(x.astype(np.float64)).permute(0, 3, 1, 2) for x in (a, b))
-    values = structural_similarity_index_measure(first, second, reduction="none", data_range=_PEAK)
-    assert isinstance(values, torch.Tensor)  # a pair only with return_full_image
-    result: np.ndarray = values.numpy()
-    return result
-
-
 def squared_errors(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Mean squared error of each pair of images uint8 (N, H, W, C): float64 (N,)."""
     _check(a, b)
@@ -65,8 +41,8 @@ def squared_errors(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def decibels(squared_error: np.ndarray) -> np.ndarray:
     """Peak signal-to-noise ratio of mean squared errors; infinite where there is none."""
     with np.errstate(divide="ignore"):  # equal images: infinite, as documented
-        found: np.ndarray = 10 * np.log10(_PEAK**2 / squared_error)
-    return found
+        ratio: np.ndarray = 10 * np.log10(_PEAK**2 / squared_error)
+    return ratio
 
 
 def _check(a: np.ndarray, b: np.ndarray) -> None:

@@ -8,7 +8,7 @@ it never sees a generated one. Its penultimate layer has few dimensions, so that
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,33 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bigain import zoo
-from bigain.metrics.distribution import extract
+
+
+def extract(images: np.ndarray, network: nn.Module, batch_size: int = 64) -> np.ndarray:
+    """Features of images by a network in evaluation mode.
+
+    Args:
+        images: uint8 (N, H, W, 3), N >= 1.
+        network: maps uint8 (B, 3, H, W) to (B, D), on the device of its first parameter (the CPU if it has none).
+
+    Returns:
+        float64 (N, D).
+
+    Raises:
+        ValueError: the images are no such array, or the network is in training mode.
+    """
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or len(images) == 0:
+        raise ValueError(f"images must be uint8 (N >= 1, H, W, 3), not {images.dtype} {images.shape}")
+    if network.training:
+        raise ValueError(f"{type(network).__name__} must be in evaluation mode (eval()), not in training mode")
+    parameter = next(network.parameters(), None)
+    device = torch.device("cpu") if parameter is None else parameter.device
+    rows = []
+    with torch.inference_mode():
+        for start in range(0, len(images), batch_size):
+            batch = torch.from_numpy(np.array(images[start : start + batch_size]))  # a copy: read-only memory
+            rows.append(network(batch.permute(0, 3, 1, 2).to(device)).double().cpu().numpy())
+    return np.concatenate(rows)
 
 
 @dataclass(frozen=True)
@@ -113,11 +139,6 @@ def _convolution(channels: int, width: int, stride: int) -> nn.Sequential:
     )
 
 
-def config_to_json(config: RecogniserConfig) -> dict[str, object]:
-    """What ``config.json`` says of the architecture."""
-    return asdict(config)
-
-
 def load_recogniser(folder: Path | None = None) -> Recogniser:
     """The embedded recogniser, or one of the same format from ``folder``; on the CPU, frozen, in evaluation mode.
 
@@ -130,7 +151,7 @@ def load_recogniser(folder: Path | None = None) -> Recogniser:
     folder = zoo.path("glyphs-recogniser") if folder is None else folder
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
-            raise FileNotFoundError(f"the recogniser in {folder} lacks {name}")
+            raise FileNotFoundError(f"the recogniser in {folder} must have {name}, not lack it")
     architecture = json.loads((folder / "config.json").read_text())["architecture"]
     config = RecogniserConfig(
         classes=tuple(architecture["classes"]),

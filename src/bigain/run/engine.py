@@ -20,8 +20,8 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from bigain.classify import DiffusionClassifier
-from bigain.data import ImageCollection, preprocess
-from bigain.diffusion import Denoiser
+from bigain.data import ImageCollection, labelled, preprocess
+from bigain.diffusion import ClassConditional, Denoiser
 from bigain.generate import sample
 from bigain.metrics.features import FeatureNetwork, Images, feature_network
 from bigain.run.cost import applied, environment, flops, measure
@@ -115,7 +115,7 @@ class _Work:
 
     def __post_init__(self) -> None:
         s = self.settings
-        self.positions = self._labelled(s.counts.classify)
+        self.positions = labelled(self.data, s.counts.classify)
         if s.counts.classify:
             if not self.conditions:
                 raise ValueError(f"{self.data.name} has no classes to tell apart: give classify=0 (--classify 0)")
@@ -135,13 +135,6 @@ class _Work:
                         f"{self.data.name}: {entry.id!r} has neither label nor caption to generate an image for: "
                         "give generate=0 (--generate 0)"
                     )
-
-    def _labelled(self, count: int) -> list[int]:
-        """Positions of the first ``count`` images that have a label."""
-        found = [position for position, entry in enumerate(self.data.entries) if entry.labels]
-        if count > len(found):
-            raise ValueError(f"classify asks for {count} images, but {self.data.name} has {len(found)} with a label")
-        return found[:count]
 
     def identity(self) -> dict[str, Any]:
         """Also of what the settings name: the weights and the prompts or labels."""
@@ -332,15 +325,14 @@ class _Work:
 
 
 def class_conditions(denoiser: Denoiser, data: ImageCollection) -> tuple[tuple[str | int, ...], ...]:
-    """Per class what the model is asked for: its prompts, or its label in a class-conditional model."""
-    if denoiser.kind == "text":
-        return data.prompts or ()
-    if data.classes and data.condition_labels is None:
-        raise ValueError(
-            f"{data.name}: it cannot be told under which labels the class-conditional model knows these classes; "
-            "for ImageNet, add LOC_synset_mapping.txt with all 1,000 classes"
-        )
-    return tuple((label,) for label in data.condition_labels or ())
+    """Per class what the model is asked for: its prompts, or its label in a class-conditional model.
+
+    Raises:
+        ValueError: a class-conditional model does not know a class by its name.
+    """
+    if isinstance(denoiser, ClassConditional):
+        return tuple((label,) for label in data.labels_in(denoiser.labels, denoiser.classes))
+    return data.prompts or ()
 
 
 def progress_bar(total: int, shown: bool, **options: Any) -> Any:

@@ -145,9 +145,8 @@ class Paired:
         """Of all images, then of each resample."""
         assert self._reference is not None  # asked before
         found, real = self._features(method), self._reference[1]
-        features, network = np.stack([found[image] for image in images]), self.store.facts["feature_network"]
-        value = fid(real, features, network).value
-        return np.array([value, *resampled_fid(real, features, network, _resamples(len(images)))])
+        features = np.stack([found[image] for image in images])
+        return np.array([fid(real, features), *resampled_fid(real, features, _resamples(len(images)))])
 
     def _resample_psnrs(self, method: str, images: tuple[int, ...]) -> _Floats:
         """Of all images, then of each resample."""

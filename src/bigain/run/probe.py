@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bigain.backbones.families import layout
 from bigain.classify import DiffusionClassifier, keyed_prediction, paired_noise
-from bigain.data import ImageCollection, Item, preprocess
+from bigain.data import ImageCollection, Item, labelled, preprocess
 from bigain.diffusion import Denoiser, image_key
 from bigain.operators.matching import mix_keys
 from bigain.run.engine import class_conditions, fingerprint
@@ -42,12 +42,7 @@ class Probe:
         """Opens the data and decodes the first images that have a label."""
         data = source.load(denoiser.image_size)
         conditions = class_conditions(denoiser, data)
-        labelled = [position for position, entry in enumerate(data.entries) if entry.labels]
-        if settings.images > len(labelled):
-            raise ValueError(
-                f"images must be at most {len(labelled)}, which {data.name} has with a label, not {settings.images}"
-            )
-        items = list(data.items(labelled[: settings.images]))  # fewer, where bad images are skipped
+        items = list(data.items(labelled(data, settings.images)))  # fewer, where bad images are skipped
         if len(items) < _FEWEST_IMAGES:
             raise ValueError(f"{len(items)} of {settings.images} images could be read: there must be two at least")
         classifier = DiffusionClassifier(

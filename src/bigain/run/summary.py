@@ -258,9 +258,8 @@ def _generation(
     features = [row.features for row in rows if row.features is not None]
     if real is not None and min(len(features), len(real)) >= 2:
         ours = np.stack(features)
-        found["fid"] = fid(real, ours, facts["feature_network"]).value
-        distance = kid(real, ours, facts["feature_network"])
-        found["kid"], found["kid_deviation"] = distance.value, distance.deviation
+        found["fid"] = fid(real, ours)
+        found["kid"], found["kid_deviation"] = kid(real, ours)
     seen = [row.recognised == row.label for row in rows if row.recognised is not None and row.label is not None]
     if seen:
         low, high = accuracy_interval(sum(seen), len(seen))

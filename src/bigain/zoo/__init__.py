@@ -10,6 +10,7 @@ _TRANSFORMER = (
     "transformer/config.json",
     "transformer/diffusion_pytorch_model.safetensors",
     "scheduler/scheduler_config.json",
+    "labels.json",
 )
 
 # Per model: its folder, the files that it cannot be opened without, and the command that makes them.

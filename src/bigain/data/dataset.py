@@ -1,0 +1,204 @@
+"""What a data set is: items in a fixed order, with classes and prompts, and a policy for bad images."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from bigain.data.files import BadImageError
+from bigain.data.prompts import PHOTO, from_template, map_classes
+
+Pixels = npt.NDArray[np.uint8]
+IMAGENET_CLASSES = 1000
+OnBadImage = Literal["raise", "skip"]
+
+
+class BadImageWarning(UserWarning):
+    """An image was skipped because it cannot be decoded."""
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """One image and what is known of it before it is decoded.
+
+    Attributes:
+        id: names the image within its data set; stable under ``limit``, the order and the place on disk. The
+            noise of the diffusion classifier is seeded from it.
+        pixels: decodes the image; raises ``BadImageError`` where there is none.
+        labels: class indices. One for class data, any number (also none) for multi-label data.
+        caption: a sentence about the image, where the data set has one.
+    """
+
+    id: str
+    pixels: Callable[[], Pixels]
+    labels: tuple[int, ...] = ()
+    caption: str | None = None
+
+    @cached_property
+    def image(self) -> Pixels:
+        """uint8 (H, W, 3), RGB, upright, at its own size; decoded at the first use and kept."""
+        return self.pixels()
+
+
+@dataclass(frozen=True, eq=False)
+class ImageCollection:
+    """Images with classes and prompts, in a fixed order.
+
+    Nothing is decoded before ``collection[index]`` or ``collection.items(...)``: ids, labels and captions are in
+    ``entries`` already.
+
+    Attributes:
+        name: of the data set.
+        classes: class names; labels index them. Empty for data without classes.
+        entries: the images in serving order, not decoded.
+        prompts: at least one per class; ``None`` for data without classes. Made from ``template`` where left out.
+        template: a prompt with ``{}`` for the class name.
+        multi_label: an image may have any number of labels; otherwise one each (none without classes).
+        wnids: of the classes, where the data set has them (ImageNet).
+        imagenet_labels: the index of each class among ImageNet's 1,000 sorted wnids, where that can be told.
+        on_bad_image: what ``items`` does with an image that cannot be decoded: ``"raise"`` (``BadImageError``) or
+            ``"skip"`` (a ``BadImageWarning`` that names it, and its id in ``skipped``).
+
+    Raises:
+        ValueError: no image, two images of one id, a label out of range, not one label per image, or an unknown
+            policy.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    entries: tuple[Item, ...]
+    prompts: tuple[tuple[str, ...], ...] | None = None
+    template: str = PHOTO
+    multi_label: bool = False
+    wnids: tuple[str, ...] | None = None
+    imagenet_labels: tuple[int, ...] | None = None
+    on_bad_image: OnBadImage = "raise"
+    _skipped: dict[str, None] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.on_bad_image not in get_args(OnBadImage):
+            raise ValueError(f"on_bad_image must be one of {get_args(OnBadImage)}, not {self.on_bad_image!r}")
+        if not self.entries:
+            raise ValueError(f"{self.name} must have at least one image, not none")
+        identity, times = Counter(entry.id for entry in self.entries).most_common(1)[0]
+        if times > 1:
+            raise ValueError(f"the ids of {self.name} must differ, not {identity!r} for {times} images")
+        for entry in self.entries:
+            self._check_labels(entry)
+        if self.prompts is None and self.classes:
+            object.__setattr__(self, "prompts", from_template(self.classes, self.template))
+
+    def _check_labels(self, entry: Item) -> None:
+        count = len(self.classes)
+        for label in entry.labels:
+            if not 0 <= label < count:
+                raise ValueError(f"the label of {entry.id!r} in {self.name} must lie in [0, {count}), not {label}")
+        expected = min(1, count)
+        if not self.multi_label and len(entry.labels) != expected:
+            raise ValueError(f"{entry.id!r} in {self.name} must have {expected} labels, not {len(entry.labels)}")
+
+    def in_turns(self) -> ImageCollection:
+        """The same in serving order, of which every ``limit`` is a prefix.
+
+        Class data: the classes take turns (the first image of each class, then the second of each, ...; a class
+        that has run out is passed over), so any prefix is as balanced as the data allow. Multi-label data and
+        data without classes keep their order.
+        """
+        if self.multi_label or not self.classes:
+            return self
+        order = round_robin([entry.labels[0] for entry in self.entries])
+        return replace(self, entries=tuple(self.entries[position] for position in order))
+
+    def __len__(self) -> int:
+        """How many images are listed, those that turn out to be bad included."""
+        return len(self.entries)
+
+    def __getitem__(self, index: int) -> Item:
+        """One image, decoded.
+
+        Raises:
+            IndexError: index not in [0, len).
+            BadImageError: the image cannot be decoded, whatever ``on_bad_image`` says: an index has no other item
+                to give. ``items`` can skip.
+        """
+        if not 0 <= index < len(self.entries):
+            raise IndexError(f"index must lie in [0, {len(self.entries)}), not {index}")
+        item = replace(self.entries[index])  # a copy, so that the pixels live as long as their user
+        _ = item.image
+        return item
+
+    def __iter__(self) -> Iterator[Item]:
+        return self.items()
+
+    def items(self, indices: Iterable[int] | None = None) -> Iterator[Item]:
+        """Decodes the images of ``indices`` (default: all) one by one, treating bad ones as ``on_bad_image`` says."""
+        for index in range(len(self)) if indices is None else indices:
+            try:
+                item = self[index]
+            except BadImageError as error:
+                if self.on_bad_image == "raise":
+                    raise
+                identity = self.entries[index].id
+                if identity not in self._skipped:
+                    self._skipped[identity] = None
+                    warnings.warn(f"skipped image {len(self._skipped)}: {error}", BadImageWarning, stacklevel=2)
+                continue
+            yield item
+
+    def labels_in(self, model_labels: Mapping[str, int], count: int) -> tuple[int, ...]:
+        """The label under which a class-conditional model knows each class.
+
+        By wnid where both sides have them, else by name (``map_classes``). A model without names is asked by number:
+        a class must then be called "0", "1", ..., or the data have exactly as many classes as the model has labels,
+        which then stand in one order, as in the sorted class folders that such models are trained on.
+
+        Args:
+            model_labels: the model's label by name; empty for a model without names.
+            count: how many labels the model has.
+
+        Raises:
+            ValueError: a class that does not fit just one label; says how to give the mapping.
+        """
+        if count == IMAGENET_CLASSES and self.imagenet_labels is not None:
+            return self.imagenet_labels
+        if not model_labels and len(self.classes) == count:
+            return tuple(range(count))
+        names = model_labels or {str(label): label for label in range(count)}
+        return map_classes(self.classes, names, self.wnids)
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """The ids of the images that ``items`` has skipped so far, each once."""
+        return tuple(self._skipped)
+
+
+def labelled(data: ImageCollection, count: int) -> list[int]:
+    """The positions in ``data`` of its first ``count`` images that have a label.
+
+    Raises:
+        ValueError: ``count`` is negative, or the data have fewer such images.
+    """
+    positions = [position for position, entry in enumerate(data.entries) if entry.labels]
+    if not 0 <= count <= len(positions):
+        raise ValueError(
+            f"the number of images must lie in [0, {len(positions)}], as many as {data.name} has with a label, "
+            f"not {count}"
+        )
+    return positions[:count]
+
+
+def round_robin(labels: Sequence[int]) -> list[int]:
+    """Positions in ``labels``, reordered so that the labels take turns, in ascending order in each round."""
+    seen: Counter[int] = Counter()
+    turns = []
+    for position, label in enumerate(labels):
+        turns.append((seen[label], label, position))
+        seen[label] += 1
+    return [position for _, _, position in sorted(turns)]
