@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bigain.diffusion import Denoiser
-from bigain.methods import preset_file, spec
+from bigain.backbones.presets import preset_file
+from bigain.methods import spec
 from bigain.run.engine import progress_bar, versions
 from bigain.run.export import write_whole
 from bigain.run.settings import DataSettings, ModelSettings, ProbeSettings
@@ -110,21 +110,10 @@ def choose(
         )
         files = ("preset.json", "offers.json", "results.sqlite")
         choice = Choice(target, offers, chosen, steps=steps, files=files)
-    _write_preset(folder / "preset.json", choice, denoiser, model=model, data=data, probe=probe)
+    about = _about(choice, data, probe)
+    content = preset_file(choice.allocation.methods, denoiser.model, name=model.model, data=data.data, about=about)
+    write_whole(folder / "preset.json", content)
     return choice
-
-
-def _write_preset(
-    path: Path,
-    choice: Choice,
-    denoiser: Denoiser,
-    *,
-    model: ModelSettings,
-    data: DataSettings,
-    probe: ProbeSettings,
-) -> None:
-    about = {"model": model.model, "dtype": model.dtype, "data": data.data} | _about(choice, data, probe)
-    write_whole(path, preset_file(spec(choice.allocation.methods), about))
 
 
 def _about(choice: Choice, data: DataSettings, probe: ProbeSettings) -> dict[str, Any]:

@@ -144,6 +144,7 @@ def clock_offers(
         raise ValueError("offers must be one at least to be timed, not none")
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1, not {rounds}")
+    current = _environment(denoiser, dtype, batch_size)
     kept = None if path is None else kept_times(denoiser, path, dtype=dtype, batch_size=batch_size)
     if kept is not None and kept.rounds >= rounds and {offer.method for offer in offers} <= {*kept.saved}:
         return kept
@@ -160,7 +161,6 @@ def clock_offers(
                 for offer in members:
                     saved[offer.method].append(before[offer.layer] - after[offer.layer])
             counted(2 * (number * len(groups) + visit + 1), total)
-    current = _environment(denoiser, dtype, batch_size)
     result = Clocked(current, rounds, median(plain), {method: median(times) for method, times in saved.items()})
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ a paper.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -68,7 +68,6 @@ def largest_saving(
     *,
     denoiser: Denoiser,
     progress: bool = False,
-    told: Callable[[str], object] = lambda text: None,
 ) -> tuple[Allocation, tuple[Step, ...]]:
     """The allocation that saves most of those that keep the target, and all that were tried.
 
@@ -79,8 +78,7 @@ def largest_saving(
         settings: of the joint run, see ``joint_settings``.
         path: of its results file (.sqlite), which is made if it does not exist.
         denoiser: the model that ``settings`` names, open.
-        progress: whether to show a bar that counts forwards.
-        told: called with a line before each step.
+        progress: whether to say each step and to show a bar that counts its forwards.
 
     Raises:
         ValueError: the least saving does not keep the target, says what it costs; or as `bigain.run.engine.run`.
@@ -92,10 +90,12 @@ def largest_saving(
         saving = max(1, round(middle * most / (2**STEPS - 1)))
         tried[middle] = allocate(offers.offers, saving, target.contrast)
         text = spec(tried[middle].methods)
-        told(f"Step {number} of {STEPS}: {tried[middle].saved / offers.flops:.1%} of the FLOPs saved")
+        saved = tried[middle].saved / offers.flops
+        if progress:
+            print(f"Step {number} of {STEPS}: {saved:.1%} of the FLOPs saved", file=sys.stderr)
         run(replace(settings, methods=(text,)), path, progress=progress, denoiser=denoiser)
         with Store(path) as store:
-            steps.append(_judge(store, text, tried[middle].saved / offers.flops, target))
+            steps.append(_judge(store, text, saved, target))
         low, high = (middle, high) if steps[-1].keeps else (low, middle)
     if low == 0:
         raise ValueError(_refusal(target, min(steps, key=lambda step: step.saved)))
