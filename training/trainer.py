@@ -160,9 +160,7 @@ def train(
     while trainer.step * args.batch < args.images and trainer.step - since != args.stop_after:
         loss = loss_of(torch.Generator().manual_seed(args.seed * 1_000_003 + trainer.step))
         if not math.isfinite(loss.item()):
-            raise RuntimeError(
-                f"the loss must be finite, not {loss.item()} at step {trainer.step}: lower --learning-rate or --muon-rate"
-            )
+            raise RuntimeError(f"the loss must be finite, not {loss.item()} at step {trainer.step}: lower the rates")
         loss.backward()
         trainer.update(
             rate_at(trainer.step * args.batch, args.images, args.warmup_steps * args.batch, args.decay_images)

@@ -37,7 +37,7 @@ def test_json_alone_goes_to_standard_output(call: Callable[..., Any], tiny_model
 def test_a_bad_image_is_fatal_or_skipped_as_asked(call: Callable[..., Any], tiny_model: str, letters: Path) -> None:
     (letters / "bad.png").write_text("no image")
     asked = ("classify", letters, "--model", tiny_model, *SMALL)
-    assert "bad.png is not a readable image" in call(*asked, fails=True).stderr
+    assert "bad.png must be a readable image" in call(*asked, fails=True).stderr
     result = call(*asked, "--bad-images", "skip", "--json", "-")
     assert "skipped: " in result.stderr
     assert len(json.loads(result.stdout)["images"]) == 3

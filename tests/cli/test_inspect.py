@@ -64,7 +64,7 @@ def test_the_model_is_asked_with_the_images_own_class(
         heard.append(condition)
         return seen
 
-    denoiser = SimpleNamespace(kind=kind, image_size=16)
+    denoiser = SimpleNamespace(kind=kind, image_size=16, labels={}, classes=10)
     monkeypatch.setattr(options, "open_denoiser", lambda *_: denoiser)
     monkeypatch.setattr(report, "inspect_method", look)
     monkeypatch.setattr(report, "draw_inspection", lambda *_: None)

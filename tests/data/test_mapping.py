@@ -74,6 +74,8 @@ def test_imagenets_thousand_stand_in_the_order_of_wnids_for_a_model_of_a_thousan
     data = collection("crane", wnids=("n02012849",), imagenet_labels=(134,))
     assert data.labels_in({"crane": 517}, 1000) == (134,), "a pipeline keeps one label of a name that two classes share"
     assert data.labels_in({"crane": 3}, 10) == (3,)
+    with pytest.raises(ValueError, match=r"set must have a LOC_synset_mapping\.txt of all 1,000 classes"):
+        collection("crane", wnids=("n02012849",)).labels_in({}, 1000)
 
 
 def test_a_prompt_csv_gives_the_models_names(save_image, save_text, tmp_path) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+from diffusers import DDIMScheduler
 from PIL import Image
 
-from bigain.data import load
+from bigain import zoo
+from bigain.data import ImageCollection, Item, load
 from bigain.data.glyphs import CLASSES, Glyphs
-from bigain.diffusion import open_model
+from bigain.diffusion import ClassConditional, open_model
 from bigain.metrics.recognise import load_recogniser
 from bigain.run.engine import class_conditions, run
 from bigain.run.settings import (
@@ -72,3 +77,26 @@ def test_embedded_letters_keep_their_labels_on_the_embedded_models() -> None:
         assert denoiser.labels == {letter: label for label, letter in enumerate(CLASSES)}
         conditions = class_conditions(denoiser, load("glyphs", image_size=denoiser.image_size))
         assert conditions == tuple((label,) for label in range(10))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", r"labels\.json must be JSON"),
+        ('["A"]', r"labels\.json must map class names to labels"),
+        ('{"A": 10}', r"the label of 'A' must be an integer in \[0, 10\), not 10"),
+        ('{"A": "0"}', r"the label of 'A' must be an integer in \[0, 10\), not '0'"),
+    ],
+)
+def test_names_of_labels_that_do_not_fit_the_model_are_refused(text: str, message: str, tmp_path: Path) -> None:
+    folder = shutil.copytree(zoo.path("glyphs-dit"), tmp_path / "model")
+    (folder / "labels.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        open_model(folder)
+
+
+def test_a_pipelines_own_names_are_used(families: Any) -> None:
+    model = families["dit"].build()
+    pipe = SimpleNamespace(transformer=model, vae=None, scheduler=DDIMScheduler(), labels={"cat": 3, "dog": 7})
+    images = tuple(Item(str(label), bytes, (label,)) for label in (0, 1))  # type: ignore[arg-type]
+    assert class_conditions(ClassConditional(pipe), ImageCollection("pets", ("Dog", "cat"), images)) == ((7,), (3,))

@@ -170,6 +170,11 @@ class ImageCollection:
             return self.imagenet_labels
         if not model_labels and len(self.classes) == count:
             return tuple(range(count))
+        if not model_labels and self.wnids is not None:
+            raise ValueError(
+                f"{self.name} must have a LOC_synset_mapping.txt of all 1,000 classes for a model whose labels have no "
+                f"names, not {len(self.classes)} wnids only"
+            )
         names = model_labels or {str(label): label for label in range(count)}
         return map_classes(self.classes, names, self.wnids)
 

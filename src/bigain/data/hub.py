@@ -69,9 +69,7 @@ def _library() -> ModuleType:
     try:
         import datasets
     except ImportError as error:
-        raise ImportError(
-            "the extra 'hub' must be installed for Hub data sets: pip install 'bigain[hub]'"
-        ) from error
+        raise ImportError("the extra 'hub' must be installed for Hub data sets: pip install 'bigain[hub]'") from error
     return datasets
 
 

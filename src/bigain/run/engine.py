@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -330,9 +330,10 @@ def class_conditions(denoiser: Denoiser, data: ImageCollection) -> tuple[tuple[s
     Raises:
         ValueError: a class-conditional model does not know a class by its name.
     """
-    if isinstance(denoiser, ClassConditional):
-        return tuple((label,) for label in data.labels_in(denoiser.labels, denoiser.classes))
-    return data.prompts or ()
+    if denoiser.kind == "text":
+        return data.prompts or ()
+    model = cast(ClassConditional, denoiser)
+    return tuple((label,) for label in data.labels_in(model.labels, model.classes))
 
 
 def progress_bar(total: int, shown: bool, **options: Any) -> Any:
