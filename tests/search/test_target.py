@@ -143,4 +143,4 @@ def test_images_that_do_not_change_keep_any_psnr(known_store: Store) -> None:
 )
 def test_what_is_no_target_is_refused(given: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        TargetSettings(**given)
+        TargetSettings(**given).check()

@@ -14,7 +14,7 @@ from bigain.methods import spec
 from bigain.run.engine import progress_bar, versions
 from bigain.run.export import write_whole
 from bigain.run.settings import DataSettings, ModelSettings, ProbeSettings
-from bigain.search.allocation import Allocation, allocate
+from bigain.search.allocation import Allocation, allocate, most_saved
 from bigain.search.clock import Clocked, clock_offers, clock_together, kept_times
 from bigain.search.offers import CANDIDATES, Offers, measure_offers
 from bigain.search.settings import TargetSettings
@@ -73,9 +73,10 @@ def choose(
         progress: whether to show progress.
 
     Raises:
-        ValueError: a target that cannot be reached, says what can; or as `measure_offers`, `clock_offers` and
+        ValueError: no target, or one that cannot be reached, says what can; or as `measure_offers`, `clock_offers` and
             `largest_saving`.
     """
+    target.check()
     data = data.unseen()
     denoiser = model.open()
     times: dict[str, Any] = {"dtype": model.dtype, "batch_size": model.batch_size}
@@ -102,7 +103,7 @@ def choose(
         files = ("preset.json", "offers.json", "times.json")
         choice = Choice(target, offers, chosen, clocked=clocked, speed=speed, files=files)
     elif target.save is not None:
-        choice = Choice(target, offers, allocate(offers.offers, round(target.save * offers.flops), target.contrast))
+        choice = Choice(target, offers, allocate(offers.offers, _flops(target.save, offers), target.contrast))
     else:
         settings = joint_settings(target, model, data, probe.seed)
         chosen, steps = largest_saving(
@@ -114,6 +115,16 @@ def choose(
     content = preset_file(choice.allocation.methods, denoiser.model, name=model.model, data=data.data, about=about)
     write_whole(folder / "preset.json", content)
     return choice
+
+
+def _flops(share: float, offers: Offers) -> int:
+    """What a share of the FLOPs of a forward comes to, if all layers together can save it."""
+    most = math.floor(1000 * most_saved(offers.offers) / offers.flops) / 1000
+    if share > most:
+        raise ValueError(
+            f"save must be at most {most:g}, which all layers together save with these candidates, not {share:g}"
+        )
+    return round(share * offers.flops)
 
 
 def _about(choice: Choice, data: DataSettings, probe: ProbeSettings) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from bigain.run.settings import Group, setting
 
 @dataclass(frozen=True, kw_only=True)
 class TargetSettings(Group):
-    """What is saved, or what may be lost: one of save, speed_up and lose_at_most (also with psnr, or psnr instead).
+    """What is to be saved, or what may be lost: save, speed_up, or lose_at_most and psnr, of which both may be given.
 
     Raises:
         ValueError: names the field, what is allowed and the value.
@@ -37,6 +37,13 @@ class TargetSettings(Group):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.save is not None and not 0 < self.save < 1:
+            raise ValueError(f"save must lie between 0 and 1, not {self.save:g}")
+        if self.speed_up is not None and not (math.isfinite(self.speed_up) and self.speed_up > 1):
+            raise ValueError(f"speed_up must be above 1, not {self.speed_up:g}")
+
+    def check(self) -> None:
+        """Raises ValueError unless there is a target, and one that can be kept: see the class."""
         given = self.given
         kinds = len({"loss" if name in ("lose_at_most", "psnr") else name for name in given})
         if kinds != 1:
@@ -44,10 +51,6 @@ class TargetSettings(Group):
                 "the target must be one of save (--save 0.25), speed_up (--speed-up 1.2) and lose_at_most or psnr or "
                 f"both (--lose-at-most 2, --psnr 25), not {' and '.join(given) or 'none'}"
             )
-        if self.save is not None and not 0 < self.save < 1:
-            raise ValueError(f"save must lie between 0 and 1, not {self.save:g}")
-        if self.speed_up is not None and not (math.isfinite(self.speed_up) and self.speed_up > 1):
-            raise ValueError(f"speed_up must be above 1, not {self.speed_up:g}")
 
     @property
     def given(self) -> dict[str, float]:
