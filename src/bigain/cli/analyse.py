@@ -17,7 +17,7 @@ def analyse(
     model: Annotated[ModelSettings, options.Without("variant", "threads")],
     data: Annotated[DataSettings, options.Without("classes", "prompts_csv", "bad_images")],
     methods: options.Methods = None,
-    probe: ProbeSettings = _PROBE,
+    probe: Annotated[ProbeSettings, options.Without("loss")] = _PROBE,
     bands: Annotated[int, typer.Option(min=1, help="Of radial frequency.", rich_help_panel="Probe")] = 8,
     out: Annotated[
         Path | None,

@@ -14,6 +14,8 @@ from bigain.cli.command import command_line
 from bigain.run.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from bigain.diffusion import Denoiser
 
 
@@ -79,7 +81,7 @@ def evaluate(
 
     presets = [options.preset_of(name, settings.model.model) for name in preset or ()]
     settings = replace(settings, methods=(*settings.methods, *presets), command=command_line(ctx))
-    references = [] if equal_flops is None else options.method_texts(equal_flops, "equal_flops")
+    references = () if equal_flops is None else options.method_texts(equal_flops, "equal_flops")
     denoiser = settings.model.open()
     options.check_presets([*(ctx.params["methods"] or ()), *presets], denoiser, settings.data.data)
     if references:
@@ -100,7 +102,7 @@ def evaluate(
     screen.print(f"In {out}: {', '.join(written)}", highlight=False)
 
 
-def _at_equal_flops(denoiser: Denoiser, specs: dict[str, object], references: list[str]) -> list[str]:
+def _at_equal_flops(denoiser: Denoiser, specs: Iterable[str], references: Sequence[str]) -> list[str]:
     """The references, each followed by the methods at its FLOPs; methods that differ in strength alone are one."""
     from bigain.search.equal_flops import at_equal_flops
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def inspect(
     model: Annotated[ModelSettings, options.Without("variant", "threads", "batch_size")],
-    data: Annotated[DataSettings, options.Without("classes", "prompts_csv", "bad_images")],
+    data: Annotated[DataSettings, options.Without("split", "classes", "prompts_csv", "bad_images")],
     methods: options.Method1 = None,
     image: Annotated[
         str, typer.Option("--image", "-i", help="An image file, or the number of an image in --data.")

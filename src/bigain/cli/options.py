@@ -9,7 +9,7 @@ import functools
 import inspect
 import re
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import Field, dataclass, fields, replace
 from pathlib import Path
@@ -71,9 +71,9 @@ class _Spread:
     @classmethod
     def of(cls, parameter: inspect.Parameter) -> _Spread | None:
         """Of a command's parameter; None where that is no group."""
-        hint, marks = parameter.annotation, ()
+        hint, marks = parameter.annotation, list[Any]()
         if typing.get_origin(hint) is Annotated:
-            hint, *marks = typing.get_args(hint)  # type: ignore[assignment]
+            hint, *marks = typing.get_args(hint)
         if not (isinstance(hint, type) and issubclass(hint, Group)):
             return None
         without = [name for mark in marks if isinstance(mark, Without) for name in mark.names]
