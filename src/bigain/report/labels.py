@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bigain.methods import InterpolateExtrapolateKV, Linear, Method, TokenMerging, ToMe, measured_names, parse, spec
+from bigain.methods import InterpolateExtrapolateKV, Linear, Method, TokenMerging, ToMe, parse, spec
+from bigain.zoo.presets import names, text_of
 
 _NAMES = {
     "lgtm": "L-GTM",
@@ -34,7 +35,7 @@ class Label:
 
     Args:
         name: of the method, "ToMe".
-        variant: what it does beside its strength, "random per image"; empty where it is as published.
+        variant: its settings other than the strength, "random per image"; empty where it is as published.
         strength: how much it compresses, "50%" of the tokens merged or "2×" fewer rows and columns of keys.
         amount: the strength as a number that grows with the compression.
     """
@@ -55,24 +56,23 @@ class Label:
 
 
 def label(text: str) -> Label:
-    """The label of a spec.
+    """The label of a spec, or of the name of a preset.
 
     Example:
         >>> str(label("tome:ratio=0.5,destinations=random,redraw=forward"))
         'ToMe 50%, random per forward'
     """
-    methods = parse(text)
+    methods = parse(text_of(text))
     if not methods:
         return Label("No compression", "", "", 0.0)
-    if len(methods) > 1:
-        for preset in measured_names():
-            if parse(preset) == methods:
-                _, _, name = preset.partition("/")
-                return Label(PRESET, "", name, float(_PRESETS.index(name)))
-    each = [_label(method) for method in methods]
-    if len(each) == 1:
-        return each[0]
-    return Label(" + ".join(map(str, each)), "", "", max(one.amount for one in each))
+    if len(methods) == 1:
+        return _label(methods[0])
+    for preset in names():
+        if parse(text_of(preset)) == methods:
+            _, _, name = preset.partition("/")
+            return Label(PRESET, "", name, float(_PRESETS.index(name)))
+    labels = [_label(method) for method in methods]
+    return Label(" + ".join(map(str, labels)), "", "", max(one.amount for one in labels))
 
 
 def _label(method: Method) -> Label:
