@@ -416,15 +416,12 @@ def test_one_of_two_methods_that_takes_nothing_away_is_refused_where_the_grid_is
 
 
 TOO_LARGE = [
-    (
-        "lgtm:ratio=0.8",
-        r"ratio must be at most 0\.75 in lgtm:ratio=0\.8, where 48 of the 64 tokens of a 8x8 grid.*0\.8",
-    ),
-    ("lgtm:ratio=0.8>0.1", r"ratio must be at most 0\.75"),
-    ("todo:factor=9", "factor must be at most 8 on a 8x8 grid, not 9"),
-    ("iekvd:factor=1000000", "factor must be at most 8 on a 8x8 grid, not 1000000"),
-    ("tome:ratio=0.5,cell=1000x1000", "cell must be at most 8x8 on a 8x8 grid, not 1000x1000"),
-    ("tome:ratio=0.5,cell=2x9", "cell must be at most 8x8 on a 8x8 grid, not 2x9"),
+    ("lgtm:ratio=0.8", r"ratio must be at most 0\.75 .*8x8.*not 0\.8"),
+    ("lgtm:ratio=0.8>0.1", r"ratio must be at most 0\.75 .*8x8"),
+    ("todo:factor=9", r"factor must be at most 8 .*8x8.*, not 9"),
+    ("iekvd:factor=1000000", r"factor must be at most 8 .*8x8.*, not 1000000"),
+    ("tome:ratio=0.5,cell=1000x1000", r"cell must .*8x8.*, not 1000x1000"),
+    ("tome:ratio=0.5,cell=2x9", r"cell must .*8x8.*, not 2x9"),
 ]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import FrozenInstanceError
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bigain
-from bigain.methods import METHODS, Context, measured_names, parse, preset_file, preset_names, spec
+from bigain.methods import METHODS, Context, parse, preset_names, spec
 from bigain.operators.frequency import low_pass
 from bigain.operators.grid import Grid
 
@@ -93,30 +92,6 @@ def test_lists_are_as_good_as_tuples():
 def test_configs_are_frozen():
     with pytest.raises(FrozenInstanceError):
         bigain.ToMe().ratio = 0.7
-
-
-@pytest.mark.parametrize("text", measured_names())
-def test_the_presets_of_models_read_and_write(text):
-    model, _, name = text.partition("/")
-    methods = bigain.preset(name, model)
-    assert parse(text) == methods == parse(spec(methods))
-    assert len(methods) > 1
-    taken = [layer for method in methods for layer in method.layers or ()]
-    assert len({*taken}) == len(taken)
-    whole = [level for method in methods if method.layers is None for level in method.levels]
-    assert not {*whole} & {level for method in methods if method.layers is not None for level in method.levels}
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("glyphs-dit/slow", "a preset of glyphs-dit is one of quality, balanced, fast, not 'slow'"),
-        ("sd2/fast", "no preset was measured for 'sd2', only for glyphs-dit, glyphs-sd.*bigain allocate --model sd2"),
-    ],
-)
-def test_a_preset_that_was_not_measured_is_refused(text, words):
-    with pytest.raises(ValueError, match=words):
-        parse(text)
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -335,24 +310,3 @@ def test_random_destinations_differ_by_seed_layer_and_image():
 
     assert kept() == kept()
     assert all(kept() != other for other in (kept(seed=1), kept(layer=1), kept(image=1)))
-
-
-def test_a_preset_file_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "mine.json"
-    path.write_text(preset_file("lgtm-0.7+todo-3", {"why": "fast"}))
-    assert parse(path) == parse(str(path)) == (bigain.LaplacianMerging(ratio=0.7), bigain.ToDo(factor=3))
-
-
-@pytest.mark.parametrize(
-    "content",
-    ["", "[]", '{"methods": "lgtm-0.7"}', '{"format": "bigain preset 2", "methods": "lgtm-0.7"}',
-     '{"format": "bigain preset 1"}', '{"format": "bigain preset 1", "methods": ["lgtm-0.7"]}',
-     '{"format": "bigain preset 1", "methods": "other.json"}'],
-)  # fmt: skip
-def test_a_file_that_is_no_preset_is_named(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "broken.json"
-    path.write_text(content)
-    with pytest.raises(ValueError, match=r"broken\.json"):
-        parse(path)
-    with pytest.raises(FileNotFoundError):
-        parse(tmp_path / "missing.json")

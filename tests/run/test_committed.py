@@ -14,6 +14,7 @@ from bigain.report.table import markdown, markdown_rows
 from bigain.run.engine import fingerprint
 from bigain.run.export import read_results
 from bigain.run.settings import GRIDS
+from bigain.zoo import presets
 from experiments.paper.claims import paper_tables
 from experiments.paper.page import rows_of
 from experiments.readme.against import against
@@ -75,13 +76,19 @@ def test_the_readme_shows_both_models() -> None:
     assert side_by_side(runs).strip() in (ROOT / "README.md").read_text(encoding="utf-8"), "make readme"
 
 
-def test_the_presets_docstring_has_the_measured_numbers() -> None:
-    shown = (bigain.preset.__doc__ or "").splitlines()
+def test_the_presets_say_what_was_measured() -> None:
     for model in ("glyphs-dit", "glyphs-sd"):
         results, _ = read_results(ROOT / "results" / f"{model}.json")
         rows = {row.method: row for row in results.rows}
-        for name in ("none", "quality", "balanced", "fast"):
-            row = rows[name if name == "none" else spec(bigain.preset(name, model))]
-            [line] = [line.split() for line in shown if line.split()[:2] == [model, name]]
-            assert line[2:5] == [f"{-100 * (row.flops_change or 0):.1f}", f"{100 * row.accuracy:.1f}", f"{row.fid:.2f}"]
-            assert line[5:] == ([] if row.psnr is None else [f"{row.psnr:.1f}"])
+        for name in ("quality", "balanced", "fast"):
+            preset = presets.of_model(model, name)
+            assert results.settings["dtype"] in preset.dtypes
+            for told, row in (
+                (preset.about["measured"], rows[spec(bigain.preset(name, model))]),
+                (preset.about["uncompressed"], rows["none"]),
+            ):
+                measured = {"saved": -100 * (row.flops_change or 0), "accuracy": 100 * row.accuracy, "fid": row.fid}
+                measured |= {} if row.psnr is None else {"psnr": row.psnr}
+                assert told.keys() == measured.keys()
+                for what, digits in (("saved", 1), ("accuracy", 1), ("fid", 2), ("psnr", 1)):
+                    assert what not in told or told[what] == pytest.approx(measured[what], abs=0.51 * 10**-digits)

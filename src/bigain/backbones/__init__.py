@@ -1,9 +1,8 @@
 """Where a method acts in a model family: hooks on diffusers models, and the registry of supported classes."""
 
-from bigain.backbones.application import Handle, apply, compressed, remove, row_keys
+from bigain.backbones.application import Handle, apply, compressed, recorded, remove, row_keys
 from bigain.backbones.families import SUPPORTED
 from bigain.backbones.presets import preset, preset_file, resolve
-from bigain.backbones.recording import recorded
 from bigain.backbones.state import Seen
 from bigain.backbones.summary import LayerCost, Summary
 

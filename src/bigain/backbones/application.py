@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from diffusers.hooks import HookRegistry
@@ -15,7 +15,7 @@ from bigain.backbones.families import Layout, find_model, layout
 from bigain.backbones.hooks import AttentionHook, BlockHook, EntryHook, GridHook, MLPHook, RootHook
 from bigain.backbones.presets import Applicable, resolve
 from bigain.backbones.size_channel import SizeChannel
-from bigain.backbones.state import Plan, Session
+from bigain.backbones.state import Plan, Seen, Session
 from bigain.backbones.summary import Summary, summarise
 from bigain.methods import Method, spec
 
@@ -127,6 +127,18 @@ def compressed(pipe_or_model: object, method: Applicable) -> Iterator[Handle]:
         ...     image = pipe("a photo of a cat").images[0]
     """
     with apply(pipe_or_model, method) as handle:
+        yield handle
+
+
+@contextmanager
+def recorded(pipe_or_model: object, method: Applicable, note: Callable[[Seen], object]) -> Iterator[Handle]:
+    """``compressed``, which also tells what the methods meet; the outputs are the same.
+
+    Args:
+        note: called in every forward with each layer in which a method acts, in order.
+    """
+    with apply(pipe_or_model, method) as handle:
+        handle.session.observer = note
         yield handle
 
 

@@ -39,6 +39,7 @@ class Arguments:
         self.places = {name: parameters.index(name) for name in names if name in parameters}
 
     def get(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The value of an argument; None where it was left out."""
         if name in kwargs:
             return kwargs[name]
         place = self.places.get(name, len(args))
@@ -56,6 +57,7 @@ class RootHook(ModelHook):
         self.arguments = Arguments(module, (sample, "timestep"))
 
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Refuses a copy of the model."""
         if module is not self.module:
             raise RuntimeError(
                 f"this {type(module).__name__} is a copy of a compressed one, and its hooks would run the weights of "
@@ -64,6 +66,7 @@ class RootHook(ModelHook):
         return args, kwargs
 
     def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        """Runs a forward with a state of its own, and checks that it was compressed."""
         session, kind = self.session, type(module).__name__
         if session.forward is not None:
             raise RuntimeError(
@@ -97,7 +100,7 @@ class RootHook(ModelHook):
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Forward:
         sample = self.arguments.get(self.sample, args, kwargs)
         if sample is None:
-            raise TypeError(f"{type(module).__name__} was called without {self.sample}")
+            raise TypeError(f"{type(module).__name__} must be called with {self.sample}")
         batch = sample.shape[0]
         timestep = self.arguments.get("timestep", args, kwargs)
         if timestep is not None:
@@ -112,7 +115,7 @@ def _per_row(keys: Tensor | None, sample: Tensor) -> Tensor | None:
     batch = sample.shape[0]
     if batch % keys.shape[0]:
         raise ValueError(
-            f"row_keys were given for {keys.shape[0]} rows, but the model was called with a batch of {batch}"
+            f"row_keys must be one per row, guidance aside, not {keys.shape[0]} rows for a batch of {batch}"
         )
     return keys.to(sample.device).repeat(batch // keys.shape[0])
 
@@ -133,6 +136,7 @@ class GridHook(ModelHook):
         self.arguments = Arguments(module, ("hidden_states",))
 
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Notes the grid."""
         shape = self.arguments.get("hidden_states", args, kwargs).shape
         self.session.current().grid = Grid(shape[-2] // self.patch, shape[-1] // self.patch)
         return args, kwargs
@@ -148,6 +152,7 @@ class EntryHook(ModelHook):
         self.arguments = Arguments(module, ("hidden_states",))
 
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Keeps the tokens."""
         self.session.current().entered[self.level] = self.arguments.get("hidden_states", args, kwargs)
         return args, kwargs
 
@@ -177,6 +182,7 @@ class BlockHook(ModelHook):
         self.matched = False  # whether tokens were compared for it
 
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Keeps what the block's hooks need, and checks that its methods fit the grid."""
         forward = self.session.current()
         tokens = self.arguments.get("hidden_states", args, kwargs)
         context = self.session.context(self.layer)
@@ -273,6 +279,7 @@ class AttentionHook(ModelHook):
         attention_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
+        """Runs self-attention, or cross-attention where there are encoder_hidden_states, on fewer tokens."""
         attend = self.fn_ref.original_forward
         if encoder_hidden_states is not None:
             return self._cross(attend, hidden_states, encoder_hidden_states, attention_mask, kwargs)
@@ -336,7 +343,7 @@ class AttentionHook(ModelHook):
         queries = hidden_states
         if assignment is not None and self.block.merging is not None:
             if "ip_adapter_masks" in kwargs:
-                raise ValueError("ip_adapter_masks need every token: leave 'cross_attention' out of locations")
+                raise ValueError("locations must do without 'cross_attention' where ip_adapter_masks need every token")
             queries = merge(hidden_states, assignment, self.block.merging.operator)
         text = encoder_hidden_states[0] if isinstance(encoder_hidden_states, tuple) else encoder_hidden_states
         self.block.cross_queries, self.block.cross_keys = queries.shape[1], text.shape[1]
@@ -353,6 +360,7 @@ class MLPHook(ModelHook):
         self.name = name
 
     def new_forward(self, module: nn.Module, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Runs the feed-forward on fewer tokens."""
         forward = self.fn_ref.original_forward
         entered = self.block.session.current().block_input
         assignment = self.block.assignment(hidden_states, "mlp")

@@ -54,7 +54,7 @@ def resolve(methods: Applicable, model: nn.Module | None, *, data: str | None = 
     if isinstance(methods, str | Path):
         read = files.read(methods)
         if read is None:
-            return parse(methods)
+            return parse(str(methods))
         if model is not None:
             _compare(read, find_model(model), data)
         return parse(read.methods)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bigain.backbones import Seen, recorded
+from bigain.backbones import Seen, recorded, resolve
 from bigain.classify import keyed_prediction, paired_noise
 from bigain.diffusion import Denoiser, image_key
 from bigain.methods import (
@@ -18,7 +18,6 @@ from bigain.methods import (
     LaplacianMerging,
     Method,
     ToMe,
-    parse,
 )
 from bigain.operators.frequency import low_pass, score
 from bigain.operators.grid import Grid, cell_index
@@ -86,7 +85,7 @@ def inspect_method(
         ValueError: "none" or several methods, a timestep out of range, or a layer in which the method does not act;
             lists those in which it does.
     """
-    methods = parse(method)
+    methods = resolve(method, denoiser.model)
     if len(methods) != 1:
         raise ValueError(f"method must be one compression method, not {method!r}")
     if isinstance(methods[0], FrequencySelection):

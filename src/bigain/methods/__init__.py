@@ -5,7 +5,7 @@ from bigain.methods.base import Context, TokenDownsampling, TokenMerging
 from bigain.methods.frequency_selection import FrequencySelection
 from bigain.methods.kv_downsampling import AveragePooling, InterpolateExtrapolateKV, ToDo
 from bigain.methods.laplacian_merging import LaplacianMerging
-from bigain.methods.presets import METHODS, Method, measured_names, parse, preset, preset_file, preset_names, spec
+from bigain.methods.presets import METHODS, Method, parse, preset_names, spec
 from bigain.methods.quadtree_merging import QuadtreeMerging
 from bigain.methods.schedules import Linear
 from bigain.methods.sito import SiTo
@@ -27,10 +27,7 @@ __all__ = [
     "ToMe",
     "TokenDownsampling",
     "TokenMerging",
-    "measured_names",
     "parse",
-    "preset",
-    "preset_file",
     "preset_names",
     "spec",
 ]

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import MISSING, fields
-from pathlib import Path
 
 from bigain.methods.adaptive_block_merging import AdaptiveBlockMerging
 from bigain.methods.base import TokenDownsampling, TokenMerging
 from bigain.methods.frequency_selection import FrequencySelection
 from bigain.methods.kv_downsampling import AveragePooling, InterpolateExtrapolateKV, ToDo
 from bigain.methods.laplacian_merging import LaplacianMerging
-from bigain.methods.measured import PRESETS, preset_text
 from bigain.methods.quadtree_merging import QuadtreeMerging
 from bigain.methods.schedules import Linear
 from bigain.methods.sito import SiTo
@@ -36,7 +33,6 @@ METHODS: dict[str, type[TokenMerging] | type[TokenDownsampling]] = {
         FrequencySelection,
     )
 }
-_FORMAT = "bigain preset 1"
 _STRENGTHS = {TokenMerging: ("ratio", ("0.3", "0.5", "0.7")), TokenDownsampling: ("factor", ("2", "3", "4"))}
 
 
@@ -45,66 +41,21 @@ def preset_names() -> tuple[str, ...]:
     return tuple(f"{name}-{value}" for name, method in METHODS.items() for value in _strength(method)[1])
 
 
-def measured_names() -> tuple[str, ...]:
-    """The presets of models, such as "glyphs-dit/balanced"."""
-    return tuple(f"{model}/{name}" for model, presets in PRESETS.items() for name in presets)
-
-
-def preset(name: str, model: str) -> tuple[Method, ...]:
-    """A named preset of a model: "quality", "balanced" or "fast".
-
-    Which layers can give what differs from model to model, so there are presets only for models that were measured;
-    for another ``bigain allocate`` finds what its layers can give.
-
-    Measured on the embedded data's test split (1,000 images classified, accuracy in %; 1,000 generated, FID in the
-    features of the embedded recogniser, PSNR in dB to the uncompressed images); saved: FLOPs of a forward::
-
-        model       preset    saved, %  accuracy    FID  PSNR
-        glyphs-dit  none           0.0      95.3   2.85
-        glyphs-dit  quality       20.1      94.9   3.48  19.4
-        glyphs-dit  balanced      28.1      93.0   4.37  17.6
-        glyphs-dit  fast          35.2      80.3   9.72  18.2
-        glyphs-sd   none           0.0      97.1   0.90
-        glyphs-sd   quality        7.0      97.5   0.90  30.3
-        glyphs-sd   balanced      14.2      96.6   0.90  22.1
-        glyphs-sd   fast          20.3      95.4   0.91  19.3
-
-    What they save is FLOPs; whether it is time depends on the processor. In bfloat16, on 2 cores of one, those of
-    glyphs-dit run at 1.07 to 1.15 times the speed of no compression, those of glyphs-sd at 0.93 to 1.14 times, which is
-    about what times scatter there; on one that multiplies bfloat16 faster merging takes more time than it saves
-    (docs/results.md has each, and what is faster).
-
-    Raises:
-        ValueError: nothing was measured for the model, or there is no such preset; says what to do.
-
-    Example:
-        >>> bigain.apply(model, bigain.preset("balanced", "glyphs-dit"))  # the same as "glyphs-dit/balanced"
-    """
-    return parse(preset_text(name, model))
-
-
-def parse(text: str | Path) -> tuple[Method, ...]:
+def parse(text: str) -> tuple[Method, ...]:
     """Reads methods from text: "none", "NAME-STRENGTH", "NAME:field=value,…", joined by "+" outside of fields.
 
-    "MODEL/NAME" is a preset of a model, such as "glyphs-dit/balanced"; a path that ends in ".json" that of a preset
-    file, such as `bigain tune` and `bigain allocate` write.
+    The presets of models and preset files are read by `bigain.backbones.resolve`.
 
     Values: numbers, words, "2x2" for a cell, "1/2" for several levels, layers or locations, "0.8>1.2" for
     `Linear(0.8, 1.2)` ("0.8>1.2@4000" where the model was trained on 4000 timesteps).
 
     Raises:
-        ValueError: for an unknown method, field or value, or a file that is no preset; names what would be right.
-        FileNotFoundError: there is no such file.
+        ValueError: for an unknown method, field or value; names what would be right.
 
     Example:
         >>> parse("lgtm-0.7")
         (LaplacianMerging(ratio=0.7, ...),)
     """
-    if isinstance(text, Path) or text.endswith(".json"):
-        text = _read_preset(Path(text))
-    model, slash, name = text.partition("/")
-    if slash and ":" not in model:
-        text = preset_text(name, model)
     if text.strip() == "none":
         return ()
     return tuple(_parse_one(part.strip()) for part in text.split("+"))
@@ -114,24 +65,6 @@ def spec(methods: Method | Iterable[Method]) -> str:
     """The canonical text of one or several methods; ``parse`` reads it back."""
     several = (methods,) if isinstance(methods, TokenMerging | TokenDownsampling) else tuple(methods)
     return "+".join(_spec_one(method) for method in several) or "none"
-
-
-def preset_file(methods: str, about: Mapping[str, object]) -> str:
-    """The content of a preset file: methods as text, and whatever is to be known about them."""
-    return json.dumps({"format": _FORMAT, "methods": spec(parse(methods)), **about}, indent=1) + "\n"
-
-
-def _read_preset(path: Path) -> str:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no preset file of bigain: {error}") from error
-    if not isinstance(content, dict) or content.get("format") != _FORMAT or not isinstance(content.get("methods"), str):
-        raise ValueError(f"{path} is no preset file of bigain, which has format {_FORMAT!r} and methods as text")
-    methods: str = content["methods"]
-    if methods.endswith(".json"):
-        raise ValueError(f"{path} names another file, {methods!r}, where its methods should be")
-    return methods
 
 
 def _strength(method: type[TokenMerging] | type[TokenDownsampling]) -> tuple[str, tuple[str, ...]]:
@@ -146,7 +79,7 @@ def _parse_one(text: str) -> Method:
     if name not in METHODS:
         raise ValueError(
             f"unknown method or preset {text!r}: give 'none', a method ({', '.join(METHODS)}) such as "
-            f"'lgtm:ratio=0.7', or a preset ({', '.join((*preset_names(), *measured_names()))})"
+            f"'lgtm:ratio=0.7', or a preset ({', '.join(preset_names())})"
         )
     method = METHODS[name]
     types_ = typing.get_type_hints(method)

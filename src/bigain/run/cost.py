@@ -15,16 +15,16 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from bigain.backbones import compressed
+from bigain.backbones import compressed, resolve
 from bigain.diffusion import Denoiser, seeded_generator
-from bigain.methods import TokenMerging, parse
+from bigain.methods import TokenMerging
 
 _FLOP_TIMESTEPS = 4
 
 
 def applied(denoiser: Denoiser, spec: str) -> AbstractContextManager[object]:
     """The method ``spec`` for the length of a with-block; "none" touches nothing at all."""
-    methods = parse(spec)
+    methods = resolve(spec, denoiser.model)
     return compressed(denoiser.model, methods) if methods else nullcontext()
 
 
@@ -33,7 +33,9 @@ def flops(denoiser: Denoiser, spec: str, condition: str | int) -> int:
 
     Matrix products and convolutions are counted; sorting, gathering and pointwise operations are not.
     """
-    scheduled = any(isinstance(method, TokenMerging) and method.is_scheduled for method in parse(spec))
+    scheduled = any(
+        isinstance(method, TokenMerging) and method.is_scheduled for method in resolve(spec, denoiser.model)
+    )
     timesteps = denoiser.process.timesteps(_FLOP_TIMESTEPS if scheduled else 1)
     total = 0
     # Fused attention on a CPU is unknown to FlopCounterMode and counts as 0; its plain form counts the same products.

@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
+from bigain.backbones import resolve
 from bigain.classify import DiffusionClassifier
 from bigain.data import ImageCollection, labelled, preprocess
 from bigain.diffusion import ClassConditional, Denoiser
@@ -46,10 +47,12 @@ def run(settings: Settings, path: Path, *, progress: bool = False, denoiser: Den
         denoiser: the model that the settings name, where it is open already.
 
     Raises:
-        ValueError: the settings do not fit the model, the data, each other, or the run that the file holds.
+        ValueError: the settings or a preset do not fit the model, the data, each other, or the run that the file holds.
         FileNotFoundError: the model's weights or the data are missing.
     """
     denoiser = denoiser or settings.model.open()
+    for source in settings.presets:
+        resolve(source, denoiser.model, data=settings.data.data)  # refuses a preset of another model
     settings = replace(settings, sampling=settings.sampling.resolved(denoiser.kind))
     data = settings.data.load(denoiser.image_size)
     network = feature_network(

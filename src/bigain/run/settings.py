@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from bigain.zoo.presets import text_of
+
 if TYPE_CHECKING:
     from bigain.classify import Stages
     from bigain.data import ImageCollection
@@ -249,6 +251,7 @@ class Settings(Group):
     Args:
         methods: specs or presets; made canonical, without repetition, and "none" always comes first.
         model, data, classifier, sampling, timing, counts: see the groups.
+        presets: those of the methods that were given as presets, to be compared with the model once it is open.
         command: what would repeat the run, where a command asked for it; no result depends on it.
 
     Raises:
@@ -266,10 +269,13 @@ class Settings(Group):
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     timing: TimingSettings = field(default_factory=TimingSettings)
     counts: CountSettings = field(default_factory=CountSettings)
-    command: str | None = None
+    presets: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    command: str | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        sources = [text for text in self.methods if text_of(text) != text]
+        object.__setattr__(self, "presets", tuple(dict.fromkeys([*self.presets, *sources])))
         object.__setattr__(self, "methods", tuple(dict.fromkeys(["none", *_canonical(self.methods)])))
         counts, timing = self.counts, self.timing
         if counts.classify == counts.generate == timing.timing_rounds == 0:
@@ -317,7 +323,6 @@ def _canonical(texts: Sequence[str]) -> list[str]:
     if set(texts) <= {"none"}:  # as a command's defaults do, which are not to wait for PyTorch
         return []
     from bigain.methods import parse, spec
-    from bigain.zoo.presets import text_of
 
     return [spec(parse(text_of(text))) for text in texts]
 

@@ -10,6 +10,7 @@ from bigain.diffusion import Denoiser
 from bigain.methods import AdaptiveBlockMerging, Method, TokenMerging, parse, spec
 from bigain.run.cost import flops
 from bigain.search.grids import Space
+from bigain.zoo.presets import text_of
 
 
 def at_equal_flops(denoiser: Denoiser, methods: Iterable[str], references: Iterable[str]) -> dict[str, list[str]]:
@@ -32,7 +33,7 @@ def at_equal_flops(denoiser: Denoiser, methods: Iterable[str], references: Itera
     """
     space, condition = Space.of(denoiser), denoiser.any_condition
     strengths = {text: _strengths(text, space) for text in methods}
-    targets = {spec(parse(text)): flops(denoiser, _countable(text), condition) for text in references}
+    targets = {spec(parse(text_of(text))): flops(denoiser, _countable(text), condition) for text in references}
     if not strengths or not targets:
         raise ValueError("equal FLOPs take at least one method, and one other whose FLOPs are the measure")
     return {
@@ -71,14 +72,16 @@ def _way_out(method: Method) -> str:
 
 def _countable(text: str) -> str:
     """A reference, if its FLOPs do not depend on the image."""
-    if any(isinstance(method, AdaptiveBlockMerging) and method.threshold is not None for method in parse(text)):
+    if any(
+        isinstance(method, AdaptiveBlockMerging) and method.threshold is not None for method in parse(text_of(text))
+    ):
         raise ValueError(f"{text!r} merges what lies under a threshold, so its FLOPs depend on the image")
     return text
 
 
 def _strengths(text: str, space: Space) -> list[Method]:
     """A method at all its strengths, the weakest that compresses first."""
-    parsed = parse(text)
+    parsed = parse(text_of(text))
     if len(parsed) != 1:
         several = f"{len(parsed)} methods at once" if parsed else "no method"
         raise ValueError(f"{text!r} is {several}: give single ones, whose ratio or factor is to be found")

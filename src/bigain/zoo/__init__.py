@@ -66,13 +66,13 @@ def path(name: str) -> Path:
     """
     key = name.replace("_", "-")
     if key not in _MODELS:
-        raise ValueError(f"the embedded models are {', '.join(names())}, not {name!r}")
+        raise ValueError(f"name must be that of an embedded model, one of {', '.join(names())}, not {name!r}")
     folder, files, command = _MODELS[key]
     for file in files:
-        wanted = _ROOT / folder / file
-        if not wanted.is_file():
+        place = _ROOT / folder / file
+        if not place.is_file():
             raise FileNotFoundError(
-                f"the embedded model {key!r} lacks {wanted}; `{command}` (in a clone of the repository) makes it,"
+                f"the embedded model {key!r} must have {place}: `{command}` (in a clone of the repository) makes it,"
                 f" to be copied to {_ROOT / folder}"
             )
     return _ROOT / folder
