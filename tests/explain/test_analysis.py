@@ -23,7 +23,7 @@ from bigain.methods import Context, parse
 from bigain.metrics.accuracy import paired_difference
 from bigain.metrics.spectrum import radial_power
 from bigain.operators.grid import Grid
-from bigain.operators.matching import mix_keys
+from bigain.operators.random import mix_keys
 from bigain.run import probe
 from bigain.run.engine import encode_png
 from bigain.run.settings import Settings

@@ -21,7 +21,6 @@ from bigain.zoo.presets import text_of
             "ToMe, random per forward",
         ),
         ("tome:ratio=0.3,destinations=random", "ToMe 30%, random per image", "ToMe, random per image"),
-        ("tome:ratio=0.3,destinations=offset", "ToMe 30%, offset by layer", "ToMe, offset by layer"),
         ("quadtree-0.5", "Quadtree 50%", "Quadtree"),
         ("iekvd-3", "IE-KVD 3×, α 0.9", "IE-KVD, α 0.9"),
         ("iekvd:factor=2,alpha=0.8>1.2", "IE-KVD 2×, α 0.8→1.2", "IE-KVD, α 0.8→1.2"),

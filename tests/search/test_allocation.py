@@ -78,11 +78,11 @@ def test_of_billions_of_flops_enough_are_saved_at_almost_the_least_change(offers
 def test_layers_that_take_the_same_share_a_config() -> None:
     offers = [
         Offer(0, "todo:factor=2,layers=0", 10, 1.0, 0.1),
-        Offer(1, "tome:ratio=0.5,levels=2,layers=1", 10, 1.0, 0.1),
-        Offer(2, "todo:factor=2,levels=2,layers=2", 10, 1.0, 0.1),
+        Offer(1, "tome:ratio=0.5,layers=1", 10, 1.0, 0.1),
+        Offer(2, "todo:factor=2,layers=2", 10, 1.0, 0.1),
     ]
     found = allocate(offers, 30)
-    assert spec(found.methods) == "todo:factor=2,levels=1/2,layers=0/2+tome:ratio=0.5,levels=2,layers=1"
+    assert spec(found.methods) == "todo:factor=2,layers=0/2+tome:ratio=0.5,layers=1"
     assert parse(spec(found.methods)) == found.methods
     assert (found.saved, found.change) == (30, 3.0)
     assert [offer.candidate for offer in found.offers] == ["todo:factor=2", "tome:ratio=0.5", "todo:factor=2"]

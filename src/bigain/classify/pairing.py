@@ -10,7 +10,7 @@ from torch import Tensor
 from bigain.backbones import row_keys
 from bigain.diffusion import Conditions, Denoiser
 from bigain.diffusion.seeding import seeded_generator
-from bigain.operators.matching import mix_keys
+from bigain.operators.random import mix_keys
 
 
 def paired_noise(seed: int, image_id: str, timestep: int, shape: Sequence[int]) -> Tensor:

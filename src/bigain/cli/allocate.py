@@ -66,7 +66,6 @@ def allocate(
     target.check()
     given = None if candidates is None else options.method_texts(candidates, "candidates")
 
-    from bigain.methods import spec
     from bigain.report.allocation import allocation
     from bigain.search.choice import choose
     from bigain.search.offers import CANDIDATES
@@ -84,5 +83,5 @@ def allocate(
     )
     screen = options.console()
     screen.print(allocation(choice))
-    screen.print(f"Chosen: {spec(choice.allocation.methods)}", highlight=False)
+    screen.print(f"Chosen: {choice.allocation.methods.text}", highlight=False)
     screen.print(f"In {out}: {', '.join(choice.files)}", highlight=False)

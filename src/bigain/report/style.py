@@ -10,6 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from bigain.methods import METHODS
+from bigain.report.labels import PRESET
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -17,18 +20,7 @@ NOTHING = "–"
 """An empty cell."""
 
 # Okabe & Ito (2008), "Color Universal Design", and Paul Tol's "muted": told apart with any common colour blindness.
-COLOURS = {
-    "L-GTM": "#D55E00",
-    "ABM": "#E69F00",
-    "IE-KVD": "#009E73",
-    "ToMe": "#0072B2",
-    "SiTo": "#CC79A7",
-    "ToDo": "#56B4E9",
-    "Average": "#7F7F7F",
-    "Quadtree": "#882255",
-    "Frequency selection": "#999933",
-    "Preset": "#332288",
-}
+COLOURS = {method.title: method.colour for method in METHODS.values()} | {PRESET: "#332288"}
 _MORE_COLOURS = ("#117733", "#661100")  # of methods together
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
 

@@ -16,7 +16,7 @@ from bigain.backbones.families import layout
 from bigain.classify import DiffusionClassifier, keyed_prediction, paired_noise
 from bigain.data import ImageCollection, Item, labelled, preprocess
 from bigain.diffusion import Denoiser, image_key
-from bigain.operators.matching import mix_keys
+from bigain.operators.random import mix_keys
 from bigain.run.engine import class_conditions, fingerprint
 from bigain.run.settings import DataSettings, ModelSettings, ProbeSettings, identity_hash
 

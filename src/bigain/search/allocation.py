@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from bigain.methods import Method, parse, spec
+from bigain.methods import Compression, Method
 
 _Floats = npt.NDArray[np.float64]
 _Whole = npt.NDArray[np.int64]
@@ -53,9 +53,9 @@ class Offer:
 
     @property
     def candidate(self) -> str:
-        """Its spec without layer and level."""
-        [method] = parse(self.method)
-        return spec(replace(method, levels=(1,), layers=None))
+        """Its spec without the layer."""
+        [method] = Compression.of(self.method)
+        return Compression.of(replace(method, layers=None)).text
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Allocation:
     """
 
     offers: tuple[Offer, ...]
-    methods: tuple[Method, ...]
+    methods: Compression
 
     @property
     def saved(self) -> int:
@@ -120,7 +120,7 @@ def allocate(offers: Iterable[Offer], saving: int, contrast_weight: float = CONT
 
 
 def _allocation(offers: Sequence[Offer]) -> Allocation:
-    return Allocation(tuple(offers), tuple(method for method, _ in together(offers)))
+    return Allocation(tuple(offers), Compression(method for method, _ in together(offers)))
 
 
 def together(offers: Iterable[Offer]) -> list[tuple[Method, list[Offer]]]:
@@ -129,11 +129,9 @@ def together(offers: Iterable[Offer]) -> list[tuple[Method, list[Offer]]]:
     for offer in offers:
         groups.setdefault(offer.candidate, []).append(offer)
     combined = []
-    for members in groups.values():
-        singles = [parse(offer.method)[0] for offer in members]
-        levels = tuple(sorted({level for single in singles for level in single.levels}))
-        layers = tuple(sorted(offer.layer for offer in members))
-        combined.append((replace(singles[0], levels=levels, layers=layers), members))
+    for candidate, members in groups.items():
+        [method] = Compression.of(candidate)
+        combined.append((replace(method, layers=tuple(sorted(offer.layer for offer in members))), members))
     return combined
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from bigain.backbones.presets import preset_file
-from bigain.methods import spec
 from bigain.run.engine import progress_bar, versions
 from bigain.run.export import write_whole
 from bigain.run.settings import DataSettings, ModelSettings, ProbeSettings
@@ -45,7 +44,7 @@ class Choice:
     @property
     def kept(self) -> Step | None:
         """The step of the bisection that was chosen."""
-        chosen = spec(self.allocation.methods)
+        chosen = self.allocation.methods.text
         return next((step for step in self.steps if step.methods == chosen), None)
 
 

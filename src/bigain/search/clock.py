@@ -19,7 +19,7 @@ from typing import Any
 from bigain.backbones import compressed
 from bigain.backbones.families import layout
 from bigain.diffusion import Denoiser
-from bigain.methods import Method, spec
+from bigain.methods import Method
 from bigain.run.cost import environment, forward_of, measure, synchronise
 from bigain.run.engine import fingerprint
 from bigain.run.export import write_whole
@@ -174,7 +174,7 @@ def clock_together(denoiser: Denoiser, chosen: Allocation, clocked: Clocked, rou
     Returns:
         "expected" and "measured", the median over the rounds.
     """
-    text, batch_size = spec(chosen.methods), clocked.environment["batch_size"]
+    text, batch_size = chosen.methods.text, clocked.environment["batch_size"]
     times = measure(denoiser, ["none", text], denoiser.any_condition, batch_size=batch_size, rounds=rounds)
     ratios = [plain / own for plain, own in zip(times["none"], times[text], strict=True)]
     expected = clocked.forward / (clocked.forward - clocked.seconds_saved(chosen.offers))

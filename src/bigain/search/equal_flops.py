@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from math import prod
 
 from bigain.diffusion import Denoiser
-from bigain.methods import AdaptiveBlockMerging, Method, TokenMerging, parse, spec
+from bigain.methods import Method, TokenDownsampling, TokenMerging, parse, spec
 from bigain.run.cost import flops
 from bigain.search.grids import Space
 from bigain.zoo.presets import text_of
@@ -72,9 +71,7 @@ def _way_out(method: Method) -> str:
 
 def _countable(text: str) -> str:
     """A reference, if its FLOPs do not depend on the image."""
-    if any(
-        isinstance(method, AdaptiveBlockMerging) and method.threshold is not None for method in parse(text_of(text))
-    ):
+    if any(method.depends_on_image for method in parse(text_of(text))):
         raise ValueError(f"{text!r} merges what lies under a threshold, so its FLOPs depend on the image")
     return text
 
@@ -86,7 +83,7 @@ def _strengths(text: str, space: Space) -> list[Method]:
         several = f"{len(parsed)} methods at once" if parsed else "no method"
         raise ValueError(f"{text!r} is {several}: give single ones, whose ratio or factor is to be found")
     [method] = parsed
-    if isinstance(method, AdaptiveBlockMerging) and method.threshold is not None:
+    if method.depends_on_image:
         raise ValueError(f"{text!r} merges what lies under a threshold: leave it out, a ratio is to be found")
     if isinstance(method, TokenMerging) and method.is_scheduled:
         raise ValueError(f"{text!r} follows a schedule: give it one ratio, which is replaced")
@@ -94,14 +91,14 @@ def _strengths(text: str, space: Space) -> list[Method]:
     grids = [space.grids[level - 1] for level in sorted(taking)]
     if not grids:
         raise ValueError(f"{text!r} takes part in no layer of this model")
-    if not isinstance(method, TokenMerging):
+    if isinstance(method, TokenDownsampling):
         longest = max(max(grid.height, grid.width) for grid in grids)
         return [replace(method, factor=factor) for factor in range(2, longest + 1)]
+    assert isinstance(method, TokenMerging)
     tokens = grids[0].tokens
     most = min(method.limit(grid) / grid.tokens for grid in grids)
-    least = prod(method.cell) - 1 if isinstance(method, AdaptiveBlockMerging) else 1  # a block goes whole
     found: list[Method] = [
-        replace(method, ratio=count / tokens) for count in range(least, int(most * tokens + 1e-6) + 1)
+        replace(method, ratio=count / tokens) for count in range(method.fewest_tokens, int(most * tokens + 1e-6) + 1)
     ]
     if not found:
         raise ValueError(f"{text!r} can merge no token of the model's {grids[-1].height}x{grids[-1].width} grid")

@@ -6,14 +6,12 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from math import prod
 from pathlib import Path
 from typing import Any
 
 from bigain.backbones import compressed
 from bigain.diffusion import Denoiser
-from bigain.methods import AdaptiveBlockMerging, Method, TokenMerging, parse, spec
-from bigain.operators.grid import Grid
+from bigain.methods import Compression, Method, TokenMerging
 from bigain.run.cost import flops
 from bigain.run.export import write_whole
 from bigain.run.probe import Probe
@@ -43,7 +41,7 @@ CANDIDATES: tuple[str, ...] = (
 """Each layer's choice, if no others are given: all of the attention, the MLP too, or keys and values alone, merged by
 blocks or by matching; and keys and values pooled."""
 
-_FORMAT = "bigain offers 2"
+_FORMAT = "bigain offers 3"
 
 
 @dataclass(frozen=True)
@@ -103,14 +101,14 @@ def measure_offers(
             )
     by_method = {offer.method: offer for offer in kept.offers}
     for number, (layer, method) in enumerate(placed, start=1):
-        name = spec(method)
+        name = Compression.of(method).text
         if name not in by_method:
             saved = kept.flops - flops(denoiser, name, condition)
             by_method[name] = Offer(layer, name, saved, *_changes(probe, method))
             if path is not None:
                 _write(path, replace(kept, offers=tuple(by_method.values())))
         counted(number, len(placed))
-    return replace(kept, offers=tuple(by_method[spec(method)] for _, method in placed))
+    return replace(kept, offers=tuple(by_method[Compression.of(method).text] for _, method in placed))
 
 
 def _changes(probe: Probe, method: Method) -> tuple[float, float]:
@@ -122,7 +120,7 @@ def _changes(probe: Probe, method: Method) -> tuple[float, float]:
     if not math.isfinite(change + contrast):
         raise ValueError(
             f"the changes of the prediction and of its difference between two classes must be finite, not {change} "
-            f"and {contrast}, under {spec(method)} in {probe.model.dtype}: give another dtype"
+            f"and {contrast}, under {Compression.of(method).text} in {probe.model.dtype}: give another dtype"
         )
     return change, contrast
 
@@ -155,35 +153,28 @@ def _in_layers(candidates: Sequence[str], space: Space) -> list[tuple[int, Metho
     """Every candidate in every layer alone that it suits, once."""
     singles = [_single(text) for text in candidates]
     for text, method in zip(candidates, singles, strict=True):
-        if not any(_suits(method, grid) for grid in space.grids):
+        if not any(method.suits(grid) for grid in space.grids):
             grids = ", ".join(f"{grid.height}x{grid.width}" for grid in space.grids)
             raise ValueError(f"candidates must suit a layer of this model, whose grids are {grids}, not {text!r}")
     placed = [
-        (layer, replace(method, levels=(level,), layers=(layer,)))
+        (layer, replace(method, levels=(1,), layers=(layer,)))
         for layer, level in enumerate(space.levels)
         for method in singles
-        if _suits(method, space.grids[level - 1])
+        if method.suits(space.grids[level - 1])
     ]
     return list(dict.fromkeys(placed))
 
 
 def _single(text: str) -> Method:
     """The one method of a candidate that can act in a layer alone, at a cost that does not depend on the image."""
-    parsed = parse(text)
+    parsed = Compression.of(text)
     if len(parsed) != 1:
         raise ValueError(f"a candidate must be one method, not the {len(parsed)} of {text!r}")
     [method] = parsed
-    if isinstance(method, AdaptiveBlockMerging) and method.threshold is not None:
+    if method.depends_on_image:
         raise ValueError(f"a candidate must have a ratio, not a threshold, whose FLOPs depend on the image: {text!r}")
     if isinstance(method, TokenMerging) and method.cached:
         raise ValueError(f"a candidate must not be cached, as a layer alone has no earlier one: {text!r}")
     if method.is_identity:
         raise ValueError(f"a candidate must compress by its ratio or factor, not be the identity: {text!r}")
     return method
-
-
-def _suits(method: Method, grid: Grid) -> bool:
-    if isinstance(method, TokenMerging):
-        fewest = prod(method.cell) - 1 if isinstance(method, AdaptiveBlockMerging) else 1  # a block goes whole
-        return fewest <= method.most_merged(grid) <= method.limit(grid)
-    return method.factor <= min(grid.height, grid.width)

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from bigain.diffusion import Denoiser
-from bigain.methods import spec
 from bigain.metrics.fidelity import decibels, squared_errors
 from bigain.run.engine import run
 from bigain.run.paired import Gain, Paired
@@ -89,7 +88,7 @@ def largest_saving(
         middle = (low + high) // 2
         saving = max(1, round(middle * most / (2**STEPS - 1)))
         tried[middle] = allocate(offers.offers, saving, target.contrast)
-        text = spec(tried[middle].methods)
+        text = tried[middle].methods.text
         saved = tried[middle].saved / offers.flops
         if progress:
             print(f"Step {number} of {STEPS}: {saved:.1%} of the FLOPs saved", file=sys.stderr)
