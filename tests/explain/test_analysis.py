@@ -56,7 +56,7 @@ def slow_prediction(denoiser: Denoiser, number: int, t: int, condition: int) -> 
     noise = paired_noise(0, name, t, (3, 16, 16))[None]
     x_t = denoiser.process.noise(pixels[None], noise, at)
     index = torch.tensor([condition])
-    with row_keys(denoiser.model, image=torch.tensor([image_key(name)]), draw=mix_keys(index, at)):
+    with row_keys(denoiser.model, image=torch.tensor([image_key(name, 0)]), draw=mix_keys(index, at)):
         return denoiser.predict(x_t, at, denoiser.conditions(range(10)), index), noise
 
 

@@ -217,3 +217,11 @@ def test_a_folder_of_images_with_a_bad_one(tiny_settings: Make, tmp_path: Path) 
         run(skipping, tmp_path / "r.sqlite")
     with Store(tmp_path / "r.sqlite") as store:
         assert [row.position for row in store.classified("none")] == [0, 2]
+
+
+def test_steps_that_the_model_cannot_take_are_refused_before_anything_is_done(
+    tiny_settings: Make, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="steps must be at most the model's 1000 timesteps, not 1001"):
+        run(tiny_settings(steps=1001), tmp_path / "r.sqlite")
+    assert not (tmp_path / "r.sqlite").exists()

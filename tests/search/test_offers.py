@@ -78,7 +78,7 @@ def test_the_contrast_is_that_of_the_true_class_to_another(model: ModelSettings,
             item = probe.items[image]
             [true] = item.labels
             others = [condition for condition in range(len(conditions)) if condition != true]
-            draw = mix_keys(torch.tensor([image_key(item.id)]), classifier.timesteps[position : position + 1])
+            draw = mix_keys(torch.tensor([image_key(item.id, 0)]), classifier.timesteps[position : position + 1])
             other = others[int(draw) % len(others)]
             found.append(predicted(image, position, true) - predicted(image, position, other))
         return found

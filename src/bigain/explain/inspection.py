@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from bigain.backbones import Seen, recorded, resolve
-from bigain.classify import keyed_prediction, paired_noise
-from bigain.diffusion import Denoiser, image_key
+from bigain.classify import noised, predictions
+from bigain.diffusion import Denoiser
 from bigain.methods import TokenDownsampling
 from bigain.operators.frequency import score
 from bigain.operators.grid import Grid, cell_index
@@ -89,10 +89,8 @@ def inspect_method(
         raise ValueError(f"timestep must lie in [0, {denoiser.process.steps}), not {timestep}")
     x0 = denoiser.encode(image[None])
     t = torch.tensor([timestep])
-    noise = paired_noise(seed, image_id, timestep, x0.shape[1:])[None].to(x0.device)
-    x_t = denoiser.process.noise(x0, noise, t)
+    x_t, _ = noised(denoiser, x0, [image_id], t, seed)
     conditions = denoiser.conditions([condition])  # type: ignore[arg-type]
-    key, first = torch.tensor([image_key(image_id)]), torch.zeros(1, dtype=torch.long)
     seen: dict[int, Seen] = {}  # by layer
 
     def note(each: Seen) -> None:
@@ -100,7 +98,7 @@ def inspect_method(
             seen[each.context.layer] = each
 
     with recorded(denoiser.model, methods[0], note):
-        keyed_prediction(denoiser, x_t, t, conditions, first, key)
+        predictions(denoiser, x_t, [image_id], t, conditions, torch.zeros(1, dtype=torch.long), seed)
     chosen = min(seen) if layer is None else layer
     if chosen not in seen:
         raise ValueError(f"layer must be one in which {method} decides what merges, {sorted(seen)}, not {layer}")

@@ -23,7 +23,7 @@ from bigain.backbones import resolve
 from bigain.classify import DiffusionClassifier
 from bigain.data import ImageCollection, labelled, preprocess
 from bigain.diffusion import ClassConditional, Denoiser
-from bigain.generate import sample
+from bigain.generate import Sampling, sample
 from bigain.metrics.features import FeatureNetwork, Images, feature_network
 from bigain.run.cost import applied, environment, flops, measure
 from bigain.run.settings import REFERENCE_IMAGES, Settings
@@ -38,7 +38,8 @@ def run(settings: Settings, path: Path, *, progress: bool = False, denoiser: Den
 
     Images are done in chunks that begin at multiples of a fixed number, so an interrupted run meets the same batches
     as an undisturbed one and ends with the same values, bit for bit, on one machine. So does one that several
-    processes share, each with its ``settings.counts.shard`` of the chunks; a last run without one finds all done, and times.
+    processes share, each with its ``settings.counts.shard`` of the chunks; a last run without one finds all done, and
+    times.
 
     Args:
         settings: what to do. Methods and images may be more than the file has seen.
@@ -53,15 +54,20 @@ def run(settings: Settings, path: Path, *, progress: bool = False, denoiser: Den
     denoiser = denoiser or settings.model.open()
     for source in settings.presets:
         resolve(source, denoiser.model, data=settings.data.data)  # refuses a preset of another model
-    settings = replace(settings, sampling=settings.sampling.resolved(denoiser.kind))
     data = settings.data.load(denoiser.image_size)
+    conditions = class_conditions(denoiser, data)
+    settings = replace(
+        settings,
+        sampling=settings.sampling.resolved(denoiser.kind),
+        classifier=settings.classifier.resolved(sum(map(len, conditions)) or 1),
+    )
     network = feature_network(
         settings.feature_network,
         denoiser.image_size,
         denoiser.device,
         quadrants=settings.data.data == "glyphs-scenes",
     )
-    work = _Work(settings, denoiser, data, network, class_conditions(denoiser, data))
+    work = _Work(settings, denoiser, data, network, conditions)
     with Store.open(path, work.identity(), work.facts()) as store:
         store.begin_session(versions(), environment(denoiser.device, {"batch_size": settings.model.batch_size}))
         store.add_methods(settings.methods)
@@ -132,6 +138,7 @@ class _Work:
                 seed=s.counts.seed,
             )
         if s.counts.generate:
+            self.sampling().scheduler(self.denoiser)  # refuses what cannot be sampled before anything is classified
             for entry in self.data.entries[: s.counts.generate]:
                 if not entry.labels and (entry.caption is None or self.denoiser.kind == "class"):
                     raise ValueError(
@@ -150,7 +157,7 @@ class _Work:
     def facts(self) -> dict[str, Any]:
         """What tables and pictures need to know."""
         count = sum(len(several) for several in self.conditions)
-        stages = self.settings.classifier.stages
+        stages = self.settings.classifier.stages(count or 1)
         return {
             "data": self.data.name,
             "multi_label": self.data.multi_label,
@@ -221,7 +228,6 @@ class _Work:
     def generate(self, store: Store, spec: str, bar: Any) -> None:
         """Generates what is missing under a method, chunk by chunk."""
         s = self.settings
-        assert s.sampling.guidance is not None  # resolved when the run began
         done = store.generated_images(spec)
         with applied(self.denoiser, spec):
             for chunk in self._mine(range(s.counts.generate), s.model.batch_size):
@@ -237,16 +243,17 @@ class _Work:
                             self.denoiser.conditions(unique),  # type: ignore[arg-type]
                             [unique.index(condition) for _, condition in wanted],
                             todo,
-                            steps=s.sampling.steps,
-                            guidance=s.sampling.guidance,
-                            seed=s.counts.seed,
-                            batch_size=s.model.batch_size,
-                            sampler=s.sampling.sampler,
+                            self.sampling(),
                         )
                     )
                 )
                 store.add_generated(spec, self._generated(todo, wanted, images))
                 bar.update(len(todo) * s.sampling.forwards)
+
+    def sampling(self) -> Sampling:
+        """How the settings sample."""
+        s = self.settings
+        return s.sampling.of(self.denoiser.kind, s.counts.seed, s.model.batch_size)
 
     def _wanted(self, image: int) -> tuple[int | None, str | int]:
         """Label and condition of a generated image: those of the data's image of that number, over again at its end."""
