@@ -7,61 +7,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bigain.methods import METHODS
+
 if TYPE_CHECKING:
-    from bigain.backbones import Handle, apply, compressed, preset, remove
-    from bigain.classify import DiffusionClassifier
-    from bigain.methods import (
-        AdaptiveBlockMerging,
-        AveragePooling,
-        FrequencySelection,
-        InterpolateExtrapolateKV,
-        LaplacianMerging,
-        Linear,
-        QuadtreeMerging,
-        SiTo,
-        ToDo,
-        ToMe,
-    )
+    from bigain.backbones import Handle, apply, compressed, preset, remove  # noqa: F401
+    from bigain.classify import DiffusionClassifier  # noqa: F401
+    from bigain.methods import *  # noqa: F403
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Handle": "bigain.backbones",
-    "apply": "bigain.backbones",
-    "compressed": "bigain.backbones",
-    "preset": "bigain.backbones",
-    "remove": "bigain.backbones",
+    **dict.fromkeys(("Handle", "apply", "compressed", "preset", "remove"), "bigain.backbones"),
     "DiffusionClassifier": "bigain.classify",
-    "AdaptiveBlockMerging": "bigain.methods",
-    "AveragePooling": "bigain.methods",
-    "FrequencySelection": "bigain.methods",
-    "InterpolateExtrapolateKV": "bigain.methods",
-    "LaplacianMerging": "bigain.methods",
-    "Linear": "bigain.methods",
-    "QuadtreeMerging": "bigain.methods",
-    "SiTo": "bigain.methods",
-    "ToDo": "bigain.methods",
-    "ToMe": "bigain.methods",
+    **dict.fromkeys(("Linear", *(method.__name__ for method in METHODS.values())), "bigain.methods"),
 }
 
-__all__ = [
-    "AdaptiveBlockMerging",
-    "AveragePooling",
-    "DiffusionClassifier",
-    "FrequencySelection",
-    "Handle",
-    "InterpolateExtrapolateKV",
-    "LaplacianMerging",
-    "Linear",
-    "QuadtreeMerging",
-    "SiTo",
-    "ToDo",
-    "ToMe",
-    "apply",
-    "compressed",
-    "preset",
-    "remove",
-]
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

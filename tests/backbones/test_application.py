@@ -19,13 +19,10 @@ from bigain.methods import TokenDownsampling, parse
 
 METHODS = {
     "lgtm": bigain.LaplacianMerging(ratio=0.5),
-    "lgtm-windows": bigain.LaplacianMerging(ratio=0.5, gate=0.3, protect=0.2, window=4),
-    "lgtm-smoothed": bigain.LaplacianMerging(ratio=0.5, smoothing=1),
     "abm": bigain.AdaptiveBlockMerging(ratio=0.5),
     "quadtree": bigain.QuadtreeMerging(ratio=0.5),
     "tome": bigain.ToMe(ratio=0.5),
     "tome-random": bigain.ToMe(ratio=0.5, destinations="random"),
-    "tome-offset": bigain.ToMe(ratio=0.5, destinations="offset", window=2),
     "sito": bigain.SiTo(ratio=0.5),
     "todo": bigain.ToDo(factor=2),
     "avgpool": bigain.AveragePooling(factor=2),
@@ -217,9 +214,8 @@ def test_blocks_without_self_attention_are_refused_by_name(families):
         bigain.apply(model, "lgtm-0.5")
 
 
-@pytest.mark.parametrize("bias", ["mask", "channel"])
-def test_sizes_that_nothing_would_weigh_are_refused(families, bias):
-    methods = [bigain.ToMe(size_aware=True, size_bias=bias), bigain.ToDo(factor=2)]
+def test_sizes_that_nothing_would_weigh_are_refused(families):
+    methods = [bigain.ToMe(size_aware=True), bigain.ToDo(factor=2)]
     with pytest.raises(ValueError, match=r"size_aware must be False where todo:factor=2 replaces.*not True in trans"):
         bigain.apply(families["dit"].build(), methods)
 
@@ -334,15 +330,6 @@ def test_cross_attention_that_is_not_there_is_refused(families):
     ):
         bigain.apply(model, "tome:ratio=0.5,locations=self_attention/cross_attention")
     bigain.apply(model, "tome:ratio=0.5,locations=self_attention/mlp")
-
-
-def test_layers_off_their_levels_are_refused(families):
-    model = families["unet"].build(
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-    )
-    with pytest.raises(ValueError, match="no layer of todo:factor=2,layers=1 lies on its levels"):
-        bigain.apply(model, "todo:factor=2,layers=1")
 
 
 def test_unsupported_models_get_the_list(families):

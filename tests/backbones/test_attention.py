@@ -30,13 +30,14 @@ def plain_attention(attention: Attention, queries: Tensor, sources: Tensor, bias
 
 
 def pooled(x: Tensor, grid: Grid, factor: int, alpha: float) -> Tensor:
-    """α · the window's first token + (1 − α) · the window's mean, window by window."""
+    """α · the window's token at ⌊factor/2⌋ + (1 − α) · the window's mean, window by window."""
     windows = []
     for top in range(0, grid.height, factor):
         for left in range(0, grid.width, factor):
             rows = range(top, min(top + factor, grid.height))
             members = [r * grid.width + c for r in rows for c in range(left, min(left + factor, grid.width))]
-            windows.append(alpha * x[:, members[0]] + (1 - alpha) * x[:, members].mean(dim=1))
+            row, column = min(top + factor // 2, grid.height - 1), min(left + factor // 2, grid.width - 1)
+            windows.append(alpha * x[:, row * grid.width + column] + (1 - alpha) * x[:, members].mean(dim=1))
     return torch.stack(windows, dim=1)
 
 
@@ -93,7 +94,7 @@ def test_the_ends_of_alpha_are_todo_and_average_pooling(family, forward, alpha, 
 
 @pytest.mark.parametrize("size_aware", [False, True])
 @pytest.mark.parametrize("queries", ["merged", "full"])
-@pytest.mark.parametrize("features", ["block", "attention", "first"])
+@pytest.mark.parametrize("features", ["block", "first"])
 def test_merging_is_attention_over_group_means(families, forward, size_aware, queries, features):
     model, grid = families["dit"].build(), Grid(8, 8)
     block = model.transformer_blocks[1]
@@ -102,7 +103,7 @@ def test_merging_is_attention_over_group_means(families, forward, size_aware, qu
     bigain.apply(model, method)
     forward(model, families["dit"].inputs())
     x = seen.inputs[0]
-    tokens = {"block": outer.inputs[0], "attention": x, "first": first.inputs[0]}[features]
+    tokens = {"block": outer.inputs[0], "first": first.inputs[0]}[features]
     assignment = method.assign(tokens, Context(grid, layer=1))
     for row in range(x.shape[0]):
         index = assignment.index[row]
@@ -152,18 +153,16 @@ def test_by_the_first_features_all_classes_of_an_image_merge_alike(families, for
     assert alike == {"first": [True, True], "block": [True, False]}
 
 
-@pytest.mark.parametrize("size_bias", ["mask", "channel"])
 @pytest.mark.parametrize("queries", ["merged", "full"])
-def test_size_aware_attention_is_exact_where_a_groups_tokens_are_identical(families, forward, queries, size_bias):
+def test_size_aware_attention_is_exact_where_a_groups_tokens_are_identical(families, forward, queries):
     model = families["dit"].build(num_layers=1)
     attention, grid = model.transformer_blocks[0].attn1, Grid(8, 8)
     cells = torch.randn(2, 4, 4, 16, generator=torch.Generator().manual_seed(0))
     x = cells.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2).reshape(2, 64, 16)  # 2x2 cells of equal tokens
     seen = Recorder(attention)
     model.transformer_blocks[0].norm1.register_forward_hook(lambda module, args, output: (x, *output[1:]))
-    method = bigain.AdaptiveBlockMerging(
-        ratio=0.75, size_aware=True, size_bias=size_bias, queries=queries, features="attention"
-    )
+    model.transformer_blocks[0].register_forward_pre_hook(lambda module, args: (x, *args[1:]))
+    method = bigain.AdaptiveBlockMerging(ratio=0.75, size_aware=True, queries=queries)
     bigain.apply(model, method)
     forward(model, families["dit"].inputs())
     with torch.no_grad():

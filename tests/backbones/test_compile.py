@@ -10,21 +10,17 @@ import bigain
 
 METHODS = [
     "lgtm-0.5",
-    "lgtm:ratio=0.5,gate=0.3,protect=0.2,window=4",
-    "lgtm:ratio=0.5,smoothing=1",
     "lgtm:ratio=0.5,features=first",
     "abm-0.5",
     "quadtree-0.5",
     "tome-0.5",
     "tome:ratio=0.5,destinations=random",
-    "tome:ratio=0.5,destinations=offset",
     "sito-0.5",
     "todo-2",
     "avgpool-2",
     "freqsel-2",
     "iekvd:factor=2,alpha=0.8>1.2",
     "lgtm:ratio=0.5,size_aware=true,queries=full",
-    "lgtm:ratio=0.5,size_aware=true,size_bias=channel,queries=full",
     "lgtm:ratio=0.5,cached=true",
     "lgtm-0.5+iekvd-2",
 ]

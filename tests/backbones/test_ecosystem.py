@@ -109,7 +109,7 @@ class _Counted(ModelHook):
 
 @pytest.mark.parametrize("part", ["model", "every module"])
 @pytest.mark.parametrize("first", ["offload", "apply"])
-@pytest.mark.parametrize("method", [*METHODS, "lgtm:ratio=0.5,size_aware=true,size_bias=channel,features=first"])
+@pytest.mark.parametrize("method", [*METHODS, "lgtm:ratio=0.5,size_aware=true,features=first"])
 def test_offloading_goes_on_and_off_around_compression(families, forward, part, first, method):
     """As a pipeline does after every call (`maybe_free_model_hooks`), with what accelerate wraps a module in."""
     model, inputs = families["unet"].build(), families["unet"].inputs()

@@ -14,7 +14,7 @@ from bigain.backbones.application import session_of
 from bigain.methods import parse
 
 
-@pytest.mark.parametrize("method", ["lgtm-0.5", "lgtm:ratio=0.5,features=attention,locations=self_attention/mlp",
+@pytest.mark.parametrize("method", ["lgtm-0.5", "lgtm:ratio=0.5,locations=self_attention/mlp",
                                     "lgtm:ratio=0.5,features=first",
                                     "todo-2"])  # fmt: skip
 def test_every_layer_is_told_once_and_the_output_stays(
@@ -40,7 +40,7 @@ def test_every_layer_is_told_once_and_the_output_stays(
     for each, block in zip(seen, blocks, strict=True):
         assert each.decided
         assert each.tokens.shape == block.shape
-        after_norm = method in ("todo-2", "lgtm:ratio=0.5,features=attention,locations=self_attention/mlp")
+        after_norm = method == "todo-2"
         assert torch.equal(each.tokens, block) != after_norm
         if each.features is not None:
             assert torch.equal(each.features, blocks[0] if "first" in method else each.tokens)

@@ -102,7 +102,7 @@ def test_an_error_is_one_line_and_a_status(call: Callable[..., Any]) -> None:
     result = call("methods", "lgmt", fails=True)
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: name must be one of lgtm,")
-    assert result.stderr.endswith("not 'lgmt': did you mean lgtm?\n")
+    assert result.stderr.endswith("not 'lgmt'; did you mean 'lgtm'?\n")
 
 
 def test_a_traceback_is_there_on_demand(call: Callable[..., Any]) -> None:

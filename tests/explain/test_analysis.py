@@ -23,9 +23,9 @@ from bigain.methods import Context, parse
 from bigain.metrics.accuracy import paired_difference
 from bigain.metrics.spectrum import radial_power
 from bigain.operators.grid import Grid
-from bigain.operators.matching import mix_keys
+from bigain.operators.random import mix_keys
 from bigain.run import probe
-from bigain.run.engine import encode_png
+from bigain.run.files import encode_png
 from bigain.run.settings import Settings
 
 Make = Callable[..., Settings]
@@ -56,7 +56,7 @@ def slow_prediction(denoiser: Denoiser, number: int, t: int, condition: int) -> 
     noise = paired_noise(0, name, t, (3, 16, 16))[None]
     x_t = denoiser.process.noise(pixels[None], noise, at)
     index = torch.tensor([condition])
-    with row_keys(denoiser.model, image=torch.tensor([image_key(name)]), draw=mix_keys(index, at)):
+    with row_keys(denoiser.model, image=torch.tensor([image_key(name, 0)]), draw=mix_keys(index, at)):
         return denoiser.predict(x_t, at, denoiser.conditions(range(10)), index), noise
 
 

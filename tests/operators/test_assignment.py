@@ -154,29 +154,29 @@ def test_key_bias_masks_empty_groups_and_nothing_else() -> None:
 
 def test_bad_inputs_are_named() -> None:
     assignment = Assignment(torch.zeros(2, 5, dtype=torch.int64), torch.zeros(2, 1, dtype=torch.int64))
-    with pytest.raises(ValueError, match="mode must be one of mean, mlerp, prune, got 'median'"):
+    with pytest.raises(ValueError, match="mode must be one of mean, mlerp, prune, not 'median'"):
         merge(torch.zeros(2, 5, 3), assignment, "median")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"\(2, 5\) as the assignment's index, got shape \(2, 4, 3\)"):
+    with pytest.raises(ValueError, match=r"\(2, 5\) as the assignment's index, not \(2, 4, 3\)"):
         merge(torch.zeros(2, 4, 3), assignment)
-    with pytest.raises(ValueError, match=r"\(2, 1\) as the assignment's groups, got shape \(2, 5, 3\)"):
+    with pytest.raises(ValueError, match=r"\(2, 1\) as the assignment's groups, not \(2, 5, 3\)"):
         unmerge(torch.zeros(2, 5, 3), assignment)
-    with pytest.raises(ValueError, match=r"number of groups must lie in \[1, 5\] \(tokens\), got 6"):
+    with pytest.raises(ValueError, match=r"number of groups must lie in \[1, 5\] \(tokens\), not 6"):
         Assignment(torch.zeros(2, 5, dtype=torch.int64), torch.zeros(2, 6, dtype=torch.int64))
-    with pytest.raises(ValueError, match=r"must be int64, got torch\.int32"):
+    with pytest.raises(ValueError, match=r"must be int64, not torch\.int32"):
         Assignment(torch.zeros(2, 5, dtype=torch.int32), torch.zeros(2, 1, dtype=torch.int64))
-    with pytest.raises(ValueError, match=r"must be \(B, N\) and \(B, M\), got \(2, 5\) and \(3, 1\)"):
+    with pytest.raises(ValueError, match=r"must be \(B, N\) and \(B, M\), not \(2, 5\) and \(3, 1\)"):
         Assignment(torch.zeros(2, 5, dtype=torch.int64), torch.zeros(3, 1, dtype=torch.int64))
 
 
 @pytest.mark.parametrize(
     ("merged", "message"),
     [
-        (-1, r"merged must lie in \[0, 7\].*got -1"),
-        (8, r"merged must lie in \[0, 7\].*got 8"),
-        (torch.tensor([2, 9]), r"merged must lie in \[0, 7\].*got values from 2 to 9"),
-        (torch.tensor([2, 3, 4]), r"merged must be an int or \(2,\) integers, got shape \(3,\)"),
-        (torch.tensor([0.5, 0.5]), r"merged must be an int or \(2,\) integers, got .*float32"),
-        (0.5, r"merged must be an int or \(2,\) integers, got 0.5"),
+        (-1, r"merged must lie in \[0, 7\].*not -1"),
+        (8, r"merged must lie in \[0, 7\].*not 8"),
+        (torch.tensor([2, 9]), r"merged must lie in \[0, 7\].*not values from 2 to 9"),
+        (torch.tensor([2, 3, 4]), r"merged must be an int or \(2,\) integers, not \(3,\)"),
+        (torch.tensor([0.5, 0.5]), r"merged must be an int or \(2,\) integers, not .*float32"),
+        (0.5, r"merged must be an int or \(2,\) integers, not 0.5"),
     ],
 )
 def test_merged_outside_of_its_limit_is_named(merged: int | Tensor, message: str) -> None:

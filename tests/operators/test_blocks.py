@@ -146,15 +146,15 @@ def test_aggregates_keep_their_dtype(how: str, dtype: torch.dtype) -> None:
 def test_bad_inputs_are_named() -> None:
     grid, cell = Grid(5, 5), (2, 2)
     aggregated = torch.zeros(2, 9)
-    with pytest.raises(ValueError, match="how must be one of max, sum, mean, min, std, got 'median'"):
+    with pytest.raises(ValueError, match="how must be one of max, sum, mean, min, std, not 'median'"):
         aggregate(torch.zeros(1, 25), grid, cell, "median")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"merged must lie in \[0, 12\], .* got 13"):
+    with pytest.raises(ValueError, match=r"merged must lie in \[0, 12\], .* not 13"):
         merge_blocks(aggregated, grid, cell, 13)
-    with pytest.raises(ValueError, match=r"merged must lie in \[0, 12\], .* got values from -1 to 3"):
+    with pytest.raises(ValueError, match=r"merged must lie in \[0, 12\], .* not values from -1 to 3"):
         merge_blocks(aggregated, grid, cell, torch.tensor([3, -1]))
-    with pytest.raises(ValueError, match=r"merged must lie in \[0, 0\], .* got 1"):
+    with pytest.raises(ValueError, match=r"merged must lie in \[0, 0\], .* not 1"):
         merge_blocks(torch.zeros(1, 25), grid, (1, 1), 1)
-    with pytest.raises(ValueError, match=r"aggregated must be \(B, cells\) with 9 cells, got shape \(2, 8\)"):
+    with pytest.raises(ValueError, match=r"aggregated must be \(B, cells\) with 9 cells, not \(2, 8\)"):
         merge_blocks(aggregated[:, :8], grid, cell, 3)
-    with pytest.raises(ValueError, match=r"threshold must be a number in \[-inf, inf\], got nan"):
+    with pytest.raises(ValueError, match=r"threshold must be a number in \[-inf, inf\], not nan"):
         merge_blocks_below(aggregated, grid, cell, math.nan)

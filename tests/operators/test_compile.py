@@ -11,7 +11,7 @@ from bigain.operators.frequency import SCORES, score
 from bigain.operators.grid import Grid
 from bigain.operators.pooling import average, band_select, interpolate_extrapolate, nearest
 from bigain.operators.quadtree import merge_quadtree
-from bigain.operators.windows import Windows
+from bigain.operators.random import mix_keys, random_normal
 
 GRID, CELL = Grid(7, 9), (2, 2)
 
@@ -34,7 +34,7 @@ def tokens() -> Tensor:
 
 def test_matching_merging_and_unmerging_compile() -> None:
     def merged(x: Tensor, keys: Tensor) -> list[Tensor]:
-        drawn = matching.random_scores(matching.mix_keys(3, keys), GRID.tokens)
+        drawn = random_normal(mix_keys(3, keys), GRID.tokens)
         results = []
         for destinations in (
             matching.destinations_first(GRID, CELL, x.shape[0], x.device),
@@ -49,16 +49,6 @@ def test_matching_merging_and_unmerging_compile() -> None:
         return results
 
     assert_compiles(merged, tokens(), torch.tensor([4, 9]))
-
-
-def test_gated_matching_within_windows_compiles() -> None:
-    def merged(x: Tensor) -> list[Tensor]:
-        destinations = matching.destinations_at(GRID, CELL, (1, 1), x.shape[0], x.device)
-        detail, windows = score(x, GRID, "laplacian_l1"), Windows(GRID, CELL, 4)
-        gated = matching.match(x, destinations, 20, score=detail, gate=0.3, protected=9, windows=windows)
-        return [unmerge(merge(x, gated), gated)]
-
-    assert_compiles(merged, tokens())
 
 
 def test_quadtree_merging_compiles() -> None:

@@ -92,18 +92,18 @@ def test_gather_and_pack_agree_with_loops(seed: int, batch: int, tokens: int, co
 @pytest.mark.parametrize(("height", "width", "field"), [(0, 4, "height"), (4, 0, "width"), (-1, 4, "height")])
 def test_an_empty_grid_is_refused_by_name(height: int, width: int, field: str) -> None:
     value = min(height, width)
-    with pytest.raises(ValueError, match=rf"{field} must be an integer >= 1, got {value}"):
+    with pytest.raises(ValueError, match=rf"{field} must be a whole number from 1, not {value}"):
         Grid(height, width)
 
 
 @pytest.mark.parametrize("cell", [(0, 2), (2, -1), (2,), (2, 2, 2)])
 def test_a_bad_cell_is_refused(cell: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"cell must be two integers \(rows, columns\), each >= 1, got"):
+    with pytest.raises(ValueError, match=r"cell must be two whole numbers \(rows, columns\) from 1, not"):
         cell_count(Grid(4, 4), cell)  # type: ignore[arg-type]
 
 
 def test_tokens_that_are_not_on_the_grid_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"3 x 4 = 12 tokens, got shape \(1, 11\)"):
+    with pytest.raises(ValueError, match=r"3 x 4 = 12 tokens, not \(1, 11\)"):
         to_cells(torch.zeros(1, 11), Grid(3, 4), (2, 2), 0.0)
-    with pytest.raises(ValueError, match=r"x must be \(B, N, C\) with N = 3 x 4 = 12 tokens, got shape \(1, 12\)"):
+    with pytest.raises(ValueError, match=r"x must be \(B, N, C\) with N = 3 x 4 = 12 tokens, not \(1, 12\)"):
         to_map(torch.zeros(1, 12), Grid(3, 4))

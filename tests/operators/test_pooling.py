@@ -11,8 +11,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from bigain.operators.grid import Grid, to_map, to_tokens
-from bigain.operators.pooling import average, band_select, interpolate_extrapolate, nearest, pooled_grid
+from bigain.operators.grid import Grid, cell_index, to_map, to_tokens
+from bigain.operators.pooling import (
+    Place,
+    average,
+    band_select,
+    interpolate_extrapolate,
+    nearest,
+    nearest_tokens,
+    pooled_grid,
+)
 
 grids = st.builds(Grid, st.integers(1, 33), st.integers(1, 17))
 factors = st.integers(1, 5)
@@ -26,8 +34,9 @@ def tokens(seed: int, batch: int, grid: Grid, dtype: torch.dtype = torch.float64
     return torch.randn(batch, grid.tokens, 3, generator=rng, dtype=torch.float64).to(dtype)
 
 
-def pool_by_loop(x: Tensor, grid: Grid, factor: int, alpha: list[float]) -> Tensor:
+def pool_by_loop(x: Tensor, grid: Grid, factor: int, alpha: list[float], first: bool = False) -> Tensor:
     rows = []
+    offset = 0 if first else factor // 2
     for row in range(x.shape[0]):
         pooled = []
         for top in range(0, grid.height, factor):
@@ -38,7 +47,8 @@ def pool_by_loop(x: Tensor, grid: Grid, factor: int, alpha: list[float]) -> Tens
                     for column in range(left, min(left + factor, grid.width))
                 ]
                 mean = sum(window[1:], window[0]) / len(window)
-                pooled.append(alpha[row] * window[0] + (1 - alpha[row]) * mean)
+                y, column = min(top + offset, grid.height - 1), min(left + offset, grid.width - 1)
+                pooled.append(alpha[row] * x[row, y * grid.width + column] + (1 - alpha[row]) * mean)
         rows.append(torch.stack(pooled))
     return torch.stack(rows)
 
@@ -50,6 +60,9 @@ def test_pooling_agrees_with_a_loop(seed: int, batch: int, grid: Grid, factor: i
     pooled = interpolate_extrapolate(x, grid, factor, alpha)
     assert pooled.shape[1] == pooled_grid(grid, factor).tokens
     torch.testing.assert_close(pooled, pool_by_loop(x, grid, factor, [alpha] * batch), rtol=1e-10, atol=1e-10)
+    by_first = interpolate_extrapolate(x, grid, factor, alpha, "first")
+    expected = pool_by_loop(x, grid, factor, [alpha] * batch, first=True)
+    torch.testing.assert_close(by_first, expected, rtol=1e-10, atol=1e-10)
     per_row = torch.linspace(alpha, 1.5, batch, dtype=torch.float64)
     by_row = interpolate_extrapolate(x, grid, factor, per_row)
     torch.testing.assert_close(by_row, pool_by_loop(x, grid, factor, per_row.tolist()), rtol=1e-10, atol=1e-10)
@@ -73,13 +86,31 @@ def test_alpha_one_is_nearest_and_zero_is_average(
 
 @settings(max_examples=25, deadline=None)
 @given(seeds, batches, st.integers(1, 8), st.integers(1, 6), factors)
-def test_nearest_is_interpolate_where_the_factor_divides_the_grid(
+def test_nearest_is_that_of_todos_published_code_where_the_factor_divides_the_grid(
     seed: int, batch: int, rows: int, columns: int, factor: int
 ) -> None:
     grid = Grid(rows * factor, columns * factor)
     x = tokens(seed, batch, grid)
-    expected = functional.interpolate(to_map(x, grid), size=(rows, columns), mode="nearest")
-    assert torch.equal(nearest(x, grid, factor), to_tokens(expected))
+    published = functional.interpolate(to_map(x, grid), size=(rows, columns), mode="nearest-exact")
+    assert torch.equal(nearest(x, grid, factor), to_tokens(published))
+    first = functional.interpolate(to_map(x, grid), size=(rows, columns), mode="nearest")
+    assert torch.equal(nearest(x, grid, factor, "first"), to_tokens(first))
+
+
+@settings(max_examples=40, deadline=None)
+@given(grids, st.integers(1, 40), st.sampled_from(["centre", "first"]))
+def test_the_nearest_token_lies_in_the_window_that_is_averaged(grid: Grid, factor: int, place: Place) -> None:
+    window = cell_index(grid, (factor, factor))
+    index = nearest_tokens(grid, factor, place)
+    assert torch.equal(window[index], torch.arange(pooled_grid(grid, factor).tokens))
+
+
+def test_the_nearest_token_is_at_half_the_factor_clamped_in_partial_windows() -> None:
+    assert nearest_tokens(Grid(4, 4), 2).tolist() == [5, 7, 13, 15]
+    assert nearest_tokens(Grid(3, 7), 3).tolist() == [8, 11, 13]  # the last window has one column
+    assert nearest_tokens(Grid(1, 1), 4).tolist() == [0]
+    with pytest.raises(ValueError, match="place must be one of centre, first, not 'last'"):
+        nearest_tokens(Grid(4, 4), 2, "last")  # type: ignore[arg-type]
 
 
 @settings(max_examples=25, deadline=None)
@@ -139,25 +170,25 @@ def test_band_select_agrees_with_a_loop(seed: int, batch: int, grid: Grid, highe
 def test_a_bad_factor_is_refused(factor: int) -> None:
     x = torch.zeros(1, 6, 3)
     for pool in (nearest, average):
-        with pytest.raises(ValueError, match=f"factor must be an integer >= 1, got {factor}"):
+        with pytest.raises(ValueError, match=f"factor must be a whole number from 1, not {factor}"):
             pool(x, Grid(2, 3), factor)
-    with pytest.raises(ValueError, match="factor must be an integer >= 1"):
+    with pytest.raises(ValueError, match="factor must be a whole number from 1"):
         interpolate_extrapolate(x, Grid(2, 3), factor, 0.9)
 
 
 @pytest.mark.parametrize("alpha", [math.nan, math.inf, -math.inf])
 def test_alpha_must_be_finite(alpha: float) -> None:
-    with pytest.raises(ValueError, match=f"alpha must be finite, got {alpha}"):
+    with pytest.raises(ValueError, match=f"alpha must be finite, not {alpha}"):
         interpolate_extrapolate(torch.zeros(1, 6, 3), Grid(2, 3), 2, alpha)
 
 
 def test_shapes_that_disagree_are_refused() -> None:
     x = torch.zeros(2, 6, 3)
-    with pytest.raises(ValueError, match=r"alpha must be a number or of shape \(2,\), got shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"alpha must be a number or of shape \(2,\), not \(3,\)"):
         interpolate_extrapolate(x, Grid(2, 3), 2, torch.ones(3))
-    with pytest.raises(ValueError, match=r"3 x 3 = 9 tokens, got shape \(2, 6, 3\)"):
+    with pytest.raises(ValueError, match=r"3 x 3 = 9 tokens, not \(2, 6, 3\)"):
         average(x, Grid(3, 3), 2)
-    with pytest.raises(ValueError, match=r"score must be \(B, N\) for x \(B, N, C\), got \(2, 5\) for \(2, 6, 3\)"):
+    with pytest.raises(ValueError, match=r"score must be \(B, N\) for x \(B, N, C\), not \(2, 5\) for \(2, 6, 3\)"):
         band_select(x, torch.zeros(2, 5), 1, highest=True)
-    with pytest.raises(ValueError, match=r"count must lie in \[1, 6\], got 7"):
+    with pytest.raises(ValueError, match=r"count must lie in \[1, 6\], not 7"):
         band_select(x, torch.zeros(2, 6), 7, highest=True)

@@ -182,11 +182,11 @@ def test_the_assignment_carries_no_gradient() -> None:
 
 def test_bad_inputs_are_named() -> None:
     x, grid = torch.zeros(2, 20, 3), Grid(4, 5)
-    with pytest.raises(ValueError, match=r"merged must lie in \[0, 14\], the most that can merge here, got 15"):
+    with pytest.raises(ValueError, match=r"merged must lie in \[0, 14\], the most that can merge here, not 15"):
         merge_quadtree(x, grid, 1, 15)
-    with pytest.raises(ValueError, match=r"merged must lie in \[0, 19\], .* got values from -1 to 3"):
+    with pytest.raises(ValueError, match=r"merged must lie in \[0, 19\], .* not values from -1 to 3"):
         merge_quadtree(x, grid, 3, torch.tensor([3, -1]))
-    with pytest.raises(ValueError, match="depth must be an integer >= 1, got 0"):
+    with pytest.raises(ValueError, match="depth must be a whole number from 1, not 0"):
         merge_quadtree(x, grid, 0, 1)
-    with pytest.raises(ValueError, match=r"x must be \(B, N, C\) with N = 4 x 4 = 16 tokens, got shape \(2, 20, 3\)"):
+    with pytest.raises(ValueError, match=r"x must be \(B, N, C\) with N = 4 x 4 = 16 tokens, not \(2, 20, 3\)"):
         merge_costs(x, Grid(4, 4), 1)

@@ -83,7 +83,7 @@ def test_stages_that_cannot_be_are_named(
     make_settings: Callable[..., Settings], to_keep: tuple[int, ...], n_samples: tuple[int, ...], words: str
 ) -> None:
     with pytest.raises(ValueError, match=words):
-        make_settings(to_keep=to_keep, n_samples=n_samples).classifier.stages  # noqa: B018
+        make_settings(to_keep=to_keep, n_samples=n_samples).classifier.stages(26)
 
 
 @pytest.mark.parametrize(("text", "share"), [(None, (0, 1)), ("1/2", (0, 2)), ("4/4", (3, 4))])
@@ -127,8 +127,3 @@ def test_unseen_is_the_validation_split_of_embedded_data_where_none_is_named() -
     assert DataSettings().unseen().split == "validation"
     assert DataSettings(split="test").unseen().split == "test"
     assert DataSettings(data="folder:x").unseen().split is None
-
-
-def test_a_group_says_what_differs_from_its_defaults() -> None:
-    assert CountSettings(classify=3, seed=1).changed() == {"classify": 3, "seed": 1}
-    assert CountSettings().changed() == {}

@@ -14,7 +14,6 @@ from bigain.backbones.checks import check_methods
 from bigain.backbones.families import Layout, find_model, layout
 from bigain.backbones.hooks import AttentionHook, BlockHook, EntryHook, GridHook, MLPHook, RootHook
 from bigain.backbones.presets import Applicable, resolve
-from bigain.backbones.size_channel import SizeChannel
 from bigain.backbones.state import Plan, Seen, Session
 from bigain.backbones.summary import Summary, summarise
 from bigain.methods import Method, spec
@@ -186,12 +185,7 @@ def _register(where: Layout, session: Session) -> list[BlockHook]:
             continue
         hook = BlockHook(session, layer, number)
         attach(block, hook, NAME)
-        channel = None
-        if hook.merging is not None and hook.merging.size_bias == "channel":
-            channel = SizeChannel(session, block.attn1, f"{name}.attn1")
-            for module, widening in channel.hooks():
-                attach(module, widening, NAME)
-        attach(block.attn1, AttentionHook(hook, f"{name}.attn1", channel), NAME)
+        attach(block.attn1, AttentionHook(hook, f"{name}.attn1"), NAME)
         if block.attn2 is not None:
             attach(block.attn2, AttentionHook(hook, f"{name}.attn2"), NAME)
         attach(block.ff, MLPHook(hook, f"{name}.ff"), NAME)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 from diffusers.models.attention_processor import Attention
 
 from bigain.backbones.families import Layer, Layout
-from bigain.backbones.size_channel import check_channel
 from bigain.methods import Method, TokenDownsampling, TokenMerging, spec
 from bigain.operators.grid import Grid
 
@@ -21,34 +18,10 @@ def check_methods(methods: tuple[Method, ...], where: Layout) -> None:
     for method in methods:
         _check_places(method, where)
         if where.grid is not None:
-            check_fits(method, where.grid)
+            method.check(where.grid)
             _check_takes(method, where.grid)
     for number, layer in enumerate(where.layers):
         _check_layer(layer, [method for method in methods if method.includes(layer.level, number)])
-
-
-def check_fits(method: Method, grid: Grid) -> None:
-    """Refuses cells, windows and ratios that are too large for a grid.
-
-    Raises:
-        ValueError: names the field, its value and the most that the grid allows.
-    """
-    size = f"a {grid.height}x{grid.width} grid"
-    if isinstance(method, TokenDownsampling):
-        longest = max(grid.height, grid.width)
-        if method.factor > longest:
-            raise ValueError(f"factor must be at most {longest} on {size}, not {method.factor}")
-        return
-    height, width = method.cell
-    if not method.is_identity and (height > grid.height or width > grid.width):
-        raise ValueError(f"cell must be at most {grid.height}x{grid.width} on {size}, not {height}x{width}")
-    merged, limit = method.most_merged(grid), method.limit(grid)
-    if merged > limit:
-        share = math.floor(limit / grid.tokens * 1e4) / 1e4
-        raise ValueError(
-            f"ratio must be at most {share:g} in {spec(method)}, where {limit} of the {grid.tokens} tokens of {size} "
-            f"can merge, not {method.ratio}"
-        )
 
 
 def _check_takes(method: Method, grid: Grid) -> None:
@@ -77,8 +50,6 @@ def _check_places(method: Method, where: Layout) -> None:
             f"layers must lie in 0 to {len(where.layers) - 1}, the transformer blocks of this {kind}, not {layers}"
         )
     blocks = [layer.block for number, layer in enumerate(where.layers) if method.includes(layer.level, number)]
-    if not blocks:
-        raise ValueError(f"no layer of {spec(method)} lies on its levels: nothing would be compressed")
     crossed = isinstance(method, TokenMerging) and "cross_attention" in method.locations
     if crossed and all(block.attn2 is None for block in blocks):
         raise ValueError(
@@ -115,8 +86,6 @@ def _check_layer(layer: Layer, methods: list[Method]) -> None:
         _check_attention(attention, name)
     if full or downsampling:
         check_not_fused(attention, name)
-    if any(method.size_bias == "channel" for method in merging):
-        check_channel(attention, name)
 
 
 def _check_attention(module: Attention, name: str) -> None:

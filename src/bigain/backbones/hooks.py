@@ -17,9 +17,8 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from bigain.backbones.attachment import has_skipping_hooks
-from bigain.backbones.checks import check_fits, check_not_fused
+from bigain.backbones.checks import check_not_fused
 from bigain.backbones.families import Layer
-from bigain.backbones.size_channel import SizeChannel
 from bigain.backbones.state import Forward, Seen, Session
 from bigain.methods import spec
 from bigain.methods.base import Location
@@ -177,7 +176,6 @@ class BlockHook(ModelHook):
         # Token counts of the latest forward, for the summary; written, never read, by the hooks.
         self.grid: Grid | None = None
         self.queries = self.keys = self.cross_queries = self.cross_keys = self.mlp_tokens = 0
-        self.extra_channels = 0  # of all heads of the self-attention together
         self.assigned = False  # whether the block made an assignment
         self.matched = False  # whether tokens were compared for it
 
@@ -193,7 +191,7 @@ class BlockHook(ModelHook):
             )
         for method in (self.merging, self.downsampling):
             if method is not None:
-                check_fits(method, context.grid)
+                method.check(context.grid)
         forward.block_input = tokens
         forward.features = self._features(tokens, forward)
         forward.assignment = None
@@ -202,8 +200,8 @@ class BlockHook(ModelHook):
         return args, kwargs
 
     def _features(self, tokens: Tensor, forward: Forward) -> Tensor | None:
-        """What the block's assignment is made from; None where that is the input of its attention."""
-        if self.merging is None or self.merging.features == "attention":
+        """What the block's assignment is made from; None where nothing merges."""
+        if self.merging is None:
             return None
         return forward.entered[self.level] if self.merging.features == "first" else tokens
 
@@ -222,7 +220,8 @@ class BlockHook(ModelHook):
             forward.assignment = forward.cached.get(self.cache_key)
         if forward.assignment is None:
             context = self.session.context(self.layer)
-            features = tokens if forward.features is None else forward.features
+            features = forward.features
+            assert features is not None  # kept when the block began
             with _without_autocast(features):
                 forward.assignment = merging.assign(features.detach(), context)
             self.assigned = True
@@ -232,7 +231,7 @@ class BlockHook(ModelHook):
         if forward.assignment.groups < tokens.shape[1]:
             forward.compressed.add(number)
         if location == "self_attention":  # where all methods merge, and a block's first location
-            self._tell_assignment(tokens, forward)
+            self._tell_assignment(forward)
         return forward.assignment
 
     def pooled(self, tokens: Tensor) -> Tensor | None:
@@ -250,12 +249,12 @@ class BlockHook(ModelHook):
             self.session.observer(Seen(self.name, method, tokens.detach(), None, context, None))
         return sources
 
-    def _tell_assignment(self, tokens: Tensor, forward: Forward) -> None:
+    def _tell_assignment(self, forward: Forward) -> None:
         if self.session.observer is None or self.merging is None:
             return
-        features = tokens if forward.features is None else forward.features
-        met = tokens if forward.features is None else forward.block_input
+        met, features = forward.block_input, forward.features
         assert met is not None  # kept when the block began
+        assert features is not None
         context = self.session.context(self.layer)
         self.session.observer(
             Seen(self.name, self.merging, met.detach(), features.detach(), context, forward.assignment, self.assigned)
@@ -265,11 +264,10 @@ class BlockHook(ModelHook):
 class AttentionHook(ModelHook):
     """Merges tokens around an attention, or gives it pooled or merged keys and values."""
 
-    def __init__(self, block: BlockHook, name: str, channel: SizeChannel | None = None) -> None:
+    def __init__(self, block: BlockHook, name: str) -> None:
         super().__init__()
         self.block = block
         self.name = name
-        self.channel = channel
 
     def new_forward(
         self,
@@ -284,7 +282,6 @@ class AttentionHook(ModelHook):
         if encoder_hidden_states is not None:
             return self._cross(attend, hidden_states, encoder_hidden_states, attention_mask, kwargs)
         block = self.block
-        block.extra_channels = 0
         assignment = block.assignment(hidden_states, "self_attention")
         if assignment is None and block.downsampling is None:
             block.queries = block.keys = hidden_states.shape[1]
@@ -305,30 +302,9 @@ class AttentionHook(ModelHook):
             check_not_fused(module, self.name)
         block.queries = queries.shape[1]
         block.keys = queries.shape[1] if sources is None else sources.shape[1]
-        output = self._attend(attend, module, queries, sources, bias, kwargs)
+        mask = None if bias is None else bias.to(queries.dtype)
+        output = attend(queries, encoder_hidden_states=sources, attention_mask=mask, **kwargs)
         return output if assignment is None or queries is hidden_states else unmerge(output, assignment)
-
-    def _attend(
-        self,
-        attend: Any,
-        module: Attention,
-        queries: Tensor,
-        sources: Tensor | None,
-        bias: Tensor | None,
-        kwargs: dict[str, Any],
-    ) -> Tensor:
-        """Attention with a bias (B, 1, M) on its keys, by a mask or by the channel."""
-        if bias is None or self.channel is None:
-            mask = None if bias is None else bias.to(queries.dtype)
-            return attend(queries, encoder_hidden_states=sources, attention_mask=mask, **kwargs)
-        self.channel.check(module)
-        self.block.extra_channels = self.channel.extra
-        forward = self.block.session.current()
-        forward.key_bias = bias
-        try:
-            return attend(queries, encoder_hidden_states=sources, **kwargs)
-        finally:
-            forward.key_bias = None
 
     def _cross(
         self,

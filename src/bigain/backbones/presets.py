@@ -13,14 +13,14 @@ from typing import Any, TypeAlias
 from torch import nn
 
 from bigain.backbones.families import find_model
-from bigain.methods import Method, TokenDownsampling, TokenMerging, parse, spec
+from bigain.methods import Compression, Method, parse
 from bigain.zoo import presets as files
 from bigain.zoo.presets import Preset
 
 Applicable: TypeAlias = Method | Iterable[Method] | str | Path
 
 
-def preset(name: str, model: str) -> tuple[Method, ...]:
+def preset(name: str, model: str) -> Compression:
     """A named preset of an embedded model: "quality", "balanced" or "fast".
 
     Which layers can give what differs from model to model, so a preset is for the model that it was measured on:
@@ -35,7 +35,7 @@ def preset(name: str, model: str) -> tuple[Method, ...]:
     return parse(files.of_model(model, name).methods)
 
 
-def resolve(methods: Applicable, model: nn.Module | None, *, data: str | None = None) -> tuple[Method, ...]:
+def resolve(methods: Applicable, model: nn.Module | None, *, data: str | None = None) -> Compression:
     """The methods that are meant, once a preset among them is known to be for the model.
 
     Args:
@@ -58,15 +58,7 @@ def resolve(methods: Applicable, model: nn.Module | None, *, data: str | None = 
         if model is not None:
             _compare(read, find_model(model), data)
         return parse(read.methods)
-    given = (methods,) if isinstance(methods, TokenMerging | TokenDownsampling) else methods
-    if isinstance(given, Iterable):
-        given = tuple(given)
-        if all(isinstance(method, TokenMerging | TokenDownsampling) for method in given):
-            return given
-    raise TypeError(
-        f"method must be a config such as bigain.LaplacianMerging(ratio=0.7), several of them, a text such as "
-        f"'lgtm-0.7' or the path of a preset file, not {methods!r}"
-    )
+    return Compression.of(methods)
 
 
 def preset_file(
@@ -85,7 +77,7 @@ def preset_file(
     return files.content(
         Preset(
             source=name,
-            methods=spec(resolve(methods, model, data=data)),
+            methods=resolve(methods, model, data=data).text,
             model=name,
             architecture=architecture(model),
             dtypes=(_dtype(model),),

@@ -62,7 +62,6 @@ class Forward:
     block_input: Tensor | None = None
     features: Tensor | None = None  # tokens that the current block's assignment is made from
     assignment: Assignment | None = None  # of the current block
-    key_bias: Tensor | None = None  # (B, 1, M), what the attention in progress adds to its logits by a channel
     cached: dict[tuple[int, int] | None, Assignment] = field(default_factory=dict)  # by level and method
     reached: set[int] = field(default_factory=set)  # numbers of the methods for which a module was in the forward
     compressed: set[int] = field(default_factory=set)  # of those that took tokens away

@@ -106,7 +106,6 @@ def _cost(hook: BlockHook) -> LayerCost:
         matching = hook.merging.matching_flops(hook.grid, attention.to_q.in_features)
     before = attention_flops(attention, tokens, tokens) + mlp_flops(block.ff, tokens)
     after = attention_flops(attention, hook.queries, hook.keys) + mlp_flops(block.ff, hook.mlp_tokens) + matching
-    after += 4 * hook.queries * hook.keys * hook.extra_channels  # in q kᵀ, and in the product with v
     if block.attn2 is not None:
         before += attention_flops(block.attn2, tokens, hook.cross_keys)
         after += attention_flops(block.attn2, hook.cross_queries, hook.cross_keys)

@@ -16,9 +16,9 @@ from bigain.backbones.families import layout
 from bigain.diffusion import Denoiser
 from bigain.explain.effects import Analysis, Piece, in_layer, margins, read_analysis
 from bigain.explain.spectra import Spectrum, SpectrumMeter
-from bigain.methods import FrequencySelection, Method, parse, spec
-from bigain.run.engine import progress_bar, versions
-from bigain.run.export import write_whole
+from bigain.methods import Method, parse, spec
+from bigain.run.files import write_whole
+from bigain.run.opening import progress_bar, versions
 from bigain.run.probe import Probe
 from bigain.run.settings import DataSettings, ModelSettings, ProbeSettings, differences
 
@@ -102,7 +102,7 @@ def _told_apart(name: str) -> tuple[Method, ...]:
             "one by one, or each its own layers (layers=0/2)"
         )
     for method in methods:
-        if isinstance(method, FrequencySelection):
+        if not method.leaves_a_spectrum:
             raise ValueError(
                 f"{spec(method)!r} drops tokens and puts nothing in their place, so there is no spectrum of what stays"
                 ": give a method that merges or pools"

@@ -10,17 +10,12 @@ import torch
 from torch import Tensor
 
 from bigain.backbones import Seen, recorded, resolve
-from bigain.classify import keyed_prediction, paired_noise
-from bigain.diffusion import Denoiser, image_key
-from bigain.methods import (
-    AdaptiveBlockMerging,
-    FrequencySelection,
-    LaplacianMerging,
-    Method,
-    ToMe,
-)
-from bigain.operators.frequency import low_pass, score
+from bigain.classify import noised, predictions
+from bigain.diffusion import Denoiser
+from bigain.methods import TokenDownsampling
+from bigain.operators.frequency import score
 from bigain.operators.grid import Grid, cell_index
+from bigain.operators.pooling import nearest_tokens
 
 _DEFAULT_SCORE = "laplacian_l1"
 
@@ -37,7 +32,7 @@ class Inspection:
         grid: of the tokens.
         score_name: which score.
         score_used: whether the method goes by it, or it is shown for comparison.
-        scores: float32 (height, width), high is detail; of the tokens after the method's smoothing, if it has any.
+        scores: float32 (height, width), high is detail.
         groups: int64 (tokens,), the group of each token.
         kept: int64 (groups,), the token that stands for each group: its destination, or itself.
         merges: False where only keys and values are pooled, so that every token stays a query.
@@ -88,16 +83,14 @@ def inspect_method(
     methods = resolve(method, denoiser.model)
     if len(methods) != 1:
         raise ValueError(f"method must be one compression method, not {method!r}")
-    if isinstance(methods[0], FrequencySelection):
+    if not methods[0].leaves_a_spectrum:
         raise ValueError(f"{method!r} makes no groups of tokens that could be drawn: give another method")
     if not 0 <= timestep < denoiser.process.steps:
         raise ValueError(f"timestep must lie in [0, {denoiser.process.steps}), not {timestep}")
     x0 = denoiser.encode(image[None])
     t = torch.tensor([timestep])
-    noise = paired_noise(seed, image_id, timestep, x0.shape[1:])[None].to(x0.device)
-    x_t = denoiser.process.noise(x0, noise, t)
+    x_t, _ = noised(denoiser, x0, [image_id], t, seed)
     conditions = denoiser.conditions([condition])  # type: ignore[arg-type]
-    key, first = torch.tensor([image_key(image_id)]), torch.zeros(1, dtype=torch.long)
     seen: dict[int, Seen] = {}  # by layer
 
     def note(each: Seen) -> None:
@@ -105,18 +98,18 @@ def inspect_method(
             seen[each.context.layer] = each
 
     with recorded(denoiser.model, methods[0], note):
-        keyed_prediction(denoiser, x_t, t, conditions, first, key)
+        predictions(denoiser, x_t, [image_id], t, conditions, torch.zeros(1, dtype=torch.long), seed)
     chosen = min(seen) if layer is None else layer
     if chosen not in seen:
         raise ValueError(f"layer must be one in which {method} decides what merges, {sorted(seen)}, not {layer}")
     found, grid = seen[chosen], seen[chosen].context.grid
     score_name = getattr(methods[0], "score", _DEFAULT_SCORE)
     deciding = found.tokens if found.features is None else found.features
-    scored = low_pass(deciding, grid, getattr(methods[0], "smoothing", 0))
     if found.assignment is None:
-        factor = methods[0].factor  # type: ignore[union-attr]
+        assert isinstance(methods[0], TokenDownsampling)
+        factor = methods[0].factor
         groups = cell_index(grid, (factor, factor)).numpy()
-        kept = np.unique(groups, return_index=True)[1]  # the nearest token of a window is its first
+        kept = nearest_tokens(grid, factor, getattr(methods[0], "nearest", "centre")).numpy()
     else:
         groups, kept = found.assignment.index[0].cpu().numpy(), found.assignment.kept[0].cpu().numpy()
     return Inspection(
@@ -128,18 +121,12 @@ def inspect_method(
         noised=_pixels(denoiser.decode(x_t)[0]),
         grid=grid,
         score_name=score_name,
-        score_used=_uses_score(methods[0]),
-        scores=score(scored, grid, score_name)[0].float().cpu().numpy().reshape(grid.height, grid.width),
+        score_used=methods[0].reads_score,
+        scores=score(deciding, grid, score_name)[0].float().cpu().numpy().reshape(grid.height, grid.width),
         groups=groups,
         kept=kept,
         merges=found.assignment is not None,
     )
-
-
-def _uses_score(method: Method) -> bool:
-    """Whether what merges depends on the token score."""
-    gated = isinstance(method, ToMe) and bool(method.gate or method.protect)
-    return gated or isinstance(method, LaplacianMerging | AdaptiveBlockMerging)
 
 
 def _pixels(image: Tensor) -> npt.NDArray[np.uint8]:

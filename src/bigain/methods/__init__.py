@@ -1,23 +1,38 @@
-"""Token-compression methods as frozen configs: one file per method."""
+"""Token-compression methods as frozen configs. A new one is a class in a file of its own, imported and listed here.
 
-from bigain.methods.adaptive_block_merging import AdaptiveBlockMerging
-from bigain.methods.base import Context, TokenDownsampling, TokenMerging
-from bigain.methods.frequency_selection import FrequencySelection
-from bigain.methods.kv_downsampling import AveragePooling, InterpolateExtrapolateKV, ToDo
-from bigain.methods.laplacian_merging import LaplacianMerging
-from bigain.methods.presets import METHODS, Method, parse, preset_names, spec
-from bigain.methods.quadtree_merging import QuadtreeMerging
+Reading and refusing a name needs no PyTorch: methods import it when tokens are given.
+"""
+
+from bigain.methods.base import Context, Method, TokenDownsampling, TokenMerging
+from bigain.methods.blocks import AdaptiveBlockMerging, QuadtreeMerging
+from bigain.methods.downsampling import AveragePooling, FrequencySelection, InterpolateExtrapolateKV, ToDo
 from bigain.methods.schedules import Linear
 from bigain.methods.sito import SiTo
-from bigain.methods.tome import ToMe
+from bigain.methods.text import Compression, Label, parse, preset_names, register, spec
+from bigain.methods.tome import LaplacianMerging, ToMe
+
+METHODS = register(
+    LaplacianMerging,
+    AdaptiveBlockMerging,
+    QuadtreeMerging,
+    ToMe,
+    SiTo,
+    InterpolateExtrapolateKV,
+    ToDo,
+    AveragePooling,
+    FrequencySelection,
+)
+"""The methods by name, in the order of help texts and tables."""
 
 __all__ = [
     "METHODS",
     "AdaptiveBlockMerging",
     "AveragePooling",
+    "Compression",
     "Context",
     "FrequencySelection",
     "InterpolateExtrapolateKV",
+    "Label",
     "LaplacianMerging",
     "Linear",
     "Method",

@@ -1,25 +1,46 @@
-"""What a compression method is: a frozen config that turns tokens on a grid into an assignment, or pools them."""
+"""What a compression method is: a frozen config that turns tokens on a grid into an assignment, or pools them.
+
+Nothing here imports PyTorch before tokens are given, so that a name can be read or refused at once.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
-from typing import ClassVar, Literal
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from bigain.methods.schedules import Linear, bounds, resolve
-from bigain.operators.assignment import Assignment
-from bigain.operators.frequency import low_pass
-from bigain.operators.grid import Grid, cell_count
-from bigain.operators.matching import mix_keys
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from bigain.operators.assignment import Assignment
+    from bigain.operators.grid import Grid
 
 Location = Literal["self_attention", "cross_attention", "mlp"]
 LOCATIONS: tuple[Location, ...] = ("self_attention", "cross_attention", "mlp")
 OPERATORS = ("mean", "mlerp", "prune")
+SCORES = (
+    "laplacian_l1",
+    "laplacian_l2",
+    "mean_deviation",
+    "l1_norm",
+    "l2_norm",
+    "channel_variance",
+    "spectral_dft",
+    "spectral_dct",
+    "cosine_neighbours",
+    "cosine_mean",
+)
+"""Token scores, as `bigain.operators.frequency` has them."""
+
+
+def takes(default: Any, expects: str) -> Any:
+    """A field of a config, with what its text must be, for the error."""
+    return field(default=default, metadata={"expects": expects})
 
 
 @dataclass(frozen=True)
@@ -41,27 +62,331 @@ class Context:
     draw_keys: Tensor | None = None
 
 
-def _make_tuples(config: object, fields: Mapping[str, str]) -> None:
-    """Turns lists in ``fields`` into tuples, so that equal configs are equal.
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """Where a method acts, and how tables and pictures show it.
+
+    Class attributes: ``name`` on the command line, ``title`` and ``colour`` in tables and pictures, ``strength`` the
+    field that says how much is compressed, ``strengths`` those that help texts list.
 
     Args:
-        fields: names, each with an example for the error.
+        levels: resolution levels that take part, 1 = the finest grid at which the model has attention.
+        layers: exactly these transformer blocks, whatever their level: their numbers among all of the model's, from 0
+            in the order of the forward. None is all of ``levels``.
 
     Raises:
-        ValueError: one is neither; names it, its value and the example.
+        ValueError: names the field, what is allowed and the value.
     """
-    for field, example in fields.items():
-        value = getattr(config, field)
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    colour: ClassVar[str]
+    strength: ClassVar[str]
+    strengths: ClassVar[tuple[str, ...]]
+
+    levels: tuple[int, ...] = takes((1,), "whole numbers from 1, such as 1 or 1/2")
+    layers: tuple[int, ...] | None = takes(None, "whole numbers from 0, such as 0/1/5, or none")
+
+    def __post_init__(self) -> None:
+        make_tuples(self, {"levels": "(1,)"} if self.layers is None else {"levels": "(1,)", "layers": "(0, 1)"})
+        if not _distinct(self.levels, 1):
+            raise ValueError(
+                f"levels must be distinct whole numbers from 1 (the finest grid with attention), not {self.levels}"
+            )
+        if self.layers is None:
+            return
+        if not _distinct(self.layers, 0):
+            raise ValueError(
+                f"layers must be distinct whole numbers from 0 (the first transformer block), not {self.layers}"
+            )
+        if self.levels != (1,):
+            raise ValueError(f"levels must be left out where layers are named, whatever their level, not {self.levels}")
+
+    def includes(self, level: int, layer: int) -> bool:
+        """Whether the transformer block of this level and number takes part."""
+        return level in self.levels if self.layers is None else layer in self.layers
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether the method compresses nothing by its settings."""
+        raise NotImplementedError
+
+    @property
+    def is_scheduled(self) -> bool:
+        """Whether the number of tokens depends on the timestep."""
+        return False
+
+    @property
+    def depends_on_image(self) -> bool:
+        """Whether the number of tokens, and so the FLOPs, depends on the image."""
+        return False
+
+    @property
+    def reads_score(self) -> bool:
+        """Whether what the method does depends on the token score ``score``."""
+        return False
+
+    @property
+    def leaves_a_spectrum(self) -> bool:
+        """Whether every token keeps something in its place, so that there is a spectrum of what stays."""
+        return True
+
+    @property
+    def words(self) -> dict[str, str]:
+        """How tables put some fields into words; an empty one is left out."""
+        return {}
+
+    def check(self, grid: Grid) -> None:
+        """Raises ValueError where the settings do not fit a grid; names the field and the limit."""
+
+    def suits(self, grid: Grid) -> bool:
+        """Whether the settings take away at least a token of a grid, and no more than can go."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenMerging(Method):
+    """Common fields of the methods that merge tokens; see each method for how it assigns them.
+
+    Args:
+        ratio: share of the tokens that is merged away, in [0, 1): ⌊ratio·N⌋ tokens, or a schedule over t.
+        locations: where tokens are merged; self-attention always is (BiGain, table 6).
+        operator: how a group becomes one token: "mean", "mlerp" (mean direction, largest norm) or "prune".
+        size_aware: proportional attention (ToMe, arXiv 2210.09461): log group size is added to the keys' logits.
+        queries: "merged", or "full" to merge K and V only, so that there is nothing to un-merge.
+        cached: compute the assignment in a level's first block and reuse it for the rest of the forward.
+        features: which tokens are scored and matched: the "block"'s input; or the input of the "first" block of the
+            level, whether that one takes part or not. There the tokens have seen little of the prompt or class, or
+            nothing, so that the classes of an image merge alike. Not in a paper.
+
+    Raises:
+        ValueError: names the field, what is allowed and the value.
+    """
+
+    strength: ClassVar[str] = "ratio"
+    strengths: ClassVar[tuple[str, ...]] = ("0.3", "0.5", "0.7")
+
+    ratio: float | Linear = takes(0.5, "a number in [0, 1) or a schedule such as 0.7>0.3")  # noqa: RUF009
+    locations: tuple[Location, ...] = ("self_attention",)
+    operator: Literal["mean", "mlerp", "prune"] = "mean"
+    size_aware: bool = False
+    queries: Literal["merged", "full"] = "merged"
+    cached: bool = False
+    features: Literal["block", "first"] = "block"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        make_tuples(self, {"locations": "('self_attention',)"})
+        if not isinstance(self.ratio, Real | Linear):
+            raise ValueError(f"ratio must be a number or a Linear schedule, not {self.ratio!r}")
+        low, high = bounds(self.ratio)
+        if not (math.isfinite(low) and math.isfinite(high) and 0 <= low <= high < 1):
+            raise ValueError(f"ratio must lie in [0, 1), not {self.ratio}")
+        if "self_attention" not in self.locations or {*self.locations} - {*LOCATIONS}:
+            raise ValueError(
+                f"locations must hold 'self_attention' and otherwise only {LOCATIONS}, not {self.locations}"
+            )
+        check_choice("operator", self.operator, OPERATORS)
+        check_choice("queries", self.queries, ("merged", "full"))
+        check_choice("features", self.features, ("block", "first"))
+        if self.queries == "full" and self.locations != ("self_attention",):
+            raise ValueError(
+                f"locations must be ('self_attention',) with queries='full', which merges the keys and values of "
+                f"self-attention only, not {self.locations}"
+            )
+
+    @property
+    def is_identity(self) -> bool:
+        return bounds(self.ratio) == (0.0, 0.0)
+
+    @property
+    def is_scheduled(self) -> bool:
+        return isinstance(self.ratio, Linear)
+
+    @property
+    def words(self) -> dict[str, str]:
+        return {
+            "size_aware=true": "size-aware",
+            "queries=full": "keys and values only",
+            "cached=true": "cached",
+            "features=first": "by the level's first tokens",
+        }
+
+    @property
+    def fewest_tokens(self) -> int:
+        """The least number of tokens that can be merged away."""
+        return 1
+
+    @property
+    def _limited_by(self) -> str:
+        """What allows at most the limit, and the verb, for the error."""
+        raise NotImplementedError
+
+    def limit(self, grid: Grid) -> int:
+        """Most tokens that can be merged away on ``grid``."""
+        raise NotImplementedError
+
+    def assign(self, x: Tensor, context: Context) -> Assignment:
+        """Assigns tokens x (B, N, C) to groups."""
+        raise NotImplementedError
+
+    def matching_flops(self, grid: Grid, channels: int) -> int:
+        """Matrix-product FLOPs of one sample's assignment."""
+        return 0
+
+    def most_merged(self, grid: Grid) -> int:
+        """Tokens merged away where the ratio is at its highest."""
+        return _tokens(bounds(self.ratio)[1], grid.tokens)
+
+    def suits(self, grid: Grid) -> bool:
+        return self.fewest_tokens <= self.most_merged(grid) <= self.limit(grid)
+
+    def check(self, grid: Grid) -> None:
+        highest, limit = self.most_merged(grid), self.limit(grid)
+        if highest > limit:
+            raise ValueError(
+                f"ratio must be at most {math.floor(limit / grid.tokens * 1e4) / 1e4:g} on a grid of "
+                f"{grid.height}x{grid.width}, of whose {grid.tokens} tokens {self._limited_by} {limit} to merge, "
+                f"not {self.ratio}, which is {highest}"
+            )
+
+    def merged_tokens(self, context: Context) -> int | Tensor:
+        """How many tokens to merge away: one number, or int64 (B,) where a scheduled ratio differs between rows.
+
+        Raises:
+            ValueError: if the ratio asks for more than the method allows; names the limit.
+        """
+        self.check(context.grid)
+        tokens = context.grid.tokens
+        ratio = resolve(self.ratio, context.timestep, "ratio")
+        if isinstance(ratio, int | float):
+            return _tokens(ratio, tokens)
+        # Not on the ratio's device, which may have no float64; how many tokens are left must be known here anyway.
+        counts = (ratio.cpu().double() * tokens + 1e-6).floor().long()
+        return int(counts[0]) if bool((counts == counts[0]).all()) else counts.to(ratio.device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellMerging(TokenMerging):
+    """Merging that goes by the cells of the grid.
+
+    Args:
+        cell: height and width of the cells that destinations or blocks are taken from.
+    """
+
+    cell: tuple[int, int] = takes((2, 2), "height x width, such as 2x2")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        make_tuples(self, {"cell": "(2, 2)"})
+        if len(self.cell) != 2 or any(not isinstance(side, int) or side < 1 for side in self.cell):
+            raise ValueError(f"cell must be two whole numbers from 1, not {self.cell}")
+        if bounds(self.ratio)[0] > 0 and self.cell == (1, 1):
+            raise ValueError("cell must be (2, 2) or larger, not (1, 1), in which every token is a destination")
+
+    @property
+    def _limited_by(self) -> str:
+        return f"cells of {self.cell[0]}x{self.cell[1]} allow"
+
+    def check(self, grid: Grid) -> None:
+        if self.cell[0] > grid.height or self.cell[1] > grid.width:
+            raise ValueError(
+                f"cell must fit the grid of {grid.height}x{grid.width} tokens, not {self.cell[0]}x{self.cell[1]}"
+            )
+        super().check(grid)
+
+    def suits(self, grid: Grid) -> bool:
+        return self.cell[0] <= grid.height and self.cell[1] <= grid.width and super().suits(grid)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenDownsampling(Method):
+    """Common fields of the methods that downsample keys and values.
+
+    Args:
+        factor: side s of the s×s windows; N tokens become about N / s².
+
+    Raises:
+        ValueError: names the field, what is allowed and the value.
+    """
+
+    strength: ClassVar[str] = "factor"
+    strengths: ClassVar[tuple[str, ...]] = ("2", "3", "4")
+
+    factor: int = takes(2, "a whole number from 1")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.factor, int) or isinstance(self.factor, bool) or self.factor < 1:
+            raise ValueError(f"factor must be a whole number from 1, not {self.factor!r}")
+
+    @property
+    def is_identity(self) -> bool:
+        return self.factor == 1
+
+    def suits(self, grid: Grid) -> bool:
+        return 1 < self.factor <= min(grid.height, grid.width)
+
+    def check(self, grid: Grid) -> None:
+        if self.factor > max(grid.height, grid.width):
+            raise ValueError(
+                f"factor must be at most {max(grid.height, grid.width)} on a grid of {grid.height}x{grid.width}, "
+                f"not {self.factor}"
+            )
+
+    def pool(self, x: Tensor, context: Context) -> Tensor:
+        """Downsamples tokens x (B, N, C) to (B, M, C)."""
+        raise NotImplementedError
+
+
+def make_tuples(config: object, names: Mapping[str, str]) -> None:
+    """Turns lists in the fields ``names`` into tuples, so that equal configs are equal.
+
+    Args:
+        names: of the fields, each with an example for the error.
+
+    Raises:
+        ValueError: one is neither; names it, the example and its value.
+    """
+    for name, example in names.items():
+        value = getattr(config, name)
         if not isinstance(value, list | tuple):
-            raise ValueError(f"{field} must be a tuple such as {example}, not {value!r}")
-        object.__setattr__(config, field, tuple(value))
+            raise ValueError(f"{name} must be a tuple such as {example}, not {value!r}")
+        object.__setattr__(config, name, tuple(value))
 
 
-def _check_places(levels: tuple[int, ...], layers: tuple[int, ...] | None) -> None:
-    if not _distinct(levels, 1):
-        raise ValueError(f"levels must be distinct whole numbers from 1 (the finest grid with attention), not {levels}")
-    if layers is not None and not _distinct(layers, 0):
-        raise ValueError(f"layers must be distinct whole numbers from 0 (the first transformer block), not {layers}")
+def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Raises ValueError naming the field and the ``allowed`` values if ``value`` is none of them."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+
+
+def bipartite_flops(grid: Grid, cell: tuple[int, int], channels: int) -> int:
+    """Multiply-adds, counted as two, of the similarities of all sources to all destinations of one sample."""
+    from bigain.operators.grid import cell_count
+
+    destinations = cell_count(grid, cell)
+    return 2 * (grid.tokens - destinations) * destinations * channels
+
+
+def row_keys(context: Context, batch: int, device: torch.device, redraw: bool) -> Tensor:
+    """A key per row, int64 (B,): fixed per image and layer, or another for every timestep and draw key too.
+
+    Without image keys all rows count as one image with key 0, so that a forward is reproducible whatever the batch.
+    The seed of a run is in the keys that it gives.
+    """
+    import torch
+
+    from bigain.operators.random import mix_keys
+
+    image = torch.zeros(batch, dtype=torch.long, device=device) if context.image_keys is None else context.image_keys
+    keys = mix_keys(image, context.layer)
+    if redraw:
+        if context.timestep is not None:
+            keys = mix_keys(keys, context.timestep.long())
+        if context.draw_keys is not None:
+            keys = mix_keys(keys, context.draw_keys)
+    return keys
 
 
 def _distinct(numbers: tuple[int, ...], low: int) -> bool:
@@ -70,209 +395,6 @@ def _distinct(numbers: tuple[int, ...], low: int) -> bool:
     return bool(numbers) and whole and len({*numbers}) == len(numbers)
 
 
-@dataclass(frozen=True, kw_only=True)
-class TokenMerging:
-    """Common fields of the methods that merge tokens; see each method for how it assigns them.
-
-    Args:
-        ratio: share of the tokens that is merged away, in [0, 1): ⌊ratio·N⌋ tokens, or a schedule over t.
-        cell: height and width of the cells that destinations or blocks are taken from.
-        levels: resolution levels that take part, 1 = the finest grid at which the model has attention.
-        layers: of these levels' transformer blocks, those that take part: their numbers among all of the model's, from
-            0 in the order of the forward. None is all.
-        locations: where tokens are merged; self-attention always is (BiGain, table 6).
-        operator: how a group becomes one token: "mean", "mlerp" (mean direction, largest norm) or "prune".
-        size_aware: proportional attention (ToMe, arXiv 2210.09461): log group size is added to the keys' logits.
-        size_bias: how it is added: by a "mask", which works everywhere but keeps PyTorch from its flash kernel; or by
-            one more "channel" of queries and keys, where the model's attention is plain.
-        queries: "merged", or "full" to merge K and V only, so that there is nothing to un-merge.
-        cached: compute the assignment in a level's first block and reuse it for the rest of the forward.
-        features: which tokens are scored and matched: the "block"'s input; what the "attention" sees after the norm; or
-            the input of the "first" block of the level, whether that one takes part or not. There the tokens have seen
-            little of the prompt or class, or nothing, so that the classes of an image merge alike. Not in a paper.
-        smoothing: passes of a 3×3 binomial filter over these tokens before they are scored and matched, so that noise
-            decides less about what merges; 0 to 16. The tokens that merge stay as they are. Not in a paper.
-
-    Raises:
-        ValueError: names the field, its value and the allowed range.
-    """
-
-    name: ClassVar[str]
-
-    ratio: float | Linear = 0.5
-    cell: tuple[int, int] = (2, 2)
-    levels: tuple[int, ...] = (1,)
-    layers: tuple[int, ...] | None = None
-    locations: tuple[Location, ...] = ("self_attention",)
-    operator: Literal["mean", "mlerp", "prune"] = "mean"
-    size_aware: bool = False
-    size_bias: Literal["mask", "channel"] = "mask"
-    queries: Literal["merged", "full"] = "merged"
-    cached: bool = False
-    features: Literal["block", "attention", "first"] = "block"
-    smoothing: int = 0
-
-    def __post_init__(self) -> None:
-        _make_tuples(self, {"cell": "(2, 2)", "levels": "(1,)", "locations": "('self_attention',)"})
-        if self.layers is not None:
-            _make_tuples(self, {"layers": "(0, 1)"})
-        if not isinstance(self.ratio, Real | Linear):
-            raise ValueError(f"ratio must be a number or a Linear schedule, not {self.ratio!r}")
-        low, high = bounds(self.ratio)
-        if not (math.isfinite(low) and math.isfinite(high) and 0 <= low <= high < 1):
-            raise ValueError(f"ratio must lie in [0, 1), not {self.ratio}")
-        if len(self.cell) != 2 or any(not isinstance(side, int) or side < 1 for side in self.cell):
-            raise ValueError(f"cell must be two whole numbers from 1, not {self.cell}")
-        if low > 0 and self.cell == (1, 1):
-            raise ValueError("cell (1, 1) makes every token a destination, so nothing can merge: use (2, 2) or larger")
-        _check_places(self.levels, self.layers)
-        if "self_attention" not in self.locations or {*self.locations} - {*LOCATIONS}:
-            raise ValueError(
-                f"locations must hold 'self_attention' and otherwise only {LOCATIONS}, not {self.locations}"
-            )
-        check_choice("operator", self.operator, OPERATORS)
-        check_choice("queries", self.queries, ("merged", "full"))
-        check_choice("features", self.features, ("block", "attention", "first"))
-        check_choice("size_bias", self.size_bias, ("mask", "channel"))
-        if not isinstance(self.smoothing, int) or isinstance(self.smoothing, bool) or not 0 <= self.smoothing <= 16:
-            raise ValueError(f"smoothing must be a whole number from 0 to 16, not {self.smoothing!r}")
-        if self.size_bias == "channel" and not self.size_aware:
-            raise ValueError("size_bias='channel' is a form of size_aware, which must then be True, not False")
-        if self.queries == "full" and self.locations != ("self_attention",):
-            raise ValueError(
-                f"queries='full' merges the keys and values of self-attention alone, so locations must be "
-                f"('self_attention',), not {self.locations}"
-            )
-
-    def includes(self, level: int, layer: int) -> bool:
-        """Whether the transformer block of this level and number takes part."""
-        return level in self.levels and (self.layers is None or layer in self.layers)
-
-    @property
-    def is_identity(self) -> bool:
-        """Whether the method compresses nothing by its settings."""
-        return bounds(self.ratio) == (0.0, 0.0)
-
-    @property
-    def is_scheduled(self) -> bool:
-        """Whether the number of tokens depends on the timestep."""
-        return isinstance(self.ratio, Linear)
-
-    @property
-    def _limited_by(self) -> str:
-        """What allows at most the limit, and the verb, for the error."""
-        return f"cells of {self.cell[0]}x{self.cell[1]} allow"
-
-    def limit(self, grid: Grid) -> int:
-        """Most tokens that can be merged away on ``grid``."""
-        raise NotImplementedError
-
-    def assign(self, x: Tensor, context: Context) -> Assignment:
-        """Assigns tokens x (B, N, C) to groups."""
-        return self._assign(low_pass(x, context.grid, self.smoothing), context)
-
-    def _assign(self, x: Tensor, context: Context) -> Assignment:
-        raise NotImplementedError
-
-    def matching_flops(self, grid: Grid, channels: int) -> int:
-        """Matrix-product FLOPs of one sample's assignment."""
-        raise NotImplementedError
-
-    def most_merged(self, grid: Grid) -> int:
-        """Tokens merged away where the ratio is at its highest."""
-        return _tokens(bounds(self.ratio)[1], grid.tokens)
-
-    def merged_tokens(self, context: Context) -> int | Tensor:
-        """How many tokens to merge away: one number, or int64 (B,) where a scheduled ratio differs between rows.
-
-        Raises:
-            ValueError: if the ratio asks for more than the method allows; names the limit.
-        """
-        tokens, limit = context.grid.tokens, self.limit(context.grid)
-        highest = self.most_merged(context.grid)
-        if highest > limit:
-            raise ValueError(
-                f"ratio {self.ratio} asks to merge {highest} of the {tokens} tokens of a "
-                f"{context.grid.height}x{context.grid.width} grid, but {self._limited_by} at most {limit}, "
-                f"a ratio of {math.floor(limit / tokens * 1e4) / 1e4:g}"
-            )
-        ratio = resolve(self.ratio, context.timestep, "ratio")
-        if isinstance(ratio, Tensor):
-            # Not on the ratio's device, which may have no float64; how many tokens are left must be known here anyway.
-            counts = (ratio.to("cpu", torch.float64) * tokens + 1e-6).floor().long()
-            return int(counts[0]) if bool((counts == counts[0]).all()) else counts.to(ratio.device)
-        return _tokens(ratio, tokens)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenDownsampling:
-    """Common fields of the methods that downsample keys and values.
-
-    Args:
-        factor: side s of the s×s windows; N tokens become about N / s².
-        levels: resolution levels that take part, 1 = the finest grid at which the model has attention.
-        layers: of these levels' transformer blocks, those that take part: their numbers among all of the model's, from
-            0 in the order of the forward. None is all.
-
-    Raises:
-        ValueError: names the field, its value and the allowed range.
-    """
-
-    name: ClassVar[str]
-
-    factor: int = 2
-    levels: tuple[int, ...] = (1,)
-    layers: tuple[int, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.factor, int) or isinstance(self.factor, bool) or self.factor < 1:
-            raise ValueError(f"factor must be a whole number from 1, not {self.factor!r}")
-        _make_tuples(self, {"levels": "(1,)"} if self.layers is None else {"levels": "(1,)", "layers": "(0, 1)"})
-        _check_places(self.levels, self.layers)
-
-    def includes(self, level: int, layer: int) -> bool:
-        """Whether the transformer block of this level and number takes part."""
-        return level in self.levels and (self.layers is None or layer in self.layers)
-
-    @property
-    def is_identity(self) -> bool:
-        """Whether the method compresses nothing by its settings."""
-        return self.factor == 1
-
-    def pool(self, x: Tensor, context: Context) -> Tensor:
-        """Downsamples tokens x (B, N, C) to (B, M, C)."""
-        raise NotImplementedError
-
-
 def _tokens(ratio: float, tokens: int) -> int:
     # The small term keeps a product such as 0.29 * 100 from losing a token to rounding.
     return math.floor(ratio * tokens + 1e-6)
-
-
-def check_choice(field: str, value: str, allowed: tuple[str, ...]) -> None:
-    """Raises ValueError naming ``field`` and the ``allowed`` values if ``value`` is none of them."""
-    if value not in allowed:
-        raise ValueError(f"{field} must be one of {allowed}, not {value!r}")
-
-
-def bipartite_flops(grid: Grid, cell: tuple[int, int], channels: int) -> int:
-    """Multiply-adds, counted as two, of the similarities of all sources to all destinations of one sample."""
-    destinations = cell_count(grid, cell)
-    return 2 * (grid.tokens - destinations) * destinations * channels
-
-
-def row_keys(seed: int, context: Context, batch: int, device: torch.device, redraw: bool) -> Tensor:
-    """A seed per row, int64 (B,): fixed per image and layer, or drawn anew for every timestep and draw key too.
-
-    Rows without image keys count as one image, so that a forward is reproducible whatever the batch.
-    """
-    keys = torch.zeros(batch, dtype=torch.long, device=device)
-    keys = mix_keys(keys, seed, context.layer)
-    if context.image_keys is not None:
-        keys = mix_keys(keys, context.image_keys)
-    if redraw:
-        if context.timestep is not None:
-            keys = mix_keys(keys, context.timestep.long())
-        if context.draw_keys is not None:
-            keys = mix_keys(keys, context.draw_keys)
-    return keys

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -18,10 +19,11 @@ class Linear:
     Args:
         noisy: value at ``t = train_timesteps - 1``.
         clean: value at ``t = 0``.
-        train_timesteps: length of the model's training schedule.
+        train_timesteps: length of the model's training schedule; 1 where the model takes t in [0, 1], so that
+            ``noisy`` is the value at t = 1. With the default a t in [0, 1] is one of the last of 1000 steps.
 
     Raises:
-        ValueError: if a value is not finite or ``train_timesteps`` is below 2.
+        ValueError: if a value is not finite or ``train_timesteps`` is below 1.
     """
 
     noisy: float
@@ -31,13 +33,14 @@ class Linear:
     def __post_init__(self) -> None:
         for name in ("noisy", "clean"):
             if not math.isfinite(getattr(self, name)):
-                raise ValueError(f"{name} of a linear schedule must be finite, not {getattr(self, name)}")
-        if self.train_timesteps < 2:
-            raise ValueError(f"train_timesteps must be at least 2, not {self.train_timesteps}")
+                raise ValueError(f"{name} must be finite, not {getattr(self, name)}")
+        whole = isinstance(self.train_timesteps, int) and not isinstance(self.train_timesteps, bool)
+        if not whole or self.train_timesteps < 1:
+            raise ValueError(f"train_timesteps must be a whole number from 1, not {self.train_timesteps!r}")
 
     def at(self, timestep: Tensor) -> Tensor:
         """Value per row, float32 (B,), for timesteps (B,); held constant outside the training range."""
-        share = (timestep.float() / (self.train_timesteps - 1)).clamp(0.0, 1.0)
+        share = (timestep.float() / max(self.train_timesteps - 1, 1)).clamp(0.0, 1.0)
         return self.clean + (self.noisy - self.clean) * share
 
     @property
@@ -61,4 +64,4 @@ def resolve(value: float | Linear, timestep: Tensor | None, what: str) -> float 
         return value
     if timestep is None:
         raise ValueError(f"{what} follows the timestep, but the model was called without one: pass timestep=")
-    return value.at(torch.as_tensor(timestep))
+    return value.at(timestep)

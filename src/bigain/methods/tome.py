@@ -1,59 +1,108 @@
-"""Token merging for Stable Diffusion (ToMe)."""
+"""Merging by cosine similarity: ToMe, and L-GTM, which chooses destinations by the token score."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from torch import Tensor
+from bigain.methods.base import SCORES, CellMerging, Context, bipartite_flops, check_choice, row_keys
 
-from bigain.methods.base import Context, check_choice, row_keys
-from bigain.methods.bipartite import BipartiteMerging
-from bigain.operators.assignment import Assignment
-from bigain.operators.matching import (
-    destinations_at,
-    destinations_by_score,
-    destinations_first,
-    places_farthest_first,
-    random_scores,
-)
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bigain.operators.assignment import Assignment
+    from bigain.operators.grid import Grid
 
 
 @dataclass(frozen=True, kw_only=True)
-class ToMe(BipartiteMerging):
+class _Matching(CellMerging):
+    """One destination per cell; each source joins its most similar one on the whole grid, the best matches first."""
+
+    def limit(self, grid: Grid) -> int:
+        from bigain.operators.matching import limit
+
+        return limit(grid, self.cell)
+
+    def matching_flops(self, grid: Grid, channels: int) -> int:
+        return bipartite_flops(grid, self.cell, channels)
+
+    def assign(self, x: Tensor, context: Context) -> Assignment:
+        from bigain.operators.matching import match
+
+        return match(x, self._destinations(x, context), self.merged_tokens(context))
+
+    def _destinations(self, x: Tensor, context: Context) -> Tensor:
+        """One token index per cell: (B, D) int64."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToMe(_Matching):
     """Merges into one token of each cell by cosine similarity: ToMe (Bolya & Hoffman 2023, arXiv 2303.17604).
 
     Args:
-        destinations: the "first" token of each cell, one at "random", or by "offset": the same place of every cell
-            within a layer, which changes with the layer's number among the model's transformer blocks: layer l takes
-            the place l mod (places of a cell), farthest first (2×2: top-left, bottom-right, top-right, bottom-left).
-            Partial cells take the nearest token that they have. Not in the paper; pointless with ``cached``.
+        destinations: the "first" token of each cell, or one at "random".
         redraw: "image" draws random destinations once per image and layer, the same for all classes and timesteps
             (a fair baseline for classification); "forward" draws them anew in every forward: for every timestep, and
-            where the classifier runs the model for every class.
-        seed: of the random draw; no random state of PyTorch is read or written.
+            where the classifier runs the model for every class. The draws are hashes of the row keys; PyTorch's random
+            state is neither read nor written.
     """
 
     name: ClassVar[str] = "tome"
+    title: ClassVar[str] = "ToMe"
+    colour: ClassVar[str] = "#0072B2"
 
-    destinations: Literal["first", "random", "offset"] = "first"
+    destinations: Literal["first", "random"] = "first"
     redraw: Literal["image", "forward"] = "image"
-    seed: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("destinations", self.destinations, ("first", "random", "offset"))
+        check_choice("destinations", self.destinations, ("first", "random"))
         check_choice("redraw", self.redraw, ("image", "forward"))
 
-    def _assign(self, x: Tensor, context: Context) -> Assignment:
-        return self.match(x, self._destinations(x, context), context)
+    @property
+    def words(self) -> dict[str, str]:
+        kind = "first of the cell" if self.destinations == "first" else f"random per {self.redraw}"
+        fixed = {"destinations=first": kind, "destinations=random": kind, f"redraw={self.redraw}": ""}
+        return super().words | fixed
 
     def _destinations(self, x: Tensor, context: Context) -> Tensor:
+        from bigain.operators.matching import destinations_by_score, destinations_first
+        from bigain.operators.random import random_uniform
+
         if self.destinations == "first":
             return destinations_first(context.grid, self.cell, x.shape[0], x.device)
-        if self.destinations == "offset":
-            pattern = places_farthest_first(self.cell)
-            place = pattern[context.layer % len(pattern)]
-            return destinations_at(context.grid, self.cell, place, x.shape[0], x.device)
-        keys = row_keys(self.seed, context, x.shape[0], x.device, redraw=self.redraw == "forward")
-        return destinations_by_score(random_scores(keys, x.shape[1]), context.grid, self.cell)
+        keys = row_keys(context, x.shape[0], x.device, redraw=self.redraw == "forward")
+        return destinations_by_score(random_uniform(keys, x.shape[1]), context.grid, self.cell)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaplacianMerging(_Matching):
+    """Merges into the smoothest token of each cell: L-GTM (arXiv 2603.12240).
+
+    The token with the lowest score of each cell is a destination; every other token is matched by cosine similarity
+    to the destinations of the whole grid, and the ⌊ratio·N⌋ best matches merge. Table 8 of the paper compares scores.
+
+    Args:
+        score: token score, one of `bigain.operators.frequency.SCORES`: high is detail.
+    """
+
+    name: ClassVar[str] = "lgtm"
+    title: ClassVar[str] = "L-GTM"
+    colour: ClassVar[str] = "#D55E00"
+
+    score: str = "laplacian_l1"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("score", self.score, SCORES)
+
+    @property
+    def reads_score(self) -> bool:
+        return True
+
+    def _destinations(self, x: Tensor, context: Context) -> Tensor:
+        from bigain.operators.frequency import score
+        from bigain.operators.matching import destinations_by_score
+
+        return destinations_by_score(score(x, context.grid, self.score), context.grid, self.cell)

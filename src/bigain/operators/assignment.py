@@ -39,13 +39,13 @@ class Assignment:
     def __post_init__(self) -> None:
         if self.index.dim() != 2 or self.kept.dim() != 2 or self.index.shape[0] != self.kept.shape[0]:
             raise ValueError(
-                f"index and kept must be (B, N) and (B, M), got {tuple(self.index.shape)} and {tuple(self.kept.shape)}"
+                f"index and kept must be (B, N) and (B, M), not {tuple(self.index.shape)} and {tuple(self.kept.shape)}"
             )
         if self.index.dtype != torch.int64 or self.kept.dtype != torch.int64:
-            raise ValueError(f"index and kept must be int64, got {self.index.dtype} and {self.kept.dtype}")
+            raise ValueError(f"index and kept must be int64, not {self.index.dtype} and {self.kept.dtype}")
         if not 1 <= self.kept.shape[1] <= self.index.shape[1]:
             raise ValueError(
-                f"the number of groups must lie in [1, {self.index.shape[1]}] (tokens), got {self.kept.shape[1]}"
+                f"the number of groups must lie in [1, {self.index.shape[1]}] (tokens), not {self.kept.shape[1]}"
             )
 
     @property
@@ -101,11 +101,11 @@ def merge(x: Tensor, assignment: Assignment, mode: Mode = "mean") -> Tensor:
     Source: BiGain (arXiv 2603.12240), section on merge operators; MLERP after Token Fusion (arXiv 2312.01026).
     """
     if mode not in MODES:
-        raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
+        raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
     if x.dim() != 3 or x.shape[:2] != assignment.index.shape:
         raise ValueError(
             f"x must be (B, N, C) with (B, N) = {tuple(assignment.index.shape)} as the assignment's index, "
-            f"got shape {tuple(x.shape)}"
+            f"not {tuple(x.shape)}"
         )
     batch, _, channels = x.shape
     groups = assignment.groups
@@ -142,7 +142,7 @@ def unmerge(z: Tensor, assignment: Assignment) -> Tensor:
     if z.dim() != 3 or z.shape[:2] != assignment.kept.shape:
         raise ValueError(
             f"z must be (B, M, C) with (B, M) = {tuple(assignment.kept.shape)} as the assignment's groups, "
-            f"got shape {tuple(z.shape)}"
+            f"not {tuple(z.shape)}"
         )
     return gather_tokens(z, assignment.index)
 
@@ -177,17 +177,15 @@ def merged_bounds(merged: int | Tensor, batch: int, limit: int) -> tuple[int, in
     """
     if isinstance(merged, Tensor):
         if merged.shape != (batch,) or merged.is_floating_point() or merged.dtype == torch.bool:
-            raise ValueError(
-                f"merged must be an int or ({batch},) integers, got shape {tuple(merged.shape)} {merged.dtype}"
-            )
+            raise ValueError(f"merged must be an int or ({batch},) integers, not {tuple(merged.shape)} {merged.dtype}")
         least, most = (int(bound) for bound in torch.stack(merged.aminmax()).tolist())
     elif isinstance(merged, bool) or not isinstance(merged, int):
-        raise ValueError(f"merged must be an int or ({batch},) integers, got {merged!r}")
+        raise ValueError(f"merged must be an int or ({batch},) integers, not {merged!r}")
     else:
         least = most = merged
     if least < 0 or most > limit:
-        found = str(most) if least == most else f"values from {least} to {most}"
-        raise ValueError(f"merged must lie in [0, {limit}], the most that can merge here, got {found}")
+        given = str(most) if least == most else f"values from {least} to {most}"
+        raise ValueError(f"merged must lie in [0, {limit}], the most that can merge here, not {given}")
     return least, most
 
 

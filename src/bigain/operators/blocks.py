@@ -49,7 +49,7 @@ def aggregate(score: Tensor, grid: Grid, cell: Cell, how: Aggregate) -> Tensor:
         ValueError: if ``how`` is unknown or ``score`` is not (B, N) for this grid.
     """
     if how not in AGGREGATES:
-        raise ValueError(f"how must be one of {', '.join(AGGREGATES)}, got {how!r}")
+        raise ValueError(f"how must be one of {', '.join(AGGREGATES)}, not {how!r}")
     if how == "max":
         return to_cells(score, grid, cell, -torch.inf).amax(2)
     if how == "min":
@@ -109,7 +109,7 @@ def merge_blocks_below(aggregated: Tensor, grid: Grid, cell: Cell, threshold: fl
     """
     _check_aggregated(aggregated, grid, cell)
     if math.isnan(threshold):
-        raise ValueError(f"threshold must be a number in [-inf, inf], got {threshold!r}")
+        raise ValueError(f"threshold must be a number in [-inf, inf], not {threshold!r}")
     full = _full_cells(grid, cell, aggregated.device)
     below = aggregated.index_select(1, full) < threshold
     counts = below.sum(1).tolist()
@@ -120,7 +120,7 @@ def merge_blocks_below(aggregated: Tensor, grid: Grid, cell: Cell, threshold: fl
 def _check_aggregated(aggregated: Tensor, grid: Grid, cell: Cell) -> None:
     cells = cell_count(grid, cell)
     if aggregated.dim() != 2 or aggregated.shape[1] != cells:
-        raise ValueError(f"aggregated must be (B, cells) with {cells} cells, got shape {tuple(aggregated.shape)}")
+        raise ValueError(f"aggregated must be (B, cells) with {cells} cells, not {tuple(aggregated.shape)}")
 
 
 def _full_cells(grid: Grid, cell: Cell, device: torch.device) -> Tensor:

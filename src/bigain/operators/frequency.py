@@ -42,7 +42,7 @@ def score(x: Tensor, grid: Grid, kind: str) -> Tensor:
         ValueError: if the kind is unknown or ``x`` is not (B, N, C) for this grid.
     """
     if kind not in _SCORES:
-        raise ValueError(f"score must be one of {', '.join(SCORES)}, got {kind!r}")
+        raise ValueError(f"score must be one of {', '.join(SCORES)}, not {kind!r}")
     check_tokens(x, grid, 3, "x")
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     return _SCORES[kind](wide.reshape(x.shape[0], grid.height, grid.width, x.shape[2])).flatten(1)
@@ -62,37 +62,6 @@ def laplacian(image: Tensor) -> Tensor:
     result[:, :, :-1] += across_columns
     result[:, :, 1:] -= across_columns
     return result
-
-
-def low_pass(x: Tensor, grid: Grid, passes: int) -> Tensor:
-    """Smooths tokens over the grid: ``passes`` times the binomial filter (1 2 1) / 4 along rows and columns.
-
-    The border is replicated, so the sum over the tokens stays, and white noise loses 86% of its power in one pass away
-    from the border.
-
-    Args:
-        x: (B, N, C).
-        passes: from 0, which returns ``x`` itself.
-
-    Returns:
-        (B, N, C), float64 for float64 input, else float32.
-
-    Raises:
-        ValueError: if ``x`` is not (B, N, C) for this grid.
-    """
-    if passes == 0:
-        return x
-    check_tokens(x, grid, 3, "x")
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    image = (wide.clone() if wide is x else wide).reshape(x.shape[0], grid.height, grid.width, x.shape[2])
-    for _ in range(passes):
-        across_rows = (image[:, 1:] - image[:, :-1]) / 4
-        image[:, :-1] += across_rows
-        image[:, 1:] -= across_rows
-        across_columns = (image[:, :, 1:] - image[:, :, :-1]) / 4
-        image[:, :, :-1] += across_columns
-        image[:, :, 1:] -= across_columns
-    return image.flatten(1, 2)
 
 
 def _l1_norm(image: Tensor) -> Tensor:

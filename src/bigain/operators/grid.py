@@ -29,9 +29,9 @@ class Grid:
 
     def __post_init__(self) -> None:
         if self.height < 1:
-            raise ValueError(f"height must be an integer >= 1, got {self.height!r}")
+            raise ValueError(f"height must be a whole number from 1, not {self.height!r}")
         if self.width < 1:
-            raise ValueError(f"width must be an integer >= 1, got {self.width!r}")
+            raise ValueError(f"width must be a whole number from 1, not {self.width!r}")
 
     @property
     def tokens(self) -> int:
@@ -46,7 +46,7 @@ def check_cell(cell: Cell) -> Cell:
         ValueError: naming the cell and what is allowed.
     """
     if len(cell) != 2 or min(cell) < 1:
-        raise ValueError(f"cell must be two integers (rows, columns), each >= 1, got {cell!r}")
+        raise ValueError(f"cell must be two whole numbers (rows, columns) from 1, not {cell!r}")
     return cell
 
 
@@ -57,10 +57,10 @@ def check_tokens(values: Tensor, grid: Grid, dims: int, name: str) -> None:
         ValueError: naming the tensor, its shape and the grid.
     """
     if values.dim() != dims or values.shape[1] != grid.tokens:
-        wanted = "(B, N)" if dims == 2 else "(B, N, C)"
+        expected = "(B, N)" if dims == 2 else "(B, N, C)"
         raise ValueError(
-            f"{name} must be {wanted} with N = {grid.height} x {grid.width} = {grid.tokens} tokens, "
-            f"got shape {tuple(values.shape)}"
+            f"{name} must be {expected} with N = {grid.height} x {grid.width} = {grid.tokens} tokens, "
+            f"not {tuple(values.shape)}"
         )
 
 

@@ -29,11 +29,11 @@ def levels(grid: Grid, depth: int) -> tuple[Grid, ...]:
         ValueError: if the depth is below 1.
     """
     if depth < 1:
-        raise ValueError(f"depth must be an integer >= 1, got {depth!r}")
-    found = [grid]
+        raise ValueError(f"depth must be a whole number from 1, not {depth!r}")
+    grids = [grid]
     for _ in range(depth):
-        found.append(Grid((found[-1].height + 1) // 2, (found[-1].width + 1) // 2))
-    return tuple(found)
+        grids.append(Grid((grids[-1].height + 1) // 2, (grids[-1].width + 1) // 2))
+    return tuple(grids)
 
 
 def limit(grid: Grid, depth: int) -> int:
@@ -130,8 +130,8 @@ def _joined(costs: tuple[Tensor, ...], grids: tuple[Grid, ...], merged: int | Te
         keys.append(torch.maximum(key, to_cells(keys[-1], children, _PARENT, 0).amax(2)) if keys else key)
     order = torch.cat(keys, 1).argsort(dim=1, stable=True)  # (B, all blocks)
     saved = torch.cat(savings, 1).expand_as(order).gather(1, order)
-    wanted = merged.to(device)[:, None] if isinstance(merged, Tensor) else merged
-    taken = torch.minimum((wanted - (saved.cumsum(1) - saved)).clamp(min=0), saved)  # what those before leave
+    requested = merged.to(device)[:, None] if isinstance(merged, Tensor) else merged
+    taken = torch.minimum((requested - (saved.cumsum(1) - saved)).clamp(min=0), saved)  # what those before leave
     taken = torch.zeros_like(order).scatter(1, order, taken)
     return list(taken.split([cost.shape[1] for cost in costs], dim=1))
 

@@ -1,0 +1,268 @@
+"""Methods as text: ``parse("lgtm-0.7")``, ``parse("tome:ratio=0.5,destinations=random")``, and the way back."""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Iterable
+from dataclasses import MISSING, Field, dataclass, fields
+from functools import cached_property
+
+from bigain.methods.base import Method
+from bigain.methods.schedules import Linear
+
+_METHODS: dict[str, type[Method]] = {}
+
+
+def register(*methods: type[Method]) -> dict[str, type[Method]]:
+    """The methods by name, which `parse` reads from then on."""
+    _METHODS.update({method.name: method for method in methods})
+    return _METHODS
+
+
+@dataclass(frozen=True)
+class Label:
+    """How a method × setting is shown.
+
+    Args:
+        name: of the method, "ToMe".
+        variant: its settings other than the strength, "random per image"; empty where it is as published.
+        strength: how much it compresses, "50%" of the tokens merged or "2×" fewer rows and columns of keys.
+        amount: the strength as a number that grows with the compression.
+    """
+
+    name: str
+    variant: str
+    strength: str
+    amount: float
+
+    @property
+    def family(self) -> str:
+        """All but the strength."""
+        return f"{self.name}, {self.variant}" if self.variant else self.name
+
+    def __str__(self) -> str:
+        text = f"{self.name} {self.strength}".strip()
+        return f"{text}, {self.variant}" if self.variant else text
+
+
+class Compression(tuple[Method, ...]):
+    """Methods that go together, as an immutable tuple: equal, and equal in hash, where their texts are.
+
+    Raises:
+        TypeError: something in it is no method.
+    """
+
+    def __new__(cls, methods: Iterable[Method] = ()) -> Compression:
+        compression = super().__new__(cls, methods)
+        for method in compression:
+            if not isinstance(method, Method):
+                raise TypeError(
+                    f"method must be a config such as bigain.LaplacianMerging(ratio=0.7), or its text, not {method!r}"
+                )
+        return compression
+
+    @classmethod
+    def of(cls, methods: Method | Iterable[Method] | str) -> Compression:
+        """What is given, as one: a method, several, or their text.
+
+        Raises:
+            TypeError: it is none of these.
+            ValueError: the text names no method; says what would be right.
+        """
+        if isinstance(methods, cls):
+            return methods
+        if isinstance(methods, str):
+            return parse(methods)
+        return cls((methods,) if isinstance(methods, Method) or not isinstance(methods, Iterable) else methods)
+
+    @cached_property
+    def text(self) -> str:
+        """The canonical text, which `parse` reads back: "none", or "NAME:field=value,…" joined by "+"."""
+        return "+".join(map(_text, self)) or "none"
+
+    @cached_property
+    def label(self) -> Label:
+        """How tables and pictures show it.
+
+        Example:
+            >>> str(parse("tome:ratio=0.5,destinations=random,redraw=forward").label)
+            'ToMe 50%, random per forward'
+        """
+        labels = [_label(method) for method in self]
+        if len(labels) == 1:
+            return labels[0]
+        if not labels:
+            return Label("No compression", "", "", 0.0)
+        return Label(" + ".join(map(str, labels)), "", "", max(label.amount for label in labels))
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether nothing is compressed."""
+        return all(method.is_identity for method in self)
+
+    def __repr__(self) -> str:
+        return f"Compression({self.text!r})"
+
+
+def preset_names() -> tuple[str, ...]:
+    """The shorthands that documentation and help texts list, such as "lgtm-0.7" and "iekvd-2"."""
+    return tuple(f"{name}-{value}" for name, method in _METHODS.items() for value in method.strengths)
+
+
+def parse(text: str) -> Compression:
+    """Reads methods from text: "none", "NAME-STRENGTH", "NAME:field=value,…", joined by "+".
+
+    Values: numbers, words, "2x2" for a cell, "1/2" for several levels, layers or locations, "0.8>1.2" for
+    `Linear(0.8, 1.2)` ("0.8>1.2@4000" where the model was trained on 4000 timesteps, "@1" where t lies in [0, 1]).
+
+    Raises:
+        ValueError: for an unknown method, field or value; says what would be right.
+
+    Example:
+        >>> parse("lgtm-0.7")
+        Compression('lgtm:ratio=0.7')
+    """
+    if text.strip() == "none":
+        return Compression()
+    return Compression(_parse_one(part.strip()) for part in text.split("+"))
+
+
+def spec(methods: Method | Iterable[Method]) -> str:
+    """The canonical text of methods; `parse` reads it back."""
+    return Compression.of(methods).text
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """ "; did you mean X?" for the likeliest of the choices, whatever the case; empty where none is like it."""
+    lowered = {choice.lower(): choice for choice in choices}
+    close = difflib.get_close_matches(word.lower(), lowered, n=1)
+    return f"; did you mean {lowered[close[0]]!r}?" if close else ""
+
+
+def _parse_one(text: str) -> Method:
+    name, colon, settings = text.partition(":")
+    if not colon and name not in _METHODS:
+        name, _, strength = text.rpartition("-")
+        settings = f"{_METHODS[name].strength}={strength}" if name in _METHODS else ""
+    if name not in _METHODS:
+        raise ValueError(_unknown(text))
+    method = _METHODS[name]
+    hints = typing.get_type_hints(method)
+    by_name = {field.name: field for field in fields(method)}
+    values: dict[str, object] = {}
+    for setting in filter(None, (part.strip() for part in settings.split(","))):
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise ValueError(f"a setting of {name} must be field=value, not {setting!r}")
+        if key not in by_name:
+            suggestion = did_you_mean(key, by_name)
+            raise ValueError(f"a setting of {name} must be one of {', '.join(by_name)}, not {key!r}{suggestion}")
+        if key in values:
+            raise ValueError(f"{key} must be given once, not twice, in {text!r}")
+        values[key] = _parse_value(name, by_name[key], value, hints[key])
+    return method(**values)  # type: ignore[arg-type]
+
+
+def _unknown(text: str) -> str:
+    name, colon, settings = text.partition(":")
+    dash = ""
+    if not colon:
+        head, dash, settings = text.rpartition("-")
+        name = head if dash else text
+    lowered = {method.lower(): method for method in _METHODS}
+    close = difflib.get_close_matches(name.lower(), lowered, n=1)
+    hint = f"; did you mean '{lowered[close[0]]}{colon or dash}{settings}'?" if close else ""
+    return f"method must be 'none', {', '.join(_METHODS)}, such as 'lgtm-0.7' or 'lgtm:ratio=0.7', not {text!r}{hint}"
+
+
+def _parse_value(method: str, field: Field[typing.Any], text: str, hint: object) -> object:
+    """Reads ``text`` as the type of the field: a union is tried from its most special member."""
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    try:
+        if type(None) in options and text == "none":
+            return None
+        if Linear in options and ">" in text:
+            return _parse_schedule(text)
+        several = next((option for option in options if typing.get_origin(option) is tuple), None)
+        if several is not None:
+            parts = text.split("x" if field.name == "cell" else "/")
+            return tuple(map(int, parts)) if typing.get_args(several)[0] is int else tuple(parts)
+        if bool in options:
+            return {"true": True, "false": False}[text.lower()]
+        number = next((kind for kind in (float, int) if kind in options), None)
+        return text if number is None else number(text)
+    except (ValueError, KeyError):
+        expected = field.metadata.get("expects", "true or false" if bool in options else f"{hint}")
+        raise ValueError(f"{field.name} of {method} must be {expected}, not {text!r}") from None
+
+
+def _parse_schedule(text: str) -> Linear:
+    noisy, clean = text.split(">")
+    clean, _, length = clean.partition("@")
+    return Linear(float(noisy), float(clean), int(length or 1000))
+
+
+def _settings(method: Method) -> list[tuple[str, str, bool]]:
+    """Name and value as text of each field, and whether that is the default; in canonical order.
+
+    The strength is first, then the cell; where layers are named there are no levels.
+    """
+    order = {method.strength: 0, "cell": 1}
+    rows = []
+    for field in sorted(fields(method), key=lambda field: order.get(field.name, 2)):
+        value = getattr(method, field.name)
+        default = field.default if field.default is not MISSING else None
+        rows.append((field.name, _value_text(field.name, value), value == default))
+    return rows
+
+
+def _text(method: Method) -> str:
+    parts = [f"{name}={value}" for name, value, default in _settings(method) if name == method.strength or not default]
+    return f"{method.name}:{','.join(parts)}"
+
+
+def _value_text(name: str, value: object) -> str:
+    if isinstance(value, Linear):
+        length = "" if value.train_timesteps == 1000 else f"@{value.train_timesteps}"
+        return f"{_number(value.noisy)}>{_number(value.clean)}{length}"
+    if isinstance(value, tuple):
+        return ("x" if name == "cell" else "/").join(map(str, value))
+    if isinstance(value, bool | None):
+        return str(value).lower()
+    return _number(value) if isinstance(value, float) else str(value)
+
+
+def _number(value: float) -> str:
+    return repr(float(value)).removesuffix(".0")
+
+
+def _label(method: Method) -> Label:
+    strength = getattr(method, method.strength)
+    if method.strength == "factor":
+        shown, amount = f"{strength}×", float(strength)
+    elif isinstance(strength, Linear):
+        shown = f"{100 * strength.noisy:g}→{100 * strength.clean:g}%"
+        amount = (strength.noisy + strength.clean) / 2
+    else:
+        shown, amount = f"{100 * strength:.4g}%", float(strength)
+    return Label(method.title, ", ".join(_variant(method)), shown, amount)
+
+
+def _variant(method: Method) -> list[str]:
+    """The settings in words, first those that the method always tells."""
+    words = method.words
+    always: list[str] = []
+    others: list[str] = []
+    for name, value, default in _settings(method):
+        if name == method.strength:
+            continue
+        shown = value.replace(">", "→")
+        if name in words:
+            always.append(f"{words[name]} {shown}")
+        elif f"{name}={value}" in words:
+            (always if default else others).append(words[f"{name}={value}"])
+        elif not default:
+            others.append(f"{name} {shown}")
+    return [phrase for phrase in (*always, *others) if phrase]

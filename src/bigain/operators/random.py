@@ -1,0 +1,86 @@
+"""Pseudo-random numbers as pure functions of integer keys: no random state is read or touched.
+
+The integer arithmetic gives equal bits on every device and for every batch.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import overload
+
+import torch
+from torch import Tensor
+
+_MASK = 0xFFFFFFFF
+
+
+def mix_keys(*parts: Tensor | int) -> Tensor:
+    """Hash integers into one key each; the order of the parts matters.
+
+    Args:
+        parts: integers (taken modulo 2**64), or int64 tensors that broadcast against each other.
+
+    Returns:
+        int64 in [0, 2**63), of the broadcast shape (0-d on the CPU if every part is an int).
+
+    Raises:
+        ValueError: if there are no parts.
+    """
+    if not parts:
+        raise ValueError("parts must hold at least one integer, not none")
+    low: Tensor | int = 0x9E3779B9
+    high: Tensor | int = 0x7F4A7C15
+    for part in parts:
+        low = _mix(low ^ (part & _MASK))
+        high = _mix(high ^ ((part >> 32) & _MASK) ^ low)
+        low = _mix((low + high) & _MASK)
+    return torch.as_tensor(((high & 0x7FFFFFFF) << 32) | low)
+
+
+def random_uniform(keys: Tensor, tokens: int) -> Tensor:
+    """A uniform number per token, as a function of (key, token).
+
+    Args:
+        keys: (B,) int64, non-negative, as from :func:`mix_keys`.
+        tokens: N, at least 1.
+
+    Returns:
+        (B, N) float32, multiples of 2**-24 in [0, 1).
+
+    Raises:
+        ValueError: if ``keys`` is not (B,) int64, or ``tokens`` is below 1.
+    """
+    if keys.dim() != 1 or keys.dtype != torch.int64:
+        raise ValueError(f"keys must be (B,) int64, not {tuple(keys.shape)} {keys.dtype}")
+    if tokens < 1:
+        raise ValueError(f"tokens must be a whole number from 1, not {tokens!r}")
+    counter = _mix((torch.arange(tokens, device=keys.device) + 0x9E3779B9) & _MASK)
+    hashed = _mix(_mix(counter[None, :] ^ (keys[:, None] & _MASK)) ^ ((keys[:, None] >> 32) & _MASK))
+    return (hashed >> 8).to(torch.float32) * 2.0**-24
+
+
+def random_normal(keys: Tensor, tokens: int) -> Tensor:
+    """A standard normal number per token, as a function of (key, token), by Box and Muller's transform.
+
+    Args, raises: as :func:`random_uniform`.
+
+    Returns:
+        (B, N) float32, equal to rounding on every device.
+    """
+    radius, angle = random_uniform(keys, 2 * tokens).unflatten(1, (2, tokens)).unbind(1)
+    return (-2 * (1 - radius).log()).sqrt() * (2 * math.pi * angle).cos()  # 1 - radius lies in (0, 1]
+
+
+@overload
+def _mix(value: int) -> int: ...
+@overload
+def _mix(value: Tensor) -> Tensor: ...
+@overload
+def _mix(value: Tensor | int) -> Tensor | int: ...
+def _mix(value: Tensor | int) -> Tensor | int:
+    """A bijective hash of 32-bit integers held in int64 (lowbias32 of Wellons' hash-prospector)."""
+    value = value ^ (value >> 16)
+    value = (value * 0x7FEB352D) & _MASK
+    value = value ^ (value >> 15)
+    value = (value * (0x846CA68B - 2**32)) & _MASK  # equal modulo 2**32, and the product stays below 2**63
+    return value ^ (value >> 16)

@@ -1,0 +1,89 @@
+"""Keyed numbers against unbounded integers, and what they promise."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bigain.operators.random import mix_keys, random_normal, random_uniform
+
+
+def mix_by_integers(value: int) -> int:
+    """lowbias32, in unbounded integers."""
+    value ^= value >> 16
+    value = value * 0x7FEB352D % 2**32
+    value ^= value >> 15
+    value = value * 0x846CA68B % 2**32
+    return value ^ (value >> 16)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=3), st.integers(1, 40))
+def test_random_uniform_agree_with_unbounded_integers(keys: list[int], count: int) -> None:
+    scores = random_uniform(torch.tensor(keys), count)
+    assert scores.dtype == torch.float32
+    for row, key in enumerate(keys):
+        for token in range(count):
+            counter = mix_by_integers((token + 0x9E3779B9) % 2**32)
+            hashed = mix_by_integers(mix_by_integers(counter ^ key % 2**32) ^ key >> 32)
+            assert scores[row, token].item() == (hashed >> 8) / 2**24
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=4))
+def test_keys_from_integers_equal_keys_from_tensors(parts: list[int]) -> None:
+    key = mix_keys(*parts)
+    assert key.dtype == torch.int64
+    assert key.dim() == 0
+    assert key.item() >= 0
+    assert mix_keys(*[torch.tensor([part]) for part in parts]).tolist() == [key.item()]
+    assert mix_keys(parts[0], torch.tensor(parts)).tolist() == [mix_keys(parts[0], part).item() for part in parts]
+
+
+def test_keys_and_scores_spread() -> None:
+    parts = torch.arange(300)
+    keys = mix_keys(7, parts[:, None], parts[None, :])
+    assert keys.shape == (300, 300)
+    assert keys.unique().numel() == 90_000  # the order of the parts matters: (1, 2) is not (2, 1)
+    scores = random_uniform(mix_keys(0, parts), 256)
+    assert 0.0 <= float(scores.min()) < 1e-3
+    assert 0.999 < float(scores.max()) < 1.0
+    counts = torch.histc(scores, bins=16, min=0.0, max=1.0)
+    chi_squared = float(((counts - 4800) ** 2 / 4800).sum())
+    assert chi_squared < 40.0  # 15 degrees of freedom: p = 0.0005
+    places = scores.view(300, 64, 4).argmax(2).flatten().bincount(minlength=4)
+    assert float(((places - 4800) ** 2 / 4800).sum()) < 17.7  # 3 degrees of freedom: p = 0.0005
+    assert abs(float(torch.corrcoef(scores).fill_diagonal_(0).abs().max())) < 0.35
+
+
+def test_random_uniform_depend_on_their_key_alone_and_touch_no_random_state() -> None:
+    keys = mix_keys(3, torch.arange(5))
+    before = torch.get_rng_state()
+    scores = random_uniform(keys, 20)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(scores[2:3], random_uniform(keys[2:3], 20))
+    assert torch.equal(scores[:, :7], random_uniform(keys, 7))
+    assert random_uniform(torch.zeros(0, dtype=torch.int64), 3).shape == (0, 3)
+
+
+def test_bad_keys_are_named() -> None:
+    with pytest.raises(ValueError, match=r"keys must be \(B,\) int64, not \(2,\) torch.float32"):
+        random_uniform(torch.zeros(2), 3)
+    with pytest.raises(ValueError, match="tokens must be a whole number from 1, not 0"):
+        random_uniform(torch.zeros(2, dtype=torch.int64), 0)
+    with pytest.raises(ValueError, match="parts must hold at least one integer, not none"):
+        mix_keys()
+
+
+def test_normal_numbers_are_normal_and_keyed() -> None:
+    keys = mix_keys(1, torch.arange(100))
+    drawn = random_normal(keys, 500)
+    assert drawn.shape == (100, 500)
+    assert torch.isfinite(drawn).all()
+    assert abs(float(drawn.mean())) < 0.02  # 4.5 standard errors
+    assert abs(float(drawn.square().mean()) - 1) < 0.03  # 4.7 standard errors
+    assert abs(float((drawn < 1).double().mean()) - 0.8413) < 0.007  # 4.3 standard errors
+    assert torch.equal(drawn[3:4], random_normal(keys[3:4], 500))
+    assert len(drawn.unique()) > 0.98 * drawn.numel()
