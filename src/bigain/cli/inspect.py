@@ -63,9 +63,7 @@ def inspect(
         asked = options.label_of(condition, options.class_names(denoiser, model.model))
     else:
         asked = own or 0
-    inspection = inspect_method(
-        denoiser, method, pixels, name, timestep=timestep, condition=asked, layer=layer
-    )
+    inspection = inspect_method(denoiser, method, pixels, name, timestep=timestep, condition=asked, layer=layer)
     out.parent.mkdir(parents=True, exist_ok=True)
     draw_inspection(inspection, out)
     groups = len(inspection.kept)

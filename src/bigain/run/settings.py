@@ -87,8 +87,7 @@ class ModelSettings(Group):
             quiet: without the bars and warnings of other packages.
 
         Raises:
-            ValueError: PyTorch cannot use the device; and as `bigain.diffusion.open_model`.
-            OSError, ImportError: as `bigain.diffusion.open_model`.
+            ValueError, OSError, ImportError: as `bigain.diffusion.open_model`.
         """
         import torch
 
@@ -97,12 +96,6 @@ class ModelSettings(Group):
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        try:
-            torch.zeros(1, device=device).item()
-        except (RuntimeError, AssertionError) as error:  # the second where PyTorch was built without CUDA
-            raise ValueError(
-                f"device must be one that PyTorch can use on this machine, such as cpu, not {device!r}"
-            ) from error
         return open_model(
             self.model, dtype=getattr(torch, self.dtype), device=device, variant=self.variant, quiet=quiet
         )
