@@ -19,6 +19,7 @@ import torch
 
 from bigain.run import engine
 from bigain.run.settings import ClassifierSettings, CountSettings, Settings
+from bigain.run.store import Store
 
 COUNTS = (12, 6, 3)  # classified and generated per method, and methods
 
@@ -80,6 +81,15 @@ def done(call: Callable[..., Any], arguments: list[str], tmp_path: Path) -> tupl
 def test_a_run_prints_its_table(done: tuple[Path, str]) -> None:
     for words in ("No compression", "L-GTM 50%", "ToMe 50%, random per image", "ms per forward", "samples.png"):
         assert words in done[1]
+
+
+def test_a_run_keeps_the_command_that_would_repeat_it(done: tuple[Path, str], arguments: list[str]) -> None:
+    with Store(done[0] / "results.sqlite") as store:
+        [command] = store.commands()
+    assert command.startswith("bigain evaluate --methods ")
+    assert f"--model {arguments[2]}" in command
+    for words, kept in (("--generate 2", True), ("--timing-batch 2", True), ("--out", False), ("--quiet", False)):
+        assert (words in command) == kept
 
 
 def test_a_report_prints_and_draws_a_run_again(
@@ -279,7 +289,7 @@ def test_methods_are_compared_at_equal_flops_besides(call: Callable[..., Any], t
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--methods", "bogus-1"], "unknown method or preset 'bogus-1'"),
+        (["--methods", "bogus-1"], "not 'bogus-1'"),
         (["--to-keep", "five"], "--to-keep must be whole numbers"),
         (["--methods", "lgtm-0.9"], "ratio must be at most 0.75"),
         (["--data", "folder:/nowhere"], "/nowhere"),

@@ -24,7 +24,7 @@ def classify(
     model: Annotated[ModelSettings, options.Without("threads")],
     classifier: ClassifierSettings,
     data: Annotated[DataSettings, options.Without("data", "split", "classes")],
-    methods: options.Method1 = None,
+    methods: options.OneMethod = None,
     prompt: Annotated[
         list[str] | None,
         typer.Option("--prompt", "-p", help="Prompt of a class, once per class (text-conditional models)."),
@@ -54,7 +54,7 @@ def classify(
 
     denoiser = model.open(quiet)
     options.check_presets(methods, denoiser)
-    names, conditions = _classes(denoiser, model.model, prompt, data.prompts_csv)
+    names, conditions = _classes(denoiser, prompt, data.prompts_csv)
     judge = DiffusionClassifier(
         denoiser,
         conditions,
@@ -99,15 +99,16 @@ def _files(paths: list[Path]) -> list[Path]:
 
 
 def _classes(
-    denoiser: Denoiser, model: str, prompts: list[str] | None, prompts_csv: str | None
+    denoiser: Denoiser, prompts: list[str] | None, prompts_csv: str | None
 ) -> tuple[tuple[str, ...], list[Any]]:
     """Names of the classes, and what the model is asked for each."""
     from bigain.data import read_prompts
+    from bigain.diffusion import ClassConditional
 
-    if denoiser.kind == "class":
+    if isinstance(denoiser, ClassConditional):
         if prompts or prompts_csv is not None:
             raise ValueError("--prompt and --prompts-csv must be left out for a class-conditional model")
-        names = options.class_names(denoiser, model)
+        names = options.class_names(denoiser)
         return names, list(range(len(names)))
     if (prompts is None) == (prompts_csv is None):
         raise ValueError("either --prompt for each class or --prompts-csv must be given for a text-conditional model")

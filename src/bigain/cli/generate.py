@@ -40,6 +40,7 @@ def generate(
     """
     specs = list(dict.fromkeys(["none", *options.read_methods(methods)]))
 
+    from bigain.diffusion import ClassConditional
     from bigain.generate import sample
     from bigain.report.labels import label
     from bigain.report.pictures import draw_samples
@@ -49,9 +50,8 @@ def generate(
     denoiser = model.open(quiet)
     options.check_presets(methods, denoiser)
     asked: list[str] | list[int] = conditions
-    if denoiser.kind == "class":
-        names = options.class_names(denoiser, model.model)
-        asked = [options.label_of(text, names) for text in conditions]
+    if isinstance(denoiser, ClassConditional):
+        asked = [options.label_of(text, denoiser) for text in conditions]
     encoded = denoiser.conditions(asked)
     how = sampling.of(denoiser.kind, seed, model.batch_size)
     index = [position for position in range(len(conditions)) for _ in range(count)]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def inspect(
     model: Annotated[ModelSettings, options.Without("variant", "threads", "batch_size")],
     data: Annotated[DataSettings, options.Without("split", "classes", "prompts_csv", "bad_images")],
-    methods: options.Method1 = None,
+    methods: options.OneMethod = None,
     image: Annotated[
         str, typer.Option("--image", "-i", help="An image file, or the number of an image in --data.")
     ] = "0",
@@ -60,7 +60,7 @@ def inspect(
     if denoiser.kind == "text":
         asked = own if condition is None and own is not None else condition or ""
     elif condition is not None:
-        asked = options.label_of(condition, options.class_names(denoiser, model.model))
+        asked = options.label_of(condition, denoiser)  # type: ignore[arg-type]
     else:
         asked = own or 0
     inspection = inspect_method(denoiser, method, pixels, name, timestep=timestep, condition=asked, layer=layer)

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 DTYPES = ("float32", "bfloat16", "float16")
 EMBEDDED_DATA = ("glyphs", "glyphs-scenes")
 FEATURES = ("auto", "recogniser", "inception", "none")
+METHODS_HELP = (
+    "Methods, with commas or spaces between: a shorthand (lgtm-0.7), a spec (tome:ratio=0.5,cell=4x4), a preset of a "
+    "model (glyphs-dit/fast) or a preset file (.json). See bigain methods."
+)
 REFERENCE_IMAGES = 2000  # the most real images that FID compares with
 
 
@@ -270,11 +274,7 @@ class Settings(Group):
         ValueError: names the field, what is allowed and the value.
     """
 
-    methods: tuple[str, ...] = setting(
-        ("none",),
-        "Presets or specs, with commas or spaces between; may be given several times. See bigain methods.",
-        short="-m",
-    )
+    methods: tuple[str, ...] = setting(("none",), METHODS_HELP, short="-m")
     model: ModelSettings = field(default_factory=ModelSettings)
     data: DataSettings = field(default_factory=DataSettings)
     classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
