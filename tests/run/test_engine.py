@@ -186,7 +186,6 @@ def test_a_method_that_does_not_fit_the_model_is_found_before_any_image(tiny_set
         ({"classify": 5001}, r"\[0, 5000\], as many as glyphs has with a label, not 5001"),
         ({"features": "recogniser"}, "16"),
         ({"to_keep": (11, 1)}, "10 conditions"),
-        ({"steps": 1001}, "steps must be at most the model's 1000 timesteps, not 1001"),
     ],
 )
 def test_what_does_not_fit_the_data_is_refused(
