@@ -52,7 +52,9 @@ def test_an_fid_of_few_images_is_cautioned(found: tuple[Results, Timings]) -> No
     results, times = found
     assert "rough guide" not in markdown(results, times)
     few = tuple(dataclasses.replace(row, generated=2) for row in results.rows)
-    assert "its 2 dimensions is biased" in markdown(dataclasses.replace(results, rows=few), times)
+    assert "rough guides only, of no more images than its 2 dimensions" in markdown(
+        dataclasses.replace(results, rows=few), times
+    )
 
 
 def test_columns_that_nothing_fills_are_left_out(found: tuple[Results, Timings]) -> None:
