@@ -246,11 +246,11 @@ def _grouped(settings: Settings, changes: dict[str, Any]) -> Settings:
     values = {}
     for field in fields(settings):
         group = getattr(settings, field.name)
-        if field.name in changes:
-            values[field.name] = changes.pop(field.name)
-        elif is_dataclass(group):
+        if is_dataclass(group):  # first, as the groups model and data have fields of their own names
             mine = {one.name: changes.pop(one.name) for one in fields(group) if one.name in changes}
             values[field.name] = replace(group, **mine)
+        elif field.name in changes:
+            values[field.name] = changes.pop(field.name)
     assert not changes, f"no group has {', '.join(changes)}"
     return replace(settings, **values)
 
