@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 from bigain.methods import METHODS
 
 if TYPE_CHECKING:
-    from bigain.backbones import Handle, apply, compressed, remove
-    from bigain.classify import DiffusionClassifier
+    from bigain.backbones import Handle as Handle
+    from bigain.backbones import apply as apply
+    from bigain.backbones import compressed as compressed
+    from bigain.backbones import remove as remove
+    from bigain.classify import DiffusionClassifier as DiffusionClassifier
     from bigain.methods import *  # noqa: F403
 
 __version__ = "0.1.0"
@@ -22,7 +25,7 @@ _HOMES = {
     **dict.fromkeys(("Linear", "preset", *(method.__name__ for method in METHODS.values())), "bigain.methods"),
 }
 
-__all__ = sorted(_HOMES)  # noqa: PLE0605
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -278,7 +278,8 @@ def test_a_compression_is_a_tuple_that_knows_its_text_and_label():
     assert str(two.label) == "ToMe 50%, first of the cell, layers 3 + ToDo 2×"
     assert [*two] == [bigain.ToMe(layers=(3,)), bigain.ToDo()]
     assert not two.is_identity
-    assert Compression.of("none").is_identity and Compression.of("lgtm-0").is_identity
+    assert Compression.of("none").is_identity
+    assert Compression.of("lgtm-0").is_identity
     assert Compression.of("none").text == "none"
     assert pickle.loads(pickle.dumps(two)) == two
     for wrong in (3, None, [bigain.ToMe(), "todo-2"]):
@@ -289,9 +290,11 @@ def test_a_compression_is_a_tuple_that_knows_its_text_and_label():
 @pytest.mark.parametrize("method", METHODS.values())
 def test_every_method_tells_what_tables_and_searches_ask(method):
     example = method()
-    assert method.title and re.fullmatch("#[0-9A-F]{6}", method.colour)
+    assert method.title
+    assert re.fullmatch("#[0-9A-F]{6}", method.colour)
     assert {field.name for field in fields(method)} >= {method.strength}
-    assert example.suits(Grid(8, 8)) and not example.suits(Grid(1, 1))
+    assert example.suits(Grid(8, 8))
+    assert not example.suits(Grid(1, 1))
     assert not example.depends_on_image
     assert example.reads_score == hasattr(example, "score")
     assert len({other.colour for other in METHODS.values()}) == len(METHODS)

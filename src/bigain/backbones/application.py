@@ -142,7 +142,7 @@ def session_of(model: nn.Module) -> Session | None:
 def _as_methods(method: Method | Iterable[Method] | str | Path) -> tuple[Method, ...]:
     if isinstance(method, str | Path):
         return parse(method)
-    return (method,) if isinstance(method, TokenMerging | TokenDownsampling) else tuple(method)
+    return (method,) if isinstance(method, Method) else tuple(method)
 
 
 def _plan(methods: tuple[Method, ...], where: Layout) -> Plan:

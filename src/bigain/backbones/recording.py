@@ -67,7 +67,8 @@ def _tell_assignments(hook: BlockHook, name: str, note: Callable[[Seen], object]
         if found is not None and location == "self_attention":  # where all methods merge, and a block's first location
             forward = hook.session.current()
             given, features = forward.block_input, forward.features
-            assert given is not None and features is not None  # kept when the block began
+            assert given is not None  # kept when the block began
+            assert features is not None
             context = hook.session.context(hook.layer)
             note(Seen(name, method, given.detach(), features.detach(), context, found, hook.assigned))
         return found

@@ -12,7 +12,7 @@ from torch import Tensor
 from bigain.backbones import Seen, recorded
 from bigain.classify import keyed_prediction, paired_noise
 from bigain.diffusion import Denoiser, image_key
-from bigain.methods import parse
+from bigain.methods import TokenDownsampling, parse
 from bigain.operators.frequency import score
 from bigain.operators.grid import Grid, cell_index
 from bigain.operators.pooling import nearest_tokens
@@ -108,7 +108,8 @@ def inspect_method(
     score_name = getattr(methods[0], "score", _DEFAULT_SCORE)
     deciding = found.tokens if found.features is None else found.features
     if found.assignment is None:
-        factor = methods[0].factor  # type: ignore[union-attr]
+        assert isinstance(methods[0], TokenDownsampling)
+        factor = methods[0].factor
         groups = cell_index(grid, (factor, factor)).numpy()
         kept = nearest_tokens(grid, factor, getattr(methods[0], "nearest", "centre")).numpy()
     else:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bigain.backbones import Seen
-from bigain.methods import TokenMerging
+from bigain.methods import TokenDownsampling, TokenMerging
 from bigain.metrics.spectrum import radial_power
 from bigain.operators.assignment import merge, unmerge
 from bigain.operators.grid import cell_index
@@ -69,6 +69,7 @@ def remaining(seen: Seen) -> Tensor:
     if isinstance(method, TokenMerging):
         assert seen.assignment is not None
         return unmerge(merge(x, seen.assignment, method.operator), seen.assignment)
+    assert isinstance(method, TokenDownsampling)
     window = cell_index(seen.context.grid, (method.factor, method.factor), x.device)  # (N,)
     return method.pool(x, seen.context)[:, window]
 

@@ -252,7 +252,9 @@ def _label(method: Method) -> Label:
 
 def _variant(method: Method) -> list[str]:
     """The settings in words, first those that the method always tells."""
-    words, always, others = method.words, [], []
+    words = method.words
+    always: list[str] = []
+    others: list[str] = []
     for name, value, default in _settings(method):
         if name == method.strength:
             continue

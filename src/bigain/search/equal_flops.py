@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from bigain.diffusion import Denoiser
-from bigain.methods import Method, TokenMerging, parse, spec
+from bigain.methods import Method, TokenDownsampling, TokenMerging, parse, spec
 from bigain.run.cost import flops
 from bigain.search.grids import Space
 
@@ -90,9 +90,10 @@ def _strengths(text: str, space: Space) -> list[Method]:
     grids = [space.grids[level - 1] for level in sorted(taking)]
     if not grids:
         raise ValueError(f"{text!r} takes part in no layer of this model")
-    if not isinstance(method, TokenMerging):
+    if isinstance(method, TokenDownsampling):
         longest = max(max(grid.height, grid.width) for grid in grids)
         return [replace(method, factor=factor) for factor in range(2, longest + 1)]
+    assert isinstance(method, TokenMerging)
     tokens = grids[0].tokens
     most = min(method.limit(grid) / grid.tokens for grid in grids)
     found: list[Method] = [
