@@ -201,8 +201,7 @@ def _everywhere(offers: Sequence[Offer]) -> list[tuple[Method, list[Offer]]]:
     found = []
     for members in groups.values():
         singles = [parse(offer.method)[0] for offer in members]
-        levels = tuple(sorted({level for single in singles for level in single.levels}))
-        found.append((replace(singles[0], levels=levels, layers=tuple(offer.layer for offer in members)), members))
+        found.append((replace(singles[0], levels=(1,), layers=tuple(offer.layer for offer in members)), members))
     return found
 
 

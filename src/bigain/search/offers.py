@@ -152,7 +152,7 @@ def _in_layers(candidates: Sequence[str], space: Space) -> list[tuple[int, Metho
     found: list[tuple[int, Method]] = []
     for layer, level in enumerate(space.levels):
         suitable = [method for method in singles if _suits(method, space.grids[level - 1])]
-        found += [(layer, replace(method, levels=(level,), layers=(layer,))) for method in suitable]
+        found += [(layer, replace(method, levels=(1,), layers=(layer,))) for method in suitable]
     for text, method in zip(candidates, singles, strict=True):
         if not any(_suits(method, grid) for grid in space.grids):
             grids = ", ".join(f"{grid.height}x{grid.width}" for grid in space.grids)
