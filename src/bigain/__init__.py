@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from bigain.backbones import Handle as Handle
     from bigain.backbones import apply as apply
     from bigain.backbones import compressed as compressed
+    from bigain.backbones import preset as preset
     from bigain.backbones import remove as remove
     from bigain.classify import DiffusionClassifier as DiffusionClassifier
     from bigain.methods import *  # noqa: F403
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    **dict.fromkeys(("Handle", "apply", "compressed", "remove"), "bigain.backbones"),
+    **dict.fromkeys(("Handle", "apply", "compressed", "preset", "remove"), "bigain.backbones"),
     "DiffusionClassifier": "bigain.classify",
-    **dict.fromkeys(("Linear", "preset", *(method.__name__ for method in METHODS.values())), "bigain.methods"),
+    **dict.fromkeys(("Linear", *(method.__name__ for method in METHODS.values())), "bigain.methods"),
 }
 
 __all__ = sorted(_HOMES)

@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 from dataclasses import FrozenInstanceError, fields, replace
-from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -24,9 +23,7 @@ from bigain.methods import (
     TokenMerging,
     base,
     blocks,
-    measured_names,
     parse,
-    preset_file,
     preset_names,
     spec,
 )
@@ -102,29 +99,6 @@ def test_lists_are_as_good_as_tuples():
 def test_configs_are_frozen():
     with pytest.raises(FrozenInstanceError):
         bigain.ToMe().ratio = 0.7
-
-
-@pytest.mark.parametrize("text", measured_names())
-def test_the_presets_of_models_read_and_write(text):
-    model, _, name = text.partition("/")
-    methods = bigain.preset(name, model)
-    assert parse(text) == methods == parse(spec(methods))
-    assert len(methods) > 1
-    taken = [layer for method in methods for layer in method.layers or ()]
-    assert len({*taken}) == len(taken)
-    assert all(method.layers is not None for method in methods)
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("glyphs-dit/slow", "a preset of glyphs-dit is one of quality, balanced, fast, not 'slow'"),
-        ("sd2/fast", "no preset was measured for 'sd2', only for glyphs-dit, glyphs-sd.*bigain allocate --model sd2"),
-    ],
-)
-def test_a_preset_that_was_not_measured_is_refused(text, words):
-    with pytest.raises(ValueError, match=words):
-        parse(text)
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -370,24 +344,3 @@ def test_random_destinations_differ_by_layer_and_image():
 
     assert kept() == kept() == kept(image=None)
     assert all(kept() != other for other in (kept(layer=1), kept(image=1)))
-
-
-def test_a_preset_file_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "mine.json"
-    path.write_text(preset_file("lgtm-0.7+todo-3", {"why": "fast"}))
-    assert parse(path) == parse(str(path)) == (bigain.LaplacianMerging(ratio=0.7), bigain.ToDo(factor=3))
-
-
-@pytest.mark.parametrize(
-    "content",
-    ["", "[]", '{"methods": "lgtm-0.7"}', '{"format": "bigain preset 2", "methods": "lgtm-0.7"}',
-     '{"format": "bigain preset 1"}', '{"format": "bigain preset 1", "methods": ["lgtm-0.7"]}',
-     '{"format": "bigain preset 1", "methods": "other.json"}'],
-)  # fmt: skip
-def test_a_file_that_is_no_preset_is_named(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "broken.json"
-    path.write_text(content)
-    with pytest.raises(ValueError, match=r"broken\.json"):
-        parse(path)
-    with pytest.raises(FileNotFoundError):
-        parse(tmp_path / "missing.json")
