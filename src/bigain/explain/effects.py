@@ -142,7 +142,11 @@ def read_analysis(path: Path) -> Analysis:
 def in_layer(method: str, layer: int) -> str:
     """The spec of what acts in one layer, in that layer alone; ``method`` may be several in different layers."""
     return spec(
-        [replace(each, layers=(layer,)) for each in parse(method) if each.layers is None or layer in each.layers]
+        [
+            replace(each, levels=(1,), layers=(layer,))
+            for each in parse(method)
+            if each.layers is None or layer in each.layers
+        ]
     )
 
 
