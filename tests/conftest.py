@@ -22,7 +22,7 @@ from diffusers import (
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from bigain.run.engine import encode_png
+from bigain.run.files import encode_png
 from bigain.run.settings import Settings
 from bigain.run.store import Classified, Generated, Store
 
@@ -179,6 +179,20 @@ KNOWN_FACTS = {
 }
 
 
+def classified(name: str, position: int, labels: tuple[int, ...], ranking: tuple[int, ...], errors: Any) -> Classified:
+    """An image whose best condition survived one stage."""
+    stage = tuple(int(condition == 0) for condition in range(len(errors)))
+    return Classified(
+        id=name, position=position, labels=labels, prediction=ranking[0], ranking=ranking, stage=stage, errors=errors
+    )
+
+
+@pytest.fixture(name="classified")
+def _classified() -> Callable[..., Classified]:
+    """Makes an image whose first condition survived one stage."""
+    return classified
+
+
 @pytest.fixture
 def known_store(tmp_path: Path) -> Any:
     """4 images under "none" (3 right) and "todo-2" (2 right), 6 generated each, features and a reference."""
@@ -197,7 +211,7 @@ def known_store(tmp_path: Path) -> Any:
             store.add_classified(
                 spec,
                 [
-                    Classified(f"i{n}", n, (labels[n],), p, (p, *({0, 1, 2} - {p})), (1, 0, 0), errors)
+                    classified(f"i{n}", n, (labels[n],), (p, *({0, 1, 2} - {p})), errors)
                     for n, p in enumerate(predictions)
                 ],
             )

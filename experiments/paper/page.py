@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from bigain.report.table import caption, markdown_rows
-from bigain.run.summary import Results, Row, Timings
+from bigain.run.results import Results, Row, Timings
 from experiments.paper.claims import PaperTable
 from experiments.paper.verdicts import Verdict
 

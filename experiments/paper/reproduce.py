@@ -78,7 +78,7 @@ def reproduce(
 
     from bigain.report.table import terminal
     from bigain.run.engine import run
-    from bigain.run.export import write_whole
+    from bigain.run.files import write_whole
     from bigain.run.paired import Paired
     from bigain.run.settings import Settings
     from bigain.run.store import Store

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from bigain.report.labels import label
 from bigain.report.table import NOTHING
-from bigain.run.paired import Comparison, Gain
-from bigain.run.summary import Results
+from bigain.run.results import Comparison, Gain, Results
 
 _SLACK = 0.005  # of the FLOPs of no compression: what counts as saving the same
 _UNITS = (("accuracy", 100, 1, " points"), ("fid", 1, 2, " FID"), ("psnr", 1, 1, " dB"))  # scale, digits

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bigain.run.export import write_whole
+from bigain.run.files import write_whole
 
 
 def has_markers(path: Path, name: str) -> bool:

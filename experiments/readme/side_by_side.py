@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bigain.report.labels import PRESET, label
 from bigain.report.table import NOTHING, Line, accuracy_cell, accuracy_heading, caption_parts, fixed, lines_of
-from bigain.run.summary import Results, Timings
+from bigain.run.results import Results, Timings
 
 
 def side_by_side(runs: Sequence[tuple[Results, Timings | None]]) -> str:

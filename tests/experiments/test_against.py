@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from bigain.run.paired import Comparison, Gain
+from bigain.run.results import Comparison, Gain, Results, Row
 from bigain.run.store import Store
-from bigain.run.summary import Results, Row, summarise
+from bigain.run.summary import summarise
 from experiments.readme.against import against
 
 BETTER, EVEN, WORSE = Gain(0.25, 0.1, 0.4), Gain(0.0, -0.1, 0.1), Gain(-0.25, -0.4, -0.1)

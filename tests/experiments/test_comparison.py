@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from bigain.report.table import markdown
-from bigain.run.summary import Results, summarise, timings
+from bigain.run.results import Results
+from bigain.run.summary import summarise, timings
 from experiments.readme.side_by_side import side_by_side
 
 

@@ -13,8 +13,9 @@ from bigain.methods import preset_names
 from bigain.report import pictures
 from bigain.report.labels import label
 from bigain.report.pictures import draw_front, draw_samples
+from bigain.run.results import Results, Row
 from bigain.run.store import Store
-from bigain.run.summary import Results, Row, summarise, timings
+from bigain.run.summary import summarise, timings
 
 
 def opened(path: Path) -> np.ndarray:

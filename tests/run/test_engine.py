@@ -18,7 +18,8 @@ from bigain.diffusion import open_model
 from bigain.metrics import features
 from bigain.metrics.recognise import Recogniser, RecogniserConfig
 from bigain.run import engine
-from bigain.run.engine import fingerprint, run
+from bigain.run.engine import run
+from bigain.run.opening import fingerprint
 from bigain.run.settings import Settings
 from bigain.run.store import Store
 from bigain.run.summary import summarise
@@ -61,7 +62,7 @@ def test_predictions_are_those_of_the_classifier_alone(tiny_settings: Make, tmp_
         alone = classifier.classify(torch.stack([preprocess(i.image, 16) for i in items]), [i.id for i in items])
     with Store(path) as store:
         for kept, wanted, item in zip(store.classified("todo:factor=2"), alone, items, strict=True):
-            assert (kept.image_id, kept.labels, kept.prediction) == (item.id, item.labels, wanted.prediction)
+            assert (kept.id, kept.labels, kept.prediction) == (item.id, item.labels, wanted.prediction)
             np.testing.assert_allclose(kept.errors, wanted.errors, rtol=1e-5)
 
 
@@ -185,6 +186,7 @@ def test_a_method_that_does_not_fit_the_model_is_found_before_any_image(tiny_set
         ({"classify": 5001}, r"\[0, 5000\], as many as glyphs has with a label, not 5001"),
         ({"features": "recogniser"}, "16"),
         ({"to_keep": (11, 1)}, "10 conditions"),
+        ({"steps": 1001}, "steps must be at most the model's 1000 timesteps, not 1001"),
     ],
 )
 def test_what_does_not_fit_the_data_is_refused(
@@ -194,6 +196,7 @@ def test_what_does_not_fit_the_data_is_refused(
     monkeypatch.setattr(features, "load_recogniser", lambda: recogniser)
     with pytest.raises(ValueError, match=words):
         run(tiny_settings(**change), tmp_path / "r.sqlite")
+    assert not (tmp_path / "r.sqlite").exists(), "refused before anything is done"
 
 
 def test_inception_features_need_their_package(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,8 +44,7 @@ def generate(
     from bigain.report.labels import label
     from bigain.report.pictures import draw_samples
     from bigain.run.cost import applied
-    from bigain.run.engine import encode_png
-    from bigain.run.export import write_whole
+    from bigain.run.files import encode_png, write_whole
 
     denoiser = model.open(quiet)
     options.check_presets(methods, denoiser)

@@ -6,7 +6,6 @@ classifier's. A piece that is measured goes at once into the file, so an analysi
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -18,13 +17,13 @@ from torch import Tensor
 from bigain.backbones import Seen, compressed, recorded
 from bigain.backbones.families import layout
 from bigain.diffusion import Denoiser
-from bigain.explain.effects import Analysis, Piece, Spectrum, in_layer, margins, read_analysis
+from bigain.explain.effects import FORMAT, Analysis, Piece, Spectrum, in_layer, margins, read_analysis
 from bigain.methods import Compression, TokenDownsampling, TokenMerging
 from bigain.metrics.spectrum import radial_power
 from bigain.operators.assignment import merge, unmerge
 from bigain.operators.grid import cell_index
-from bigain.run.engine import progress_bar, versions
-from bigain.run.export import write_whole
+from bigain.run.files import write_json
+from bigain.run.opening import progress_bar, versions
 from bigain.run.probe import Probe
 from bigain.run.settings import DataSettings, ModelSettings, ProbeSettings, differences
 
@@ -78,14 +77,13 @@ def analyse(
     missing = [name for name in dict.fromkeys(names) if name not in analysis.pieces]
     if missing and versions() not in analysis.facts["versions"]:
         analysis.facts["versions"].append(versions())
-    path.parent.mkdir(parents=True, exist_ok=True)
     with progress_bar(_forwards(probe, missing), progress, unit="forward", unit_scale=True, smoothing=0.05) as bar:
         for number, name in enumerate(missing, start=1):
             bar.set_description(f"[{number}/{len(missing)}] {name}")
             analysis.pieces[name] = _measure(probe, Compression.of(name), bands, bar.update)
-            _write(path, analysis)
+            write_json(path, FORMAT, analysis.to_json())
     if not missing:  # a method may be new all the same, made of pieces of others
-        _write(path, analysis)
+        write_json(path, FORMAT, analysis.to_json())
     return analysis
 
 
@@ -98,10 +96,6 @@ def _begun(path: Path, new: Analysis) -> Analysis:
         differing = "; ".join(differences(kept.identity, new.identity))
         raise ValueError(f"{path} must hold this analysis, but {differing}: give another folder with --out")
     return kept
-
-
-def _write(path: Path, analysis: Analysis) -> None:
-    write_whole(path, json.dumps(analysis.to_json(), indent=1, ensure_ascii=False) + "\n")
 
 
 def _told_apart(name: str) -> Compression:

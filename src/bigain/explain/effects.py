@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,8 +12,9 @@ import numpy.typing as npt
 
 from bigain.methods import Compression
 from bigain.metrics.accuracy import paired_difference
+from bigain.run.files import read_json
 
-_FORMAT = "bigain analysis 1"
+FORMAT = "bigain analysis 1"
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,6 @@ class Analysis:
         """Everything, and the effects of the pieces, for whoever reads the file."""
         compared = self.pieces.keys() - {"none"} if "none" in self.pieces else set()
         return {
-            "format": _FORMAT,
             "identity": self.identity,
             "facts": self.facts,
             "layers": self.layers,
@@ -144,15 +143,13 @@ def read_analysis(path: Path) -> Analysis:
         FileNotFoundError: the file is missing.
         ValueError: it is something else.
     """
+    content = read_json(path, FORMAT)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["format"] != _FORMAT:
-            raise ValueError(f"its format is {content['format']!r}, not {_FORMAT!r}")
         layers = {name: tuple(numbers) for name, numbers in content["layers"].items()}
         pieces = {name: _piece(values) for name, values in content["pieces"].items()}
         return Analysis(content["identity"], content["facts"], layers, pieces)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} must be a file of bigain analyse, not something else: {error}") from error
+        raise ValueError(f"{path} must be a whole file of bigain analyse, not this: {error!r}") from error
 
 
 def in_layer(method: str, layer: int) -> str:

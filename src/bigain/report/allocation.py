@@ -12,7 +12,7 @@ from rich.text import Text
 from bigain.report.labels import label
 
 if TYPE_CHECKING:
-    from bigain.run.paired import Gain
+    from bigain.run.results import Gain
     from bigain.search.allocation import Offer
     from bigain.search.choice import Choice
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from bigain.report.labels import label
 from bigain.report.style import NOTHING, PLAIN, Style, markdown_table, new_figure, save, styles
-from bigain.run.export import write_whole
+from bigain.run.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

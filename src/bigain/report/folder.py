@@ -7,9 +7,10 @@ from pathlib import Path
 from bigain.report.labels import label
 from bigain.report.pictures import draw_front, draw_samples
 from bigain.report.table import markdown
-from bigain.run.export import write_results, write_whole
+from bigain.run.files import write_whole
+from bigain.run.results import Results, Timings, write_results
 from bigain.run.store import Store
-from bigain.run.summary import Results, Timings, summarise, timings
+from bigain.run.summary import summarise, timings
 
 _COLUMNS = 10  # of the page of samples
 

@@ -18,7 +18,7 @@ from bigain.report.table import accuracy_heading
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from bigain.run.summary import Results, Row, Timings
+    from bigain.run.results import Results, Row, Timings
 
 Images = npt.NDArray[np.uint8]
 

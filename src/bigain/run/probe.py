@@ -17,7 +17,7 @@ from bigain.classify import DiffusionClassifier, noised, predictions
 from bigain.data import ImageCollection, Item, labelled, preprocess
 from bigain.diffusion import Denoiser, image_key
 from bigain.operators.random import mix_keys
-from bigain.run.engine import class_conditions, fingerprint
+from bigain.run.opening import class_conditions, fingerprint
 from bigain.run.settings import DataSettings, ModelSettings, ProbeSettings, identity_hash
 
 _FEWEST_IMAGES = 2  # of which there is a standard deviation

@@ -16,7 +16,8 @@ import numpy as np
 from bigain.diffusion import Denoiser
 from bigain.metrics.fidelity import decibels, squared_errors
 from bigain.run.engine import run
-from bigain.run.paired import Gain, Paired
+from bigain.run.paired import Paired
+from bigain.run.results import Gain
 from bigain.run.settings import CountSettings, DataSettings, ModelSettings, Settings, TimingSettings
 from bigain.run.store import Store
 from bigain.search.allocation import Allocation, allocate, most_saved
