@@ -147,5 +147,5 @@ def test_times_that_do_not_compare_are_refused_before_anything_is_measured(
 ) -> None:
     (tmp_path / "times.json").write_text("[]")
     result = call("allocate", "--speed-up", 1.2, "--model", tiny_model, *SMALL, "--out", tmp_path, fails=True)
-    assert "times.json must be a file of times" in " ".join(result.stderr.split())
+    assert "times.json must hold a JSON object of format 'bigain offer timings 1'" in " ".join(result.stderr.split())
     assert not (tmp_path / "offers.json").exists()

@@ -29,7 +29,7 @@ from bigain.zoo.presets import text_of
         ("lgtm:ratio=0.5,score=l1_norm,cached=true", "L-GTM 50%, cached, score l1_norm", "L-GTM, cached"),
         (
             "tome:ratio=0.5,size_aware=true,queries=full,layers=0",
-            "ToMe 50%, first of the cell, layers 0, size-aware, keys and values alone",
+            "ToMe 50%, first of the cell, layers 0, size-aware, keys and values only",
             "ToMe",
         ),
         ("lgtm-0.5+todo-2", "L-GTM 50% + ToDo 2×", "L-GTM 50% + ToDo 2×"),

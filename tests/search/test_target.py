@@ -88,7 +88,7 @@ def test_each_step_is_a_row_of_a_joint_run_that_resumes(
 
 
 def assert_measured(store: Store, step: module.Step) -> None:
-    plain, own = ({row.image_id: row.prediction in row.labels for row in store.classified(name)}
+    plain, own = ({row.id: row.prediction in row.labels for row in store.classified(name)}
                   for name in ("none", step.methods))  # fmt: skip
     assert len(own) == 6
     difference = paired_difference([own[name] for name in own], [plain[name] for name in own])

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bigain.run.results import Results, Row, Timing, Timings
 
 _WIDE = 140  # characters that all columns take in a terminal
+_GAPS = 3  # of an unfinished run that the caption tells one by one
 _ABOUT = ("classification", "generation", "cost")
 
 
@@ -110,7 +111,9 @@ def caption_parts(results: Results, times: Timings | None = None) -> list[str]:
     parts.append("FLOPs: one forward of one image.")
     if times is not None and times.methods:
         parts.append(_about_times(times))
-    return parts
+    gaps = results.gaps()
+    more = [f"So of {len(gaps) - _GAPS} more methods."] if len(gaps) > _GAPS else []
+    return [*parts, *gaps[:_GAPS], *more]
 
 
 def _about_classification(results: Results, count: str) -> str:
@@ -172,8 +175,8 @@ def _columns(results: Results, times: Timings | None) -> list[Column]:
         Column("generated", images, lambda line: str(line.row.generated)),
         Column("FID", images, lambda line: fixed(line.row.fid)),
         Column("KID × 1000", images, _short_kid, _long_kid),
-        Column("precision, %", images, lambda line: _percent(getattr(line.row, "precision", None))),
-        Column("recall, %", images, lambda line: _percent(getattr(line.row, "recall", None))),
+        Column("precision, %", images, lambda line: _percent(line.row.precision)),
+        Column("recall, %", images, lambda line: _percent(line.row.recall)),
         Column("recognised, %", images, lambda line: _percent(line.row.recognised), _recognised),
         Column("PSNR, dB", images, lambda line: fixed(line.row.psnr, 1)),
         Column(unit_name, cost, lambda line: _flops(line.row, unit)),

@@ -6,7 +6,6 @@ little of a processor. Which offers are worth it therefore depends on the machin
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from bigain.backbones.families import layout
 from bigain.diffusion import Denoiser
 from bigain.methods import Method
 from bigain.run.cost import environment, forward_of, measure, synchronise
-from bigain.run.files import write_whole
+from bigain.run.files import read_json, write_json
 from bigain.run.opening import fingerprint
 from bigain.run.settings import differences
 from bigain.search.allocation import Allocation, Offer, most_saved, together
@@ -163,8 +162,7 @@ def clock_offers(
             counted(2 * (number * len(groups) + visit + 1), total)
     result = Clocked(current, rounds, median(plain), {method: median(times) for method, times in saved.items()})
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps({"format": _FORMAT} | asdict(result), indent=1) + "\n")
+        write_json(path, _FORMAT, asdict(result))
     return result
 
 
@@ -223,13 +221,8 @@ def _clocked(denoiser: Denoiser, clock: Callable[[], float]) -> Iterator[list[fl
 
 
 def _read(path: Path) -> Clocked:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} must be a file of times, not something else: {error}") from error
-    if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        raise ValueError(f"{path} must be a file of times, of format {_FORMAT!r}, not something else")
+    content = read_json(path, _FORMAT)
     try:
         return Clocked(content["environment"], content["rounds"], float(content["forward"]), dict(content["saved"]))
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} must be a whole file of times: {error!r}") from error
+        raise ValueError(f"{path} must be a whole file of times, not this: {error!r}") from error

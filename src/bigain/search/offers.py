@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,7 +12,7 @@ from bigain.backbones import compressed
 from bigain.diffusion import Denoiser
 from bigain.methods import Compression, Method, TokenMerging
 from bigain.run.cost import flops
-from bigain.run.files import write_whole
+from bigain.run.files import read_json, write_json
 from bigain.run.probe import Probe
 from bigain.run.settings import DataSettings, ModelSettings, ProbeSettings, differences
 from bigain.search.allocation import Allocation, Offer
@@ -106,7 +105,7 @@ def measure_offers(
             saved = kept.flops - flops(denoiser, name, condition)
             by_method[name] = Offer(layer, name, saved, *_changes(probe, method))
             if path is not None:
-                _write(path, replace(kept, offers=tuple(by_method.values())))
+                write_json(path, _FORMAT, asdict(replace(kept, offers=tuple(by_method.values()))))
         counted(number, len(placed))
     return replace(kept, offers=tuple(by_method[Compression.of(method).text] for _, method in placed))
 
@@ -131,22 +130,11 @@ def read_offers(path: Path) -> Offers:
     Raises:
         ValueError: the file is something else.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} must be a file of offers, not something else: {error}") from error
-    if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        raise ValueError(f"{path} must be a file of offers, of format {_FORMAT!r}, not something else")
+    content = read_json(path, _FORMAT)
     try:
         return Offers(content["identity"], content["flops"], tuple(Offer(**one) for one in content["offers"]))
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{path} must be a whole file of offers: {error!r}") from error
-
-
-def _write(path: Path, offers: Offers) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"format": _FORMAT, "identity": offers.identity, "flops": offers.flops}
-    write_whole(path, json.dumps(content | {"offers": [asdict(one) for one in offers.offers]}, indent=1) + "\n")
+        raise ValueError(f"{path} must be a whole file of offers, not this: {error!r}") from error
 
 
 def _in_layers(candidates: Sequence[str], space: Space) -> list[tuple[int, Method]]:
