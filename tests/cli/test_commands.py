@@ -194,6 +194,14 @@ def test_quiet_writes_nothing_beside_what_was_asked_for(tmp_path: Path) -> None:
     assert process.stdout.count("\n") == 1
 
 
+def test_a_warning_of_ours_is_one_line(tmp_path: Path) -> None:
+    run = [*RUN, "generate", "the letter A", "-m", "glyphs-sd/fast", "--steps", "1", "--count", "1", "-q", "--out"]
+    run += [str(tmp_path), "--model", "glyphs-sd"]
+    process = subprocess.run(run, capture_output=True, text=True, check=True)
+    assert process.stderr.startswith("Warning: preset glyphs-sd/fast was chosen for something else: its dtype was")
+    assert process.stderr.count("\n") == 1
+
+
 def test_more_threads_than_the_system_gives_are_refused(call: Callable[..., Any]) -> None:
     result = call("evaluate", "--threads", 100_000, fails=True)
     assert "Error: --threads must be at most " in result.stderr

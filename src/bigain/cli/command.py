@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import shlex
 import sqlite3
 import sys
+import warnings
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -53,7 +55,8 @@ class Command(TyperCommand):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        with reported(ctx):
+        with reported(ctx), warnings.catch_warnings():
+            warnings.showwarning = _show_warning
             return super().invoke(ctx)
 
 
@@ -76,6 +79,15 @@ def reported(ctx: Any) -> Iterator[None]:
             raise
         typer.secho(f"Error: {_with_flags(text, ctx)}", fg="red", err=True)
         raise typer.Exit(1) from error
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
+) -> None:
+    """What the package itself warns of is one line; others' warnings say where they arose."""
+    own = category is UserWarning and f"{os.sep}bigain{os.sep}" in filename
+    text = f"Warning: {message}\n" if own else warnings.formatwarning(message, category, filename, lineno)
+    typer.secho(text, fg="yellow", err=True, nl=False)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
