@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -243,15 +243,16 @@ def tiny_model(tmp_path: Path, families: Any) -> Path:
 
 def _grouped(settings: Settings, changes: dict[str, Any]) -> Settings:
     """Settings with fields of any of their groups changed."""
-    methods = changes.pop("methods", settings.methods)
-    groups = {}
-    for group in fields(settings):
-        own = {one.name for one in fields(getattr(settings, group.name))} if group.name != "methods" else set()
-        mine = {name: changes.pop(name) for name in own & changes.keys()}
-        if mine:
-            groups[group.name] = replace(getattr(settings, group.name), **mine)
+    values = {}
+    for field in fields(settings):
+        group = getattr(settings, field.name)
+        if is_dataclass(group):  # first, as the groups model and data have fields of their own names
+            mine = {one.name: changes.pop(one.name) for one in fields(group) if one.name in changes}
+            values[field.name] = replace(group, **mine)
+        elif field.name in changes:
+            values[field.name] = changes.pop(field.name)
     assert not changes, f"no group has {', '.join(changes)}"
-    return replace(settings, methods=methods, **groups)
+    return replace(settings, **values)
 
 
 @pytest.fixture

@@ -174,7 +174,7 @@ def test_results_of_other_weights_are_refused(tiny_settings: Make, tiny_model: P
 
 def test_a_method_that_does_not_fit_the_model_is_found_before_any_image(tiny_settings: Make, tmp_path: Path) -> None:
     path = tmp_path / "r.sqlite"
-    with pytest.raises(ValueError, match=r"at most 48, a ratio of 0\.75"):
+    with pytest.raises(ValueError, match=r"cells of 2x2 allow 48 to merge, not 0\.9"):
         run(tiny_settings(methods=("todo-2", "lgtm-0.9")), path)
     with Store(path) as store:
         assert store.classified("none") == []
@@ -186,7 +186,6 @@ def test_a_method_that_does_not_fit_the_model_is_found_before_any_image(tiny_set
         ({"classify": 5001}, r"\[0, 5000\], as many as glyphs has with a label, not 5001"),
         ({"features": "recogniser"}, "16"),
         ({"to_keep": (11, 1)}, "10 conditions"),
-        ({"steps": 1001}, "steps must be at most the model's 1000 timesteps, not 1001"),
     ],
 )
 def test_what_does_not_fit_the_data_is_refused(

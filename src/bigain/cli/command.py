@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
 import shlex
 import sqlite3
 import sys
-import warnings
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -55,7 +53,7 @@ class Command(TyperCommand):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        with reported(ctx), _hushed(ctx.params.get("quiet", False)):
+        with reported(ctx):
             return super().invoke(ctx)
 
 
@@ -110,20 +108,6 @@ def _is_flag(param: Any) -> bool:
     return any(text.startswith("--") for text in param.opts)
 
 
-@contextmanager
-def _hushed(quiet: bool) -> Iterator[None]:
-    """Keeps other packages from warning and from drawing bars, if they are imported within."""
-    if not quiet:
-        yield
-        return
-    for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
-        os.environ.setdefault(name, "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"(transformers|diffusers|huggingface_hub|torch|torchvision)\b")
-        yield
-
-
 def read_config(name: str, params: list[Any]) -> dict[str, Any]:
     """The values of options that a file of TOML gives, or the built-in "demo".
 
@@ -156,6 +140,8 @@ def _value(name: str, key: str, value: Any, flags: Mapping[str, Any]) -> Any:
     param = flags[key]
     if isinstance(value, dict) or isinstance(value, bool) != param.is_flag:
         raise ValueError(f"{key} in {name} must be {'true or false' if param.is_flag else 'a value'}, not {value!r}")
+    if value == []:
+        raise ValueError(f"{key} in {name} must have at least one value, not []")
     if param.multiple:
         return [str(part) for part in value] if isinstance(value, list) else [str(value)]
     return " ".join(map(str, value)) if isinstance(value, list) else value

@@ -34,7 +34,6 @@ def inspect(
             "first prompt that --data has for it); where that is not known label 0, or the empty prompt."
         ),
     ] = None,
-    seed: options.Seed = 0,
     out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("inspect.png"),
 ) -> None:
     """Draws the score map of an image and which of its tokens merge, at one timestep and layer.
@@ -64,9 +63,7 @@ def inspect(
         asked = options.label_of(condition, options.class_names(denoiser, model.model))
     else:
         asked = own or 0
-    inspection = inspect_method(
-        denoiser, method, pixels, name, timestep=timestep, condition=asked, layer=layer, seed=seed
-    )
+    inspection = inspect_method(denoiser, method, pixels, name, timestep=timestep, condition=asked, layer=layer)
     out.parent.mkdir(parents=True, exist_ok=True)
     draw_inspection(inspection, out)
     groups = len(inspection.kept)

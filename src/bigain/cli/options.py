@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from bigain.diffusion import Denoiser
     from bigain.methods import Method
 
+_NUMBERS = (tuple[int, ...], tuple[int, ...] | None)  # fields that are written '5 1'
+
 Methods = Annotated[
     list[str] | None,
     typer.Option(
@@ -136,7 +138,7 @@ def _option(field: Field[Any], value: Any, hint: Any, panel: str | None) -> insp
     """A field as a parameter that Typer makes an option of."""
     low, choices, short = (field.metadata[key] for key in ("low", "choices", "short"))
     flag = f"--{field.name.replace('_', '-')}"
-    if hint == tuple[int, ...] | None:
+    if hint in _NUMBERS:
         hint, value = str | None, None if value is None else " ".join(map(str, value))
     elif hint == tuple[str, ...]:
         hint, value = list[str] | None, None
@@ -154,7 +156,7 @@ def _option(field: Field[Any], value: Any, hint: Any, panel: str | None) -> insp
 
 def _read(name: str, given: Any, hint: Any, default: Any) -> Any:
     """The value of a field, from that of its option."""
-    if hint == tuple[int, ...] | None:
+    if hint in _NUMBERS:
         return None if given is None else whole_numbers(name, given)
     if hint == tuple[str, ...]:
         return default if given is None else method_texts(given, name)

@@ -12,7 +12,7 @@ import math
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from bigain.zoo.presets import text_of
@@ -60,14 +60,6 @@ class Group:
             if low is not None and not (math.isfinite(value) and value >= low):
                 raise ValueError(f"{one.name} must be at least {low:g}, not {value}")
 
-    def changed(self) -> dict[str, Any]:
-        """The fields that differ from their defaults."""
-        return {
-            one.name: getattr(self, one.name)
-            for one in fields(self)
-            if one.default is MISSING or getattr(self, one.name) != one.default
-        }
-
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings(Group):
@@ -95,8 +87,7 @@ class ModelSettings(Group):
             quiet: without the bars and warnings of other packages.
 
         Raises:
-            ValueError: PyTorch cannot use the device; and as `bigain.diffusion.open_model`.
-            OSError, ImportError: as `bigain.diffusion.open_model`.
+            ValueError, OSError, ImportError: as `bigain.diffusion.open_model`.
         """
         import torch
 
@@ -105,12 +96,6 @@ class ModelSettings(Group):
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        try:
-            torch.zeros(1, device=device).item()
-        except (RuntimeError, AssertionError) as error:  # the second where PyTorch was built without CUDA
-            raise ValueError(
-                f"device must be one that PyTorch can use on this machine, such as cpu, not {device!r}"
-            ) from error
         return open_model(
             self.model, dtype=getattr(torch, self.dtype), device=device, variant=self.variant, quiet=quiet
         )
@@ -240,6 +225,10 @@ class CountSettings(Group):
         "I/N: do the I-th of N shares of the images (1/2, 2/2 …), as one of N processes with the same --out; then run "
         "once without, which times and writes the tables.",
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.share  # noqa: B018 - raises for what is none
 
     @property
     def share(self) -> tuple[int, int]:
