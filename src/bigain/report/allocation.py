@@ -10,13 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from bigain.report.labels import label
+from bigain.report.style import NOTHING
 
 if TYPE_CHECKING:
     from bigain.run.results import Gain
     from bigain.search.allocation import Offer
     from bigain.search.choice import Choice
-
-NOTHING = "–"
 
 
 def allocation(choice: Choice) -> Group:

@@ -96,7 +96,7 @@ def caption(results: Results, times: Timings | None = None) -> str:
 def caption_parts(results: Results, times: Timings | None = None) -> list[str]:
     """The sentences of ``caption``, the first with the model's name."""
     settings = results.settings
-    parts = [f"{settings['model']} ({settings['dtype']}) on {results.facts['data']}, seed {settings['seed']}."]
+    parts = [f"Model {settings['model']} ({settings['dtype']}) on {results.facts['data']}, seed {settings['seed']}."]
     classified = _counts([row.classified for row in results.rows])
     if classified:
         parts.append(_about_classification(results, classified))
