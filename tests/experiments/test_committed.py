@@ -27,7 +27,7 @@ def test_they_are_of_the_weights_that_ship(name: str) -> None:
 
 
 def test_float32_is_of_these_weights_too() -> None:
-    results, _ = read_results(ROOT / "results" / "float32-glyphs-dit.json")
+    results, _ = read_results(ROOT / "results" / "ablation-float32.json")
     assert results.settings["dtype"] == "float32"
     assert results.settings["weights"] == fingerprint(*open_model("glyphs-dit").networks), "make ablation readme"
 
