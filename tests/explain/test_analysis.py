@@ -14,15 +14,15 @@ import torch
 from bigain.backbones import Seen, compressed, recorded, row_keys
 from bigain.classify import DiffusionClassifier, paired_noise
 from bigain.data import load, preprocess
-from bigain.diffusion import Denoiser, image_key, open_model
+from bigain.diffusion import Denoiser, open_model
 from bigain.explain import analysis
 from bigain.explain.analysis import SpectrumMeter, analyse, remaining
 from bigain.explain.effects import Analysis, in_layer, margins, read_analysis
 from bigain.methods import Context, parse
 from bigain.metrics.accuracy import paired_difference
-from bigain.metrics.spectrum import radial_power
+from bigain.operators.frequency import radial_power
 from bigain.operators.grid import Grid
-from bigain.operators.random import mix_keys
+from bigain.operators.random import image_key, mix_keys
 from bigain.run import probe
 from bigain.run.files import encode_png
 from bigain.run.settings import DataSettings, ModelSettings, ProbeSettings

@@ -12,7 +12,7 @@ from scipy.linalg import sqrtm
 from torch import nn
 
 from bigain.metrics.distribution import fid, kid, precision_recall, resampled_fid
-from bigain.metrics.recognise import extract
+from bigain.metrics.features import extract
 
 
 def features(count: int, dimensions: int, seed: int, shift: float = 0.0) -> np.ndarray:

@@ -16,7 +16,7 @@ from bigain.data import load, preprocess
 from bigain.data.glyphs import CLASSES
 from bigain.diffusion import open_model
 from bigain.metrics import features
-from bigain.metrics.recognise import Recogniser, RecogniserConfig
+from bigain.metrics.features import Recogniser, RecogniserConfig
 from bigain.run import engine
 from bigain.run.engine import run
 from bigain.run.opening import fingerprint

@@ -14,12 +14,12 @@ from torch import Tensor
 import bigain
 from bigain.classify import paired_noise
 from bigain.data import preprocess
-from bigain.diffusion import Denoiser, image_key, open_model
+from bigain.diffusion import Denoiser, open_model
 from bigain.explain.analysis import analyse
 from bigain.explain.effects import in_layer
 from bigain.methods import parse, spec
 from bigain.operators.grid import Grid
-from bigain.operators.random import mix_keys
+from bigain.operators.random import image_key, mix_keys
 from bigain.run.cost import flops
 from bigain.run.settings import DataSettings, ModelSettings, ProbeSettings
 from bigain.search import offers

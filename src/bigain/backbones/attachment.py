@@ -26,14 +26,10 @@ def attach(module: nn.Module, hook: ModelHook, name: str) -> None:
 
 
 def detach(model: nn.Module) -> bool:
-    """Takes every hook of this package off, and leaves those of others as they are.
-
-    Returns:
-        Whether there was any.
+    """Takes every hook of this package off, and leaves those of others as they are; whether there was any.
 
     Raises:
-        RuntimeError: a forward was replaced since by something that hides its hook; names the module. All hooks are
-            then still on.
+        RuntimeError: something replaced a forward since and hides its hook; names the module. All hooks are still on.
     """
     hooked = [
         (module, registry, name)

@@ -120,11 +120,7 @@ def find_model(pipe_or_model: object) -> nn.Module:
 
 
 def layout(model: nn.Module) -> Layout:
-    """The layout of a supported model.
-
-    Raises:
-        ValueError: if the model has no attention over a token grid, or attention of another kind.
-    """
+    """The layout of a supported model."""
     family = next(family for family in SUPPORTED if isinstance(model, family))
     result = SUPPORTED[family](model)
     if not result.layers:

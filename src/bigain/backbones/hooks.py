@@ -17,7 +17,6 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from bigain.backbones.attachment import has_skipping_hooks
-from bigain.backbones.checks import check_not_fused
 from bigain.backbones.families import Layer
 from bigain.backbones.state import Forward, Seen, Session
 from bigain.methods import spec
@@ -352,3 +351,12 @@ class MLPHook(ModelHook):
         merged = merge(hidden_states, assignment, self.block.merging.operator)
         self.block.mlp_tokens = merged.shape[1]
         return unmerge(forward(merged, *args, **kwargs), assignment)
+
+
+def check_not_fused(module: Attention, name: str) -> None:
+    """Refuses fused projections, which take queries, keys and values from the same tokens."""
+    if getattr(module, "fused_projections", False):
+        raise ValueError(
+            f"{name} must have separate projections for its keys and values, not fused ones: call "
+            f"unfuse_qkv_projections() first"
+        )

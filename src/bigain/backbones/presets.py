@@ -23,8 +23,8 @@ Applicable: TypeAlias = Method | Iterable[Method] | str | Path
 def preset(name: str, model: str) -> Compression:
     """A named preset of an embedded model: "quality", "balanced" or "fast".
 
-    Which layers can give what differs from model to model, so a preset is for the model that it was measured on:
-    `zoo/MODEL/presets.json` holds what was measured. For another model `bigain allocate` finds what its layers give.
+    It is for the model that it was measured on, as `zoo/MODEL/presets.json` says; for another, `bigain allocate` finds
+    one.
 
     Raises:
         ValueError: nothing was measured for the model, or there is no such preset; says what to do.
@@ -90,7 +90,7 @@ def preset_file(
 def architecture(model: nn.Module) -> str:
     """A fingerprint of what the weights fit: the class, and a digest of its config.
 
-    Only what differs from the defaults of the class counts, so that a version of diffusers that adds a setting changes
+    Only what differs from the defaults of the class counts, so that a setting that a version of diffusers adds changes
     no fingerprint; names of files and versions do not count.
     """
     config = _config(model)

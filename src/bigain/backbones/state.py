@@ -93,11 +93,7 @@ class Seen:
 
 @dataclass
 class Session:
-    """What the hooks of one model share: the plan, the forward in progress, and the keys of its rows.
-
-    Args:
-        observer: called in every forward with each layer in which a method acts, in order.
-    """
+    """What the hooks of a model share; ``observer`` is called with each layer in which a method acts, in order."""
 
     plan: Plan
     forward: Forward | None = None
@@ -106,11 +102,7 @@ class Session:
     observer: Callable[[Seen], object] | None = None
 
     def current(self) -> Forward:
-        """The forward in progress.
-
-        Raises:
-            RuntimeError: if a block is called outside of the model's forward, where the grid is unknown.
-        """
+        """The forward in progress."""
         if self.forward is None:
             raise RuntimeError(
                 "a block of a compressed model was called outside of the model's own forward (gradient checkpointing "

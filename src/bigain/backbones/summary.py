@@ -87,11 +87,7 @@ def _change(flops: tuple[int, int]) -> float:
 
 
 def summarise(blocks: Sequence[BlockHook]) -> Summary:
-    """Summary of the latest forward from what the hooks saw.
-
-    Raises:
-        RuntimeError: if no forward ran.
-    """
+    """Summary of the latest forward from what the hooks saw; RuntimeError if none ran."""
     if any(hook.grid is None for hook in blocks):
         raise RuntimeError("the summary shows the latest forward, and none ran yet: call the model first")
     return Summary(tuple(_cost(hook) for hook in blocks))

@@ -192,11 +192,7 @@ def with_luma(colour: np.ndarray, luma: float) -> np.ndarray:
 
 
 def glyphs(split: str, size: int) -> ImageCollection:
-    """All images of a split, ids like ``glyphs-test-000123``, drawn at ``size`` x ``size`` pixels on demand.
-
-    Raises:
-        ValueError: unknown split, or a size under 16.
-    """
+    """All images of a split, ids like ``glyphs-test-000123``, drawn at ``size`` x ``size`` pixels on demand."""
     data = Glyphs(split, size)
     entries = tuple(
         Item(f"glyphs-{split}-{index:06d}", partial(_pixels, data, index), (index % len(CLASSES),))

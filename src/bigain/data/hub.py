@@ -34,11 +34,6 @@ def hub(location: str, split: str | None = None, class_count: int | None = None)
     Args:
         split: default: the only one, else the first of ``SPLITS``.
         class_count: number of classes, where a prompt csv tells it; used where labels are plain integers.
-
-    Raises:
-        ImportError: the extra ``hub`` is not installed.
-        FileNotFoundError: a path that does not exist.
-        ValueError: an unknown split, no image column, several that could be meant, or a label out of range.
     """
     datasets = _library()
     data = _open(datasets, location, split)

@@ -35,11 +35,6 @@ def imagenet(
             class name, which then overrides the mapping's (ImageNet-100: 100 lines).
         named: whether class names are needed; without, the wnid stands in where a class has none.
         name: of the data set.
-
-    Raises:
-        FileNotFoundError: no such folder or no mapping.
-        ValueError: neither layout fits, a line does not fit, a class has no image or no name, or a listed wnid is
-            not in the data set.
     """
     base = _images(root, split)
     mapping = read_synsets(root / MAPPING) if (root / MAPPING).exists() else {}
@@ -82,12 +77,7 @@ def _images(root: Path, split: str) -> Path:
 
 
 def read_synsets(path: Path) -> dict[str, str]:
-    """Lines of a wnid, then optionally a space and its synonyms: {wnid: "tench, Tinca tinca" or ""}.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: no line, a line that does not start with a wnid, or a wnid that comes twice.
-    """
+    """Lines of a wnid, then optionally a space and its synonyms: {wnid: "tench, Tinca tinca" or ""}."""
     layout = "lines of a wnid, optionally followed by its name, like 'n01440764 tench, Tinca tinca'"
     synsets: dict[str, str] = {}
     for number, line in read_lines(path, layout):

@@ -35,11 +35,6 @@ def read_prompts(path: Path) -> Prompts:
     """Reads a csv file with the columns prompt, classname, classidx (the convention of diffusion-classifier).
 
     Several rows of one class are several prompts, in the file's order. Other columns are ignored.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a missing column, a class index that is no integer or negative, an index with two class
-            names, or indices that leave one out between 0 and the largest.
     """
     names: dict[int, str] = {}
     prompts: dict[int, list[str]] = {}
@@ -62,9 +57,6 @@ def check_against(prompts: Prompts, classes: Sequence[str], path: Path) -> None:
 
     Names may differ in wording ("tench" and "tench, Tinca tinca"), so they are compared only where both sides
     use the same set of names; then the order must agree, or every label would mean another class.
-
-    Raises:
-        ValueError: an index out of range, too few classes, or the same names in another order.
     """
     if len(prompts.classes) > len(classes):
         raise ValueError(

@@ -156,11 +156,7 @@ def clear_lumas(colours: frozenset[str]) -> tuple[tuple[float, float], ...]:
 
 
 def draw(letters: Sequence[Placed], size: int, rng: np.random.Generator) -> Pixels:
-    """Draws letters on a textured background; returns uint8 (size, size, 3).
-
-    Raises:
-        ValueError: no background keeps its distance from all colours.
-    """
+    """Draws letters on a textured background; returns uint8 (size, size, 3)."""
     pixels = backdrop(frozenset(placed.colour for placed in letters), size, rng)
     half = size // 2
     for placed in letters:
@@ -177,9 +173,6 @@ def backdrop(colours: frozenset[str], size: int, rng: np.random.Generator) -> np
     """A background for letters in these colours: float (size, size, 3) in [0, 1].
 
     Its two colours have a luma in the same clear interval, hence so has every mixture of them.
-
-    Raises:
-        ValueError: there is none.
     """
     clear = clear_lumas(colours)
     if not clear:
@@ -222,9 +215,6 @@ def describe(letters: Sequence[Placed]) -> str:
     Example:
         >>> describe([Placed("A", "red", "top left"), Placed("B", "orange", "bottom right")])
         'a photo of a red letter A at the top left and an orange letter B at the bottom right'
-
-    Raises:
-        ValueError: no letters.
     """
     return sentence([phrase(placed, coloured=True, located=True) for placed in letters])
 
@@ -235,9 +225,6 @@ def enumerate_letters(names: Sequence[str]) -> str:
     Example:
         >>> enumerate_letters("A"), enumerate_letters("AB")
         ('a photo of the letter A', 'a photo of the letters A and B')
-
-    Raises:
-        ValueError: no letters.
     """
     if len(names) == 1:
         return LETTER.replace("{}", names[0])
@@ -252,11 +239,7 @@ def phrase(placed: Placed, coloured: bool, located: bool) -> str:
 
 
 def sentence(phrases: Sequence[str]) -> str:
-    """What a photo shows, part by part.
-
-    Raises:
-        ValueError: no part.
-    """
+    """What a photo shows, part by part."""
     if not phrases:
         raise ValueError("letters must hold at least one letter, not none")
     return f"{_OPENING} {_AND.join(phrases)}"
@@ -267,9 +250,6 @@ def scenes(split: str, size: int) -> ImageCollection:
 
     Multi-label: the letters in reading order of their places; the caption names each with its colour and place. The
     prompt of a class is ``prompts.ONE_LETTER``, the caption of a scene that tells of one of its letters alone.
-
-    Raises:
-        ValueError: unknown split, or a size under 32.
     """
     data = Scenes(split, size)
     entries = []

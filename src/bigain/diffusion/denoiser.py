@@ -1,4 +1,4 @@
-"""One interface over the model families: what a classifier and a sampler need of a diffusion model."""
+"""One interface over the model families, and the space that a model denoises in: pixels, or latents of a VAE."""
 
 from __future__ import annotations
 
@@ -6,15 +6,102 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from bigain.diffusion.latents import Space
 from bigain.diffusion.process import Process, process_of
 
 _RANGE_TOLERANCE = 1e-4  # of [-1, 1]: what rounding in a resize or a cast may add
+_CHUNK = 8  # images per pass of the autoencoder, whose activations are far larger than the denoiser's
+
+
+class Space(Protocol):
+    """Images in [-1, 1] to what the model denoises, and back."""
+
+    factor: int
+    """Pixels per sample along one side."""
+    channels: int
+
+    def encode(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) images in [-1, 1] to (B, C, H / factor, W / factor) float32 samples."""
+        ...
+
+    def decode(self, x0: Tensor) -> Tensor:
+        """(B, C, h, w) samples to (B, 3, h * factor, w * factor) float32 images, cut to [-1, 1]."""
+        ...
+
+
+class Pixels:
+    """The model denoises RGB pixels."""
+
+    factor = 1
+    channels = 3
+
+    def encode(self, images: Tensor) -> Tensor:
+        """The images in float32."""
+        return images.float()
+
+    def decode(self, x0: Tensor) -> Tensor:
+        """The images in float32, cut to [-1, 1]."""
+        return x0.float().clamp(-1, 1)
+
+
+class Latents:
+    """The model denoises the latents of an ``AutoencoderKL``; a ValueError for another autoencoder.
+
+    A latent is the posterior's mean, normalised as the autoencoder's config says: ``scaling_factor``,
+    ``shift_factor`` (SD3, Flux) or ``latents_mean`` and ``latents_std`` (SDXL variants).
+    """
+
+    def __init__(self, vae: Any) -> None:
+        name = type(getattr(vae, "_orig_mod", vae)).__name__  # torch.compile wraps the class
+        if name != "AutoencoderKL":
+            raise ValueError(f"the autoencoder must be an AutoencoderKL, not {name}")
+        self.vae = vae.eval()
+        self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
+        self.channels = int(vae.config.latent_channels)
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) images in [-1, 1] to (B, C, H / factor, W / factor) float32 latents."""
+        with self._float32_where_needed() as dtype:
+            means = [self.vae.encode(chunk.to(dtype)).latent_dist.mean.float() for chunk in images.split(_CHUNK)]
+        mean, scale = self._normalisation(means[0])
+        return (torch.cat(means) - mean) * scale
+
+    @torch.no_grad()
+    def decode(self, x0: Tensor) -> Tensor:
+        """(B, C, h, w) latents to (B, 3, h * factor, w * factor) float32 images, cut to [-1, 1]."""
+        mean, scale = self._normalisation(x0)
+        with self._float32_where_needed() as dtype:
+            chunks = (x0.float() / scale + mean).split(_CHUNK)
+            images = [self.vae.decode(chunk.to(dtype), return_dict=False)[0].float() for chunk in chunks]
+        return torch.cat(images).clamp(-1, 1)
+
+    def _normalisation(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """What is subtracted from a posterior mean, and what multiplies the difference; (1, C, 1, 1) or scalars."""
+        config = self.vae.config
+        scale = torch.tensor(float(config.scaling_factor), device=like.device)
+        if config.get("latents_mean") is not None and config.get("latents_std") is not None:
+            mean = torch.tensor(config.latents_mean, device=like.device).view(1, -1, 1, 1)
+            return mean, scale / torch.tensor(config.latents_std, device=like.device).view(1, -1, 1, 1)
+        return torch.tensor(float(config.get("shift_factor") or 0.0), device=like.device), scale
+
+    @contextmanager
+    def _float32_where_needed(self) -> Iterator[torch.dtype]:
+        """Runs a float16 autoencoder that overflows (``force_upcast``, as SDXL's) in float32, then puts it back."""
+        dtype: torch.dtype = self.vae.dtype
+        upcast = dtype == torch.float16 and bool(self.vae.config.get("force_upcast"))
+        if not upcast:
+            yield dtype
+            return
+        self.vae.to(torch.float32)
+        try:
+            yield torch.float32
+        finally:
+            self.vae.to(dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +186,7 @@ class Denoiser(ABC):
 
     @property
     def any_condition(self) -> str | int:
-        """One to count FLOPs and take times with, which depend on none."""
+        """A condition for counting FLOPs and taking times, which depend on none."""
         return 0 if self.kind == "class" else ""
 
     @property
@@ -141,11 +228,7 @@ class Denoiser(ABC):
 
     @property
     def image_size(self) -> int:
-        """Height and width of an image in pixels.
-
-        Raises:
-            ValueError: where the model's own size is not square.
-        """
+        """Height and width of an image in pixels; a ValueError where the model's own size is not square."""
         _, height, width = self.sample_shape
         if height != width:
             raise ValueError(f"the model's sample_size must be square, not {height}x{width}")

@@ -88,10 +88,7 @@ class Process:
     def timesteps(self, count: int) -> Tensor:
         """``count`` evenly spaced timesteps with half a stride of offset, int((i + 0.5) * T / count), as (count,) long.
 
-        For 20 of 1000: 25, 75, ..., 975 (Li et al. 2023).
-
-        Raises:
-            ValueError: if ``count`` is not in [1, T].
+        For 20 of 1000: 25, 75, ..., 975 (Li et al. 2023). ``count`` lies in [1, T].
         """
         if not 1 <= count <= self.steps:
             raise ValueError(f"the number of timesteps must be from 1 to {self.steps}, not {count}")
@@ -110,11 +107,7 @@ class Process:
 
 
 def process_of(scheduler: Any) -> Process:
-    """The process that a diffusers scheduler samples from.
-
-    Raises:
-        ValueError: for a scheduler with neither a table of alphas nor flow matching (EDM, consistency decoders, ...).
-    """
+    """The process that a diffusers scheduler samples from; a ValueError for EDM, consistency decoders and the like."""
     name = type(scheduler).__name__
     config = getattr(scheduler, "config", {})
     prediction = "flow_prediction" if name.startswith("FlowMatch") else config.get("prediction_type")

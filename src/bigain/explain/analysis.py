@@ -19,8 +19,8 @@ from bigain.backbones.families import layout
 from bigain.diffusion import Denoiser
 from bigain.explain.effects import FORMAT, Analysis, Piece, Spectrum, in_layer, margins, read_analysis
 from bigain.methods import Compression, TokenDownsampling, TokenMerging
-from bigain.metrics.spectrum import radial_power
 from bigain.operators.assignment import merge, unmerge
+from bigain.operators.frequency import radial_power
 from bigain.operators.grid import cell_index
 from bigain.run.files import write_json
 from bigain.run.opening import progress_bar, versions
@@ -174,7 +174,7 @@ class SpectrumMeter:
     """Adds up the power of what methods meet; ``note`` is what `bigain.backbones.recorded` calls.
 
     Args:
-        bands: as in `bigain.metrics.spectrum.radial_power`.
+        bands: as in `bigain.operators.frequency.radial_power`.
     """
 
     bands: int

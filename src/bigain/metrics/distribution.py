@@ -30,9 +30,6 @@ def fid(reference: Features, generated: Features) -> float:
 
     Args:
         reference, generated: (N, D), N >= 2.
-
-    Raises:
-        ValueError: fewer than 2 images, features that are missing, not finite, or of different dimensions.
     """
     real, fake = _pair(reference, generated)
     [value] = _frechet(real, [fake])
@@ -48,9 +45,6 @@ def resampled_fid(reference: Features, generated: Features, resamples: Sequence[
 
     Returns:
         One FID per resample.
-
-    Raises:
-        ValueError: as ``fid``, or a resample of fewer than 2 images, or of an image that is not there.
     """
     real, fake = _pair(reference, generated)
     for index in map(np.asarray, resamples):
@@ -82,9 +76,6 @@ def kid(
 
     Returns:
         The unbiased squared MMD, its mean and standard deviation over the subsets; lower is better, may be negative.
-
-    Raises:
-        ValueError: as ``fid``; ``subsets`` is below 1, or ``subset_size`` outside [2, the smaller set's count].
     """
     import torch
     from torchmetrics.image.kid import KernelInceptionDistance
@@ -116,9 +107,6 @@ def precision_recall(reference: Features, generated: Features, k: int = 3) -> tu
 
     Returns:
         Precision (the share of the generated images in the reference's manifold) and recall (the reverse), in [0, 1].
-
-    Raises:
-        ValueError: as ``fid``; ``k`` lies outside [1, the smaller set's count - 1].
     """
     real, fake = _pair(reference, generated)
     smaller = min(len(real), len(fake))

@@ -8,25 +8,18 @@ _PEAK = 255.0
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Peak signal-to-noise ratio of each image, 10 log10(255^2 / MSE).
+    """10 log10(255^2 / MSE) of each pair of uint8 images (N, H, W, C): float64 (N,) in dB.
 
-    Args:
-        a, b: uint8 (N, H, W, C); the MSE is over H, W and C.
-
-    Returns:
-        float64 (N,) in dB; infinite where the two images are equal. Do not average it: see ``mean_psnr``.
+    Infinite where the two images are equal, so do not average it: see ``mean_psnr``.
     """
     return decibels(squared_errors(a, b))
 
 
 def mean_psnr(a: np.ndarray, b: np.ndarray) -> float:
-    """PSNR in dB of the squared error averaged over all images.
+    """PSNR in dB of the squared error averaged over all pairs of uint8 images (N, H, W, C).
 
     One pair of equal images would make the mean of the PSNRs infinite; this stays finite unless all pairs are
     equal, and no image is left out. It never exceeds the mean of the PSNRs.
-
-    Args:
-        a, b: uint8 (N, H, W, C).
     """
     return float(decibels(squared_errors(a, b).mean()))
 

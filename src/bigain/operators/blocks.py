@@ -44,9 +44,6 @@ def aggregate(score: Tensor, grid: Grid, cell: Cell, how: Aggregate) -> Tensor:
 
     Returns:
         (B, cells) in the dtype of ``score``, partial cells included.
-
-    Raises:
-        ValueError: if ``how`` is unknown or ``score`` is not (B, N) for this grid.
     """
     if how not in AGGREGATES:
         raise ValueError(f"how must be one of {', '.join(AGGREGATES)}, not {how!r}")
@@ -77,9 +74,6 @@ def merge_blocks(aggregated: Tensor, grid: Grid, cell: Cell, merged: int | Tenso
     Returns:
         An assignment whose groups are in raster order of the tokens kept: all tokens outside of merged cells, and the
         top-left token of every merged cell. It is padded if rows merge different numbers of cells.
-
-    Raises:
-        ValueError: if ``aggregated`` is not (B, cells), or ``merged`` lies outside of [0, limit].
     """
     _check_aggregated(aggregated, grid, cell)
     least, most = merged_bounds(merged, aggregated.shape[0], limit(grid, cell))
@@ -103,9 +97,6 @@ def merge_blocks_below(aggregated: Tensor, grid: Grid, cell: Cell, threshold: fl
 
     Returns:
         An assignment as from :func:`merge_blocks`, padded if rows merge different numbers of cells.
-
-    Raises:
-        ValueError: if ``aggregated`` is not (B, cells), or the threshold is NaN.
     """
     _check_aggregated(aggregated, grid, cell)
     if math.isnan(threshold):

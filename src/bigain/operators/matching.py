@@ -44,9 +44,6 @@ def destinations_by_score(score: Tensor, grid: Grid, cell: Cell, lowest: bool = 
 
     Returns:
         (B, D) int64 token indices in cell order, D = cell_count.
-
-    Raises:
-        ValueError: if ``score`` is not (B, N) for this grid.
     """
     check_tokens(score, grid, 2, "score")
     cells = to_cells(score, grid, cell, torch.inf if lowest else -torch.inf)  # (B, D, sy * sx)
@@ -68,9 +65,6 @@ def match(features: Tensor, destinations: Tensor, merged: int | Tensor) -> Assig
         An assignment to M = N - r groups (r the least of the rows): first the sources that did not merge, in raster
         order, then the destinations in the given order. It is padded if the rows' r differ: a row that merges more has
         empty groups between the two.
-
-    Raises:
-        ValueError: if the shapes disagree, or ``merged`` lies outside of its range.
     """
     least, most = _bounds(features, destinations, merged)
     sources = _sources(destinations, features.shape[1])
@@ -137,17 +131,10 @@ def _unit(features: Tensor, index: Tensor) -> Tensor:
 def _best(
     features: Tensor, tokens: Tensor, candidates: Tensor, excluded: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Highest cosine similarity of each token to a candidate, and that candidate's place, on ties the first.
+    """Highest cosine similarity of each token to a candidate, and that candidate's place, ties the first: two (B, K).
 
-    Rows and tokens are taken in blocks of at most ``_BLOCK`` similarities.
-
-    Args:
-        features: (B, N, C).
-        tokens, candidates: (B, K) and (B, L) token indices.
-        excluded: (B, L), candidates that do not count.
-
-    Returns:
-        Two (B, K): the similarity, and the place in [0, L).
+    Tokens (B, K) and candidates (B, L) are indices into ``features``; candidates that are ``excluded`` (B, L) do not
+    count. Rows and tokens are taken in blocks of at most ``_BLOCK`` similarities.
     """
     batch, count = tokens.shape
     rows = max(1, _BLOCK // max(1, count * candidates.shape[1]))

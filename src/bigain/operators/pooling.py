@@ -25,11 +25,7 @@ PLACES: tuple[str, ...] = get_args(Place)
 
 
 def pooled_grid(grid: Grid, factor: int) -> Grid:
-    """The grid of windows, partial windows included.
-
-    Raises:
-        ValueError: if the factor is below 1.
-    """
+    """The grid of windows, partial windows included."""
     _check_factor(factor)
     return Grid((grid.height + factor - 1) // factor, (grid.width + factor - 1) // factor)
 
@@ -39,11 +35,7 @@ def nearest_tokens(
 ) -> Tensor:
     """The token that stands for each window: (M,) int64, in raster order of the windows.
 
-    Args:
-        place: "centre" is row and column floor(factor / 2) of the window, clamped to the grid; "first" its top left.
-
-    Raises:
-        ValueError: if the factor is below 1, or the place unknown.
+    ``place`` "centre" is row and column floor(factor / 2) of the window, clamped to the grid; "first" its top left.
     """
     _check_factor(factor)
     if place not in PLACES:
@@ -55,25 +47,14 @@ def nearest_tokens(
 
 
 def nearest(x: Tensor, grid: Grid, factor: int, place: Place = "centre") -> Tensor:
-    """One token of every window: (B, N, C) to (B, M, C). Factor 1 returns ``x`` itself.
-
-    Args:
-        place: as in :func:`nearest_tokens`.
-
-    Raises:
-        ValueError: if ``x`` is not (B, N, C) for this grid, the factor is below 1, or the place unknown.
-    """
+    """One token of every window: (B, N, C) to (B, M, C). Factor 1 returns ``x`` itself."""
     check_tokens(x, grid, 3, "x")
     index = nearest_tokens(grid, factor, place, x.device)
     return x if factor == 1 else x.index_select(1, index)
 
 
 def average(x: Tensor, grid: Grid, factor: int) -> Tensor:
-    """The mean of every window over its real tokens: (B, N, C) to (B, M, C). Factor 1 returns ``x`` itself.
-
-    Raises:
-        ValueError: if ``x`` is not (B, N, C) for this grid, or the factor is below 1.
-    """
+    """The mean of every window over its real tokens: (B, N, C) to (B, M, C). Factor 1 returns ``x`` itself."""
     check_tokens(x, grid, 3, "x")
     _check_factor(factor)
     if factor == 1:
@@ -95,9 +76,6 @@ def interpolate_extrapolate(
 
     Returns:
         (B, M, C) in the dtype of ``x``. Factor 1 returns ``x`` itself.
-
-    Raises:
-        ValueError: if ``x`` is not (B, N, C) for this grid, the factor is below 1, or alpha is not finite or not (B,).
     """
     check_tokens(x, grid, 3, "x")
     _check_factor(factor)
@@ -129,9 +107,6 @@ def band_select(x: Tensor, score: Tensor, count: int, highest: bool) -> Tensor:
 
     Returns:
         (B, count, C).
-
-    Raises:
-        ValueError: if the shapes disagree or the count lies outside of [1, N].
 
     Source: BiGain (arXiv 2603.12240), table 12.
     """

@@ -23,11 +23,7 @@ _PARENT = (2, 2)
 
 
 def levels(grid: Grid, depth: int) -> tuple[Grid, ...]:
-    """The grid of tokens, and above it that of the blocks of 2, 4, … 2 ** depth tokens a side: depth + 1 grids.
-
-    Raises:
-        ValueError: if the depth is below 1.
-    """
+    """The grid of tokens, and above it that of the blocks of 2, 4, … 2 ** depth tokens a side: depth + 1 grids."""
     if depth < 1:
         raise ValueError(f"depth must be a whole number from 1, not {depth!r}")
     grids = [grid]
@@ -51,9 +47,6 @@ def merge_costs(x: Tensor, grid: Grid, depth: int) -> tuple[Tensor, ...]:
         One (B, blocks) for each level from the smallest blocks to the largest, in raster order, in at least float32:
         the sum over the children of tokens * squared distance of the child's mean to the block's. 0 where there is
         one child.
-
-    Raises:
-        ValueError: if ``x`` is not (B, N, C) for this grid, or the depth is below 1.
     """
     check_tokens(x, grid, 3, "x")
     wide = x.detach().to(torch.promote_types(x.dtype, torch.float32))
@@ -87,9 +80,6 @@ def merge_quadtree(x: Tensor, grid: Grid, depth: int, merged: int | Tensor) -> A
     Returns:
         An assignment to M = N - merged groups (the least of the rows) in raster order of the tokens kept: that of a
         group is its top-left one. It is padded if the rows' numbers differ.
-
-    Raises:
-        ValueError: if ``x`` is not (B, N, C) for this grid, the depth is below 1, or ``merged`` outside of [0, limit].
     """
     check_tokens(x, grid, 3, "x")
     least, most = merged_bounds(merged, x.shape[0], limit(grid, depth))

@@ -16,8 +16,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from bigain.backbones import compressed, resolve
-from bigain.diffusion import Denoiser, seeded_generator
+from bigain.diffusion import Denoiser
 from bigain.methods import TokenMerging
+from bigain.operators.random import seeded_generator
 
 _FLOP_TIMESTEPS = 4
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from bigain.backbones.families import layout
 from bigain.classify import DiffusionClassifier, noised, predictions
 from bigain.data import ImageCollection, Item, labelled, preprocess
-from bigain.diffusion import Denoiser, image_key
-from bigain.operators.random import mix_keys
+from bigain.diffusion import Denoiser
+from bigain.operators.random import image_key, mix_keys
 from bigain.run.opening import class_conditions, fingerprint
 from bigain.run.settings import DataSettings, ModelSettings, ProbeSettings, identity_hash
 

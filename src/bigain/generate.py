@@ -15,9 +15,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from bigain.backbones import row_keys
-from bigain.diffusion import Conditions, Denoiser, image_key, seeded_generator
+from bigain.diffusion import Conditions, Denoiser
 from bigain.diffusion.denoiser import memory_advice
 from bigain.images import Pixels, to_uint8
+from bigain.operators.random import image_key, seeded_generator
 
 SAMPLERS: dict[str, str] = {"ddim": "DDIMScheduler", "euler": "EulerDiscreteScheduler"}
 """Samplers by name, and their class in diffusers: what the paper uses for DiT and for Stable Diffusion."""
