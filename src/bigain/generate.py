@@ -32,13 +32,10 @@ class Sampling:
 
     Args:
         steps: of the sampler.
-        guidance: scale of classifier-free guidance (Ho & Salimans 2022); 1 is none.
+        guidance: scale of classifier-free guidance (Ho & Salimans 2022), at least 1, which is none.
         sampler: one of ``SAMPLERS``; None for the model's own.
         seed: of all randomness: the images' noise, and the draws of the methods that are applied to the model.
         batch_size: images per batch; a forward with guidance has twice as many rows.
-
-    Raises:
-        ValueError: for fewer than one step or image per batch, a guidance below 1, or an unknown sampler.
     """
 
     steps: int = 20
@@ -61,9 +58,8 @@ class Sampling:
     def scheduler(self, denoiser: Denoiser) -> Any:
         """A copy of the model's scheduler, or the named one with its settings, that is ready for these steps.
 
-        Raises:
-            ValueError: for a named sampler on a model that is trained by flow matching, or more steps than the model
-                has timesteps. So a run that ends in sampling can check its settings before it begins.
+        A ValueError for a named sampler on a model that is trained by flow matching, or more steps than the model has
+        timesteps: a run that ends in sampling can check its settings before it begins.
         """
         process = denoiser.process
         if self.sampler is None:

@@ -12,7 +12,7 @@ import pytest
 
 from bigain.diffusion import Denoiser
 from bigain.metrics.accuracy import paired_difference
-from bigain.metrics.fidelity import mean_psnr
+from bigain.metrics.distribution import mean_psnr
 from bigain.run.results import Gain
 from bigain.run.settings import DataSettings, ModelSettings
 from bigain.run.store import Store

@@ -106,7 +106,7 @@ def remove(pipe_or_model: object) -> None:
 
     Warns:
         UserWarning: there was none: nothing was applied, or the pipeline holds another model since, in which case
-            `Handle.remove` reaches the compressed one. As the model then runs as it was asked to, this is no error.
+            `Handle.remove` reaches the compressed one.
     """
     model = find_model(pipe_or_model)
     if not detach(model):
@@ -141,15 +141,12 @@ def recorded(pipe_or_model: object, method: Applicable, note: Callable[[Seen], o
 def row_keys(pipe_or_model: object, image: Tensor, draw: Tensor | None = None) -> Iterator[None]:
     """Tells the forwards inside which image each row of the batch shows, for methods that draw at random.
 
-    Without it all rows count as one image. Nothing happens if no method is applied.
+    Without it all rows count as one image. Nothing happens if no method is applied. A ValueError unless the keys are
+    one-dimensional and as many as each other and the batch.
 
     Args:
         image: (B,) int64, equal for rows of the same image; a forward of 2B rows, as guidance stacks them, repeats it.
-        draw: (B,) int64, what is redrawn in every forward depends on it too: the classifier gives every image, class
-            and timestep its own, the sampler every step.
-
-    Raises:
-        ValueError: if the keys are not one-dimensional, or differ in length from each other or the batch.
+        draw: (B,) int64, on which what is redrawn in every forward depends too, such as a sampler's step.
     """
     for name, keys in (("image", image), ("draw", draw)):
         if keys is not None and (keys.ndim != 1 or len(keys) != len(image)):

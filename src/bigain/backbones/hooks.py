@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from bigain.backbones.attachment import has_skipping_hooks
 from bigain.backbones.families import Layer
 from bigain.backbones.state import Forward, Seen, Session
-from bigain.methods import spec
+from bigain.methods import TokenDownsampling, TokenMerging, spec
 from bigain.methods.base import Location
 from bigain.operators.assignment import Assignment, key_bias, merge, unmerge
 from bigain.operators.grid import Grid
@@ -165,8 +165,8 @@ class BlockHook(ModelHook):
         self.block = layer.block
         self.layer = number
         self.level = layer.level
-        self.merging = session.plan.merging(layer.level, number)
-        self.downsampling = session.plan.downsampling(layer.level, number)
+        self.merging = session.plan.acting(TokenMerging, layer.level, number)
+        self.downsampling = session.plan.acting(TokenDownsampling, layer.level, number)
         self.merging_number = session.plan.number(self.merging)
         self.downsampling_number = session.plan.number(self.downsampling)
         # Under which a cached assignment is kept: one for each method in each level.
@@ -192,24 +192,16 @@ class BlockHook(ModelHook):
             if method is not None:
                 method.check(context.grid)
         forward.block_input = tokens
-        forward.features = self._features(tokens, forward)
+        forward.features = tokens
+        if self.merging is not None and self.merging.features == "first":
+            forward.features = forward.entered[self.level]
         forward.assignment = None
         self.grid = context.grid
         self.assigned = self.matched = False
         return args, kwargs
 
-    def _features(self, tokens: Tensor, forward: Forward) -> Tensor | None:
-        """What the block's assignment is made from; None where nothing merges."""
-        if self.merging is None:
-            return None
-        return forward.entered[self.level] if self.merging.features == "first" else tokens
-
     def assignment(self, tokens: Tensor, location: Location) -> Assignment | None:
-        """The block's assignment, if tokens merge at ``location``; made at its first use.
-
-        Args:
-            tokens: (B, N, C), the input of the module at ``location``.
-        """
+        """The block's assignment, if ``tokens`` (B, N, C) merge at ``location``; made at its first use."""
         merging, number = self.merging, self.merging_number
         if merging is None or number is None or location not in merging.locations:
             return None

@@ -87,24 +87,23 @@ def preset_file(
     )
 
 
-def architecture(model: nn.Module) -> str:
+def architecture(model: Any) -> str:
     """A fingerprint of what the weights fit: the class, and a digest of its config.
 
     Only what differs from the defaults of the class counts, so that a setting that a version of diffusers adds changes
     no fingerprint; names of files and versions do not count.
     """
-    config = _config(model)
     parameters = inspect.signature(type(model).__init__).parameters
     defaults = {name: _json(parameter.default) for name, parameter in parameters.items()}
-    own = {name: _json(value) for name, value in config.items() if not name.startswith("_")}
+    own = {name: _json(value) for name, value in model.config.items() if not name.startswith("_")}
     own = {name: value for name, value in own.items() if value != defaults.get(name)}
     digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
     return f"{type(model).__name__} {digest[:12]}"
 
 
-def weights_name(model: nn.Module) -> str | None:
+def weights_name(model: Any) -> str | None:
     """Where the weights are from: an embedded model's name, a Hub id or a folder; None if that is not known."""
-    source = _config(model).get("_name_or_path")
+    source = model.config.get("_name_or_path")
     if not source:
         return None
     return files.embedded_name(Path(source)) or next(
@@ -139,11 +138,6 @@ def _same_weights(made_for: str, name: str | None) -> bool:
         return name == made_for
     folder = Path(made_for)
     return folder.is_dir() and folder.resolve() in (Path(name).resolve(), *Path(name).resolve().parents)
-
-
-def _config(model: Any) -> Mapping[str, Any]:
-    config: Mapping[str, Any] = model.config
-    return config
 
 
 def _dtype(model: nn.Module) -> str:

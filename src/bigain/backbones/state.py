@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from torch import Tensor
 
-from bigain.methods import Context, Method, TokenDownsampling, TokenMerging
+from bigain.methods import Context, Method, TokenMerging
 from bigain.operators.assignment import Assignment
 from bigain.operators.grid import Grid
+
+AnyMethod = TypeVar("AnyMethod", bound=Method)
 
 
 @dataclass(frozen=True)
@@ -22,15 +25,10 @@ class Plan:
         """Whether any method names the layer."""
         return any(method.includes(level, layer) for method in self.methods)
 
-    def merging(self, level: int, layer: int) -> TokenMerging | None:
-        """What merges tokens in a layer."""
-        merging = (method for method in self.methods if isinstance(method, TokenMerging))
-        return next((method for method in merging if _acts(method, level, layer)), None)
-
-    def downsampling(self, level: int, layer: int) -> TokenDownsampling | None:
-        """What downsamples keys and values in a layer."""
-        downsampling = (method for method in self.methods if isinstance(method, TokenDownsampling))
-        return next((method for method in downsampling if _acts(method, level, layer)), None)
+    def acting(self, kind: type[AnyMethod], level: int, layer: int) -> AnyMethod | None:
+        """What acts in a layer of the kind, `TokenMerging` or `TokenDownsampling`."""
+        acting = (method for method in self.methods if not method.is_identity and method.includes(level, layer))
+        return next((method for method in acting if isinstance(method, kind)), None)
 
     def number(self, method: Method | None) -> int | None:
         """Place of a method among all."""
@@ -44,10 +42,6 @@ class Plan:
             for number, method in enumerate(self.methods)
             if not method.is_identity and not (isinstance(method, TokenMerging) and method.is_scheduled)
         )
-
-
-def _acts(method: Method, level: int, layer: int) -> bool:
-    return not method.is_identity and method.includes(level, layer)
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,9 +45,6 @@ class Summary(Sequence[LayerCost]):
 
     def __len__(self) -> int:
         return len(self.rows)
-
-    def __iter__(self) -> Iterator[LayerCost]:
-        return iter(self.rows)
 
     @property
     def flops(self) -> tuple[int, int]:

@@ -195,16 +195,14 @@ class DiffusionClassifier:
             images: one image or a sequence of them, each a PIL image, a uint8 array (H, W, 3) or the path of a file.
                 They are preprocessed: short side to the model's size S (bicubic), centre crop, to [-1, 1]. Or a tensor
                 (B, 3, S, S) of floats in [-1, 1] that is preprocessed already.
-            ids: the images' names, all different; they seed the noise. Left out, an image is named by its pixels, so
-                that equal pictures get equal noise, whatever their files are called.
+            ids: the images' names, all different, which seed the noise. Left out, an image is named by its pixels.
             progress: whether to show a bar that counts forwards.
 
         Returns:
             One classification per image, in their order.
 
         Raises:
-            ValueError: for ids that are doubled or do not match the images, a file that is no image, and as
-                :meth:`Denoiser.encode`.
+            ValueError: for ids that are doubled or do not match the images, and images that are none or do not fit.
             TypeError: for images of another type.
             FloatingPointError: where a prediction of the model is not finite.
             torch.OutOfMemoryError: with the batch size to try next.

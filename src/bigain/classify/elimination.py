@@ -19,8 +19,7 @@ class Stages:
     15 more for the best 5, of which the best wins.
 
     Timesteps are nested: a stage evaluates what the stages before it have not. So 50, 100, 500 and 1000 add 50, 50, 400
-    and 500 timesteps, where the released code of Li et al. (2023) adds 50, 100, 400 and 450, as its grid of 100 shares
-    no timestep with its grid of 50. With two stages both are the same.
+    and 500 timesteps, where the released code of Li et al. (2023) adds 50, 100, 400 and 450.
 
     Args:
         to_keep: strictly decreasing, the last is 1.

@@ -23,16 +23,9 @@ def paired_noise(seed: int, image_id: str, timestep: int, shape: Sequence[int]) 
 
 
 def noised(denoiser: Denoiser, x0: Tensor, ids: Sequence[str], t: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Samples under the paired noise of their images, and what the network should predict of them.
+    """x_t of clean samples under the paired noise of their images, and the target, (B, C, h, w) float32.
 
-    Args:
-        x0: (B, C, h, w) clean samples, as ``denoiser.encode`` gives them.
-        ids: B names of the images.
-        t: (B,) int64 timesteps, on the CPU.
-        seed: of the run.
-
-    Returns:
-        x_t and the target, (B, C, h, w) float32 on the device of ``x0``.
+    ``x0`` is (B, C, h, w) as ``denoiser.encode`` gives it, ``ids`` are B names of images, ``t`` (B,) int64 on the CPU.
     """
     shape = x0.shape[1:]
     rows = [paired_noise(seed, name, step, shape) for name, step in zip(ids, t.tolist(), strict=True)]
@@ -49,42 +42,28 @@ def predictions(
     index: Tensor,
     seed: int,
 ) -> Tensor:
-    """What a model predicts, (B, C, h, w) float32, with the draws of its compression fixed by what is given.
+    """What a model predicts of x_t from :func:`noised`, (B, C, h, w) float32, under each row's condition.
 
-    Draws that are one per image depend on seed and image alone; those that are one per forward on condition and
-    timestep too.
-
-    Args:
-        x_t: (B, C, h, w), from :func:`noised`.
-        ids: B names of the images.
-        t: (B,) int64 timesteps, on the CPU.
-        conditions: as the denoiser encoded them.
-        index: (B,) int64, each row's condition, on the CPU.
-        seed: of the run.
+    ``index``, the condition, and ``t`` are (B,) int64 on the CPU. The random draws of its compression are fixed: those
+    that are one per image by seed and image, those that are one per forward by condition and timestep too.
     """
     keys = torch.tensor([image_key(name, seed) for name in ids]).to(denoiser.device)
     with row_keys(denoiser.model, image=keys, draw=mix_keys(index, t).to(denoiser.device)):
         return denoiser.predict(x_t, t, conditions, index)
 
 
-def l2(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean squared difference over all but the batch: (B, ...) to (B,)."""
-    return _reduced(functional.mse_loss(prediction.float(), target.float(), reduction="none"))
+def _per_row(loss: Callable[..., Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """A loss of prediction and target, (B, ...), as its mean over all but the batch: (B,) float32."""
+
+    def mean(prediction: Tensor, target: Tensor) -> Tensor:
+        # Half precision resolves about 6e-5, the size of the gaps between classes.
+        return loss(prediction.float(), target.float(), reduction="none").flatten(1).mean(1)
+
+    return mean
 
 
-def l1(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute difference over all but the batch: (B, ...) to (B,)."""
-    return _reduced(functional.l1_loss(prediction.float(), target.float(), reduction="none"))
-
-
-def huber(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean Huber loss with delta = 1 over all but the batch: (B, ...) to (B,)."""
-    return _reduced(functional.huber_loss(prediction.float(), target.float(), reduction="none"))
-
-
-def _reduced(difference: Tensor) -> Tensor:
-    # In float32 whatever the model's dtype: half precision resolves about 6e-5, the size of the gaps between classes.
-    return difference.flatten(1).mean(1)
-
-
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"l2": l2, "l1": l1, "huber": huber}
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "l2": _per_row(functional.mse_loss),
+    "l1": _per_row(functional.l1_loss),
+    "huber": _per_row(functional.huber_loss),
+}

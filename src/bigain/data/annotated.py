@@ -100,10 +100,7 @@ _LINE = re.compile(r"(?P<image>\S+) (?P<class_id>[0-9]{1,9})( [0-9]+){0,2}")
 def pets(root: Path, split: str = "test") -> ImageCollection:
     """Oxford-IIIT Pets (Parkhi et al., CVPR 2012): classes by the annotations' class ids.
 
-    Ids are the images' names, like ``Abyssinian_201``.
-
-    Args:
-        split: ``"test"`` (3,669 images) or ``"trainval"``.
+    Ids are the images' names, like ``Abyssinian_201``. Splits are ``"test"`` (3,669 images) and ``"trainval"``.
     """
     require_folder(root, PETS_LAYOUT)
     images = require_folder(root / "images", PETS_LAYOUT)

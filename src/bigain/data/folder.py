@@ -17,10 +17,8 @@ def folder(root: Path, split: str | None = None, classes: Path | None = None) ->
     """Classes are the folders in ``root`` (in ``root/split`` with a split), sorted by name.
 
     Files beside the class folders, folders in them, hidden files and files whose name does not end like an
-    image's are left out. Ids are ``<class>/<file name>``.
-
-    Args:
-        classes: a text file that restricts the data to the folders it names, one per line.
+    image's are left out. Ids are ``<class>/<file name>``. ``classes`` is a text file that restricts the data to the
+    folders it names, one per line.
     """
     base = require_folder(root if split is None else root / split, LAYOUT)
     paths = {path.name: path for path in folders(base)}
@@ -57,10 +55,8 @@ def restrict(paths: dict[str, Path], names: list[str], source: Path, base: Path)
 def table(source: Path, class_count: int | None = None) -> ImageCollection:
     """A csv file with the columns ``path`` and ``label``, optionally ``caption``; ids are the paths.
 
-    Paths are relative to the file. Labels are class names, or class indices where all of them are integers.
-
-    Args:
-        class_count: number of classes, where a prompt csv tells it.
+    Paths are relative to the file. Labels are class names, or class indices where all of them are integers, below
+    ``class_count`` where a prompt csv tells it.
     """
     rows = list(read_rows(source, ("path", "label"), ("caption",)))
     classes, labels = class_indices([label for _, (_, label, _) in rows], class_count, [where for where, _ in rows])

@@ -36,7 +36,9 @@ def imagenet(
         named: whether class names are needed; without, the wnid stands in where a class has none.
         name: of the data set.
     """
-    base = _images(root, split)
+    require_folder(root, LAYOUT)
+    places = (root / split, root / "ILSVRC" / "Data" / "CLS-LOC" / split)
+    base = require_folder(next(filter(Path.is_dir, places), places[0]), LAYOUT)
     mapping = read_synsets(root / MAPPING) if (root / MAPPING).exists() else {}
     chosen = {} if classes is None else read_synsets(classes)
     tree = {path.name: path for path in folders(base) if _WNID.fullmatch(path.name)}
@@ -66,14 +68,6 @@ def imagenet(
         wnids=tuple(wnids),
         imagenet_labels=_imagenet_labels(wnids, sorted(mapping), every),
     )
-
-
-def _images(root: Path, split: str) -> Path:
-    require_folder(root, LAYOUT)
-    for base in (root / split, root / "ILSVRC" / "Data" / "CLS-LOC" / split):
-        if base.is_dir():
-            return base
-    raise FileNotFoundError(f"{root / split} must be a folder, not missing. Expected layout: {LAYOUT}")
 
 
 def read_synsets(path: Path) -> dict[str, str]:
@@ -121,8 +115,7 @@ def _flat(base: Path, solution: Path, mapping: dict[str, str], wnids: list[str])
 def _imagenet_labels(wnids: list[str], *listings: list[str]) -> tuple[int, ...] | None:
     """The index of each wnid among the 1,000 sorted ones, by which ImageNet models know their classes.
 
-    Args:
-        listings: sorted wnids, of which one may be the thousand.
+    Of the listings, sorted wnids, one may be the thousand; None where neither is.
     """
     for every in listings:
         if len(every) == IMAGENET_CLASSES and set(wnids) <= set(every):

@@ -92,19 +92,11 @@ def shared(prompts: Sequence[Sequence[str]]) -> list[tuple[str, list[int]]]:
 def map_classes(
     classes: Sequence[str], model_labels: Mapping[str, int], wnids: Sequence[str] | None = None
 ) -> tuple[int, ...]:
-    """The labels under which a class-conditional model knows the classes of a data set.
+    """The label by which a class-conditional model knows each class: one per class, of which no two are equal.
 
     A class is looked up by its wnid where it has one, then by its whole name, then by its synonyms (the parts
     between commas, as in ImageNet's "tench, Tinca tinca"): first to the letter, then without regard to case,
     underscores and hyphens. Synonyms of the model's names count too.
-
-    Args:
-        classes: names of the data set's classes.
-        model_labels: the model's label by name.
-        wnids: of the classes, in their order.
-
-    Returns:
-        One label per class; no two classes share one.
 
     Raises:
         ValueError: a class that no label or several labels fit, or two classes that one label fits; says how to

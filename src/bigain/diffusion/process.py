@@ -50,15 +50,10 @@ class Process:
             raise ValueError(f"alphas_cumprod must have shape ({self.steps},), not {tuple(self.alphas_cumprod.shape)}")
 
     def noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """The noised sample x_t.
+        """The noised sample x_t of clean samples and standard normal noise, (B, ...), at timesteps (B,).
 
-        Args:
-            x0: (B, ...) clean samples.
-            noise: (B, ...) standard normal.
-            t: (B,) timesteps: integers in [0, steps) for a table of alphas, any real number in [0, steps] for flow.
-
-        Returns:
-            (B, ...) in float32, or float64 where ``x0`` is.
+        Timesteps are integers in [0, steps) for a table of alphas, any real number in [0, steps] for flow. The result
+        is in float32, or float64 where ``x0`` is.
         """
         signal, spread = self._coefficients(t, x0)
         return signal * x0 + spread * noise

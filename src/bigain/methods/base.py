@@ -342,14 +342,6 @@ def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
 
 
-def bipartite_flops(grid: Grid, cell: tuple[int, int], channels: int) -> int:
-    """Multiply-adds, counted as two, of the similarities of all sources to all destinations of one sample."""
-    from bigain.operators.grid import cell_count
-
-    destinations = cell_count(grid, cell)
-    return 2 * (grid.tokens - destinations) * destinations * channels
-
-
 def row_keys(context: Context, batch: int, device: torch.device, redraw: bool) -> Tensor:
     """A key per row, int64 (B,): fixed per image and layer, or another for every timestep and draw key too.
 

@@ -1,19 +1,12 @@
-"""Merging by cosine similarity: ToMe, and L-GTM, which chooses destinations by the token score."""
+"""Merging by cosine similarity: ToMe, L-GTM and SiTo, which differ in how they choose destinations."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from bigain.methods.base import SCORES, CellMerging, Context, bipartite_flops, check_choice, row_keys
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from bigain.operators.assignment import Assignment
-    from bigain.operators.grid import Grid
-import math
-from typing import TYPE_CHECKING
+from bigain.methods.base import SCORES, CellMerging, Context, check_choice, row_keys
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +25,9 @@ class _Matching(CellMerging):
         return limit(grid, self.cell)
 
     def matching_flops(self, grid: Grid, channels: int) -> int:
-        return bipartite_flops(grid, self.cell, channels)
+        """Of the similarities of all sources to all destinations of one sample, multiply-adds counted as two."""
+        sources = self.limit(grid)
+        return 2 * sources * (grid.tokens - sources) * channels
 
     def assign(self, x: Tensor, context: Context) -> Assignment:
         from bigain.operators.matching import match
@@ -117,7 +112,7 @@ class LaplacianMerging(_Matching):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SiTo(CellMerging):
+class SiTo(_Matching):
     """Drops the most replaceable tokens, recovers each from its most similar kept one: SiTo (Zhang et al., AAAI 2025).
 
     The destination of a cell is the token with the largest ``similarity_weight · Σ similarity + noise_weight · noise``,
@@ -143,21 +138,21 @@ class SiTo(CellMerging):
             if not math.isfinite(getattr(self, name)):
                 raise ValueError(f"{name} must be finite, not {getattr(self, name)}")
 
-    def limit(self, grid: Grid) -> int:
-        from bigain.operators.matching import limit
-
-        return limit(grid, self.cell)
-
     def matching_flops(self, grid: Grid, channels: int) -> int:
         dropped = self.most_merged(grid)
         left = self.limit(grid) - dropped  # sources that stay
         similarity_sum = 2 * grid.tokens * channels
-        return similarity_sum + bipartite_flops(grid, self.cell, channels) + 2 * dropped * left * channels
+        return similarity_sum + super().matching_flops(grid, channels) + 2 * dropped * left * channels
 
     def assign(self, x: Tensor, context: Context) -> Assignment:
+        from bigain.operators.matching import recover_most_similar
+
+        return recover_most_similar(x, self._destinations(x, context), self.merged_tokens(context))
+
+    def _destinations(self, x: Tensor, context: Context) -> Tensor:
         from torch.nn import functional
 
-        from bigain.operators.matching import destinations_by_score, recover_most_similar
+        from bigain.operators.matching import destinations_by_score
         from bigain.operators.random import random_normal
 
         direction = functional.normalize(x.float(), dim=-1)  # (B, N, C)
@@ -165,5 +160,4 @@ class SiTo(CellMerging):
         similarity = (direction @ direction.sum(dim=1).unsqueeze(-1)).squeeze(-1)  # (B, N)
         keys = row_keys(context, x.shape[0], x.device, redraw=False)
         scores = self.similarity_weight * similarity + self.noise_weight * random_normal(keys, x.shape[1])
-        destinations = destinations_by_score(scores, context.grid, self.cell, lowest=False)
-        return recover_most_similar(x, destinations, self.merged_tokens(context))
+        return destinations_by_score(scores, context.grid, self.cell, lowest=False)

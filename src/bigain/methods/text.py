@@ -172,10 +172,10 @@ def _parse_value(method: str, field: Field[typing.Any], text: str, hint: object)
             return None
         if Linear in options and ">" in text:
             return _parse_schedule(text)
-        several = next((option for option in options if typing.get_origin(option) is tuple), None)
-        if several is not None:
+        many = next((option for option in options if typing.get_origin(option) is tuple), None)
+        if many is not None:
             parts = text.split("x" if field.name == "cell" else "/")
-            return tuple(map(int, parts)) if typing.get_args(several)[0] is int else tuple(parts)
+            return tuple(map(int, parts)) if typing.get_args(many)[0] is int else tuple(parts)
         if bool in options:
             return {"true": True, "false": False}[text.lower()]
         number = next((kind for kind in (float, int) if kind in options), None)

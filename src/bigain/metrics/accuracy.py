@@ -112,9 +112,10 @@ def per_image_ap(rankings: Sequence[Sequence[int]] | np.ndarray, labels: Sequenc
     """
     if len(rankings) != len(labels):
         raise ValueError(f"rankings and labels must be equally long, not {len(rankings)} and {len(labels)}")
-    _check_labelled(labels)
     precisions = np.empty(len(labels))
     for image, (ranking, own) in enumerate(zip(rankings, labels, strict=True)):
+        if len(own) == 0:
+            raise ValueError(f"image {image} must have a label, not none: leave it out")
         place = {int(label): rank for rank, label in enumerate(ranking, start=1)}  # from 1
         missing = set(own) - place.keys()
         if missing or len(place) != len(ranking):
@@ -175,9 +176,3 @@ def _voc_ap(scores: np.ndarray, shown: np.ndarray) -> float:
     recall = hits / shown.sum()
     precision = np.maximum.accumulate((hits / (ends + 1))[::-1])[::-1]
     return float(np.sum(np.diff(recall, prepend=0.0) * precision))
-
-
-def _check_labelled(labels: Sequence[Sequence[int]]) -> None:
-    for image, own in enumerate(labels):
-        if len(own) == 0:
-            raise ValueError(f"image {image} must have a label, not none: leave it out")

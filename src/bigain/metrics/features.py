@@ -16,8 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bigain import zoo
-
-Images = npt.NDArray[np.uint8]
+from bigain.images import Pixels
 
 
 class FeatureNetwork(Protocol):
@@ -27,10 +26,10 @@ class FeatureNetwork(Protocol):
     def name(self) -> str:
         """Says which features they are; values of different ones do not compare."""
 
-    def features(self, images: Images) -> npt.NDArray[np.float32]:
+    def features(self, images: Pixels) -> npt.NDArray[np.float32]:
         """Of uint8 (N, H, W, 3): float32 (N, D)."""
 
-    def recognise(self, images: Images) -> Sequence[int | None]:
+    def recognise(self, images: Pixels) -> Sequence[int | None]:
         """The class that each image shows, None where the network knows no classes."""
 
 
@@ -38,7 +37,7 @@ class GlyphFeatures:
     """The embedded recogniser; larger images are averaged down to its size first.
 
     Args:
-        image_size: height and width of the images.
+        image_size: height and width of the images: a multiple of the recogniser's (of twice that, for quadrants).
         quadrants: for scenes of several letters: the recogniser sees each quadrant alone and its features are averaged
             over the four. It then recognises nothing, as there is no one letter to see.
     """
@@ -61,7 +60,7 @@ class GlyphFeatures:
         resized = f", {self.times}x{self.times} pixels averaged" if self.times > 1 else ""
         return self.network.network + resized + (", mean of the four quadrants" if self.quadrants else "")
 
-    def features(self, images: Images) -> npt.NDArray[np.float32]:
+    def features(self, images: Pixels) -> npt.NDArray[np.float32]:
         """Of uint8 (N, H, W, 3): float32 (N, D)."""
         images = self._resized(images)
         if not self.quadrants:
@@ -70,13 +69,13 @@ class GlyphFeatures:
         parts = [images[:, top:, left:][:, :half, :half] for top in (0, half) for left in (0, half)]
         return np.mean([self.network.features(part) for part in parts], axis=0).astype(np.float32)
 
-    def recognise(self, images: Images) -> Sequence[int | None]:
+    def recognise(self, images: Pixels) -> Sequence[int | None]:
         """The letter of each image as its index in the glyphs' classes; None for scenes."""
         if self.quadrants:
             return [None] * len(images)
         return [int(label) for label in self.network.predict(self._resized(images))]
 
-    def _resized(self, images: Images) -> Images:
+    def _resized(self, images: Pixels) -> Pixels:
         if self.times == 1:
             return images
         count, height, width, channels = images.shape
@@ -85,7 +84,7 @@ class GlyphFeatures:
 
 
 class InceptionFeatures:
-    """Inception v3 as torchmetrics and torch-fidelity have it: 2048 features, resized to 299 pixels by the network."""
+    """Inception v3 by torchmetrics and torch-fidelity: 2048 features, resized to 299 pixels by the network."""
 
     name = "inception-v3-compat"
 
@@ -99,11 +98,11 @@ class InceptionFeatures:
 
         self.network: nn.Module = NoTrainInceptionV3("inception-v3-compat", ["2048"]).to(device)
 
-    def features(self, images: Images) -> npt.NDArray[np.float32]:
+    def features(self, images: Pixels) -> npt.NDArray[np.float32]:
         """Of uint8 (N, H, W, 3): float32 (N, 2048)."""
         return extract(images, self.network).astype(np.float32)
 
-    def recognise(self, images: Images) -> Sequence[int | None]:
+    def recognise(self, images: Pixels) -> Sequence[int | None]:
         """None for each image: its features know no classes."""
         return [None] * len(images)
 
@@ -203,18 +202,14 @@ class Recogniser(nn.Module):
 
     def logits(self, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
         """Images uint8 (N, S, S, 3), N >= 1, to unnormalised log-probabilities float64 (N, K)."""
-        return self.logits_of(self.features(images, batch_size))
+        weight, bias = (p.detach().double().cpu().numpy() for p in (self.head.weight, self.head.bias))
+        logits: np.ndarray = self.features(images, batch_size) @ weight.T + bias
+        return logits
 
     def predict(self, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
         """Images uint8 (N, S, S, 3), N >= 1, to class indices int64 (N,)."""
         predictions: np.ndarray = self.logits(images, batch_size).argmax(axis=1)
         return predictions
-
-    def logits_of(self, features: np.ndarray) -> np.ndarray:
-        """Features (N, D), extracted before, to unnormalised log-probabilities float64 (N, K)."""
-        weight, bias = (p.detach().double().cpu().numpy() for p in (self.head.weight, self.head.bias))
-        logits: np.ndarray = features @ weight.T + bias
-        return logits
 
 
 def _convolution(channels: int, width: int, stride: int) -> nn.Sequential:

@@ -117,14 +117,7 @@ def merge(x: Tensor, assignment: Assignment, mode: Mode = "mean") -> Tensor:
 
 
 def unmerge(z: Tensor, assignment: Assignment) -> Tensor:
-    """Give every token the value of its group: one gather.
-
-    Args:
-        z: (B, M, C).
-
-    Returns:
-        (B, N, C) in the dtype of ``z``.
-    """
+    """Give every token the value of its group, by one gather: z (B, M, C) to (B, N, C) in its dtype."""
     if z.dim() != 3 or z.shape[:2] != assignment.kept.shape:
         raise ValueError(
             f"z must be (B, M, C) with (B, M) = {tuple(assignment.kept.shape)} as the assignment's groups, "
@@ -134,13 +127,10 @@ def unmerge(z: Tensor, assignment: Assignment) -> Tensor:
 
 
 def key_bias(assignment: Assignment, size_aware: bool) -> Tensor | None:
-    """What to add to the logits of attention whose keys are the merged tokens.
+    """What to add to the logits of attention over merged keys: (B, 1, M) float32, or None for nothing.
 
-    Args:
-        size_aware: proportional attention: a group of n tokens weighs as n equal keys would, by adding log n.
-
-    Returns:
-        (B, 1, M) float32, -inf on empty groups so that no query attends to them; None where nothing is to be added.
+    It is -inf on empty groups, so that no query attends to them. ``size_aware`` is proportional attention: a group of n
+    tokens weighs as n equal keys would, by adding log n.
 
     Source: ToMe (arXiv 2210.09461), equation 1.
     """

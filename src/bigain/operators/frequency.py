@@ -70,22 +70,6 @@ def _l2_norm(image: Tensor) -> Tensor:
     return norm
 
 
-def _laplacian_l1(image: Tensor) -> Tensor:
-    return _l1_norm(laplacian(image))
-
-
-def _laplacian_l2(image: Tensor) -> Tensor:
-    return _l2_norm(laplacian(image))
-
-
-def _mean_deviation(image: Tensor) -> Tensor:
-    return _l2_norm(image - image.mean((1, 2), keepdim=True))
-
-
-def _channel_variance(image: Tensor) -> Tensor:
-    return (image - image.mean(3, keepdim=True)).square().mean(3)
-
-
 def _above_cutoff(rows: Tensor, columns: Tensor, height: int, width: int) -> Tensor:
     """Where sqrt((row / height)^2 + (column / width)^2) > CUTOFF, in integers so that no bin depends on rounding."""
     radius = (rows * width)[:, None] ** 2 + (columns * height)[None, :] ** 2
@@ -141,12 +125,12 @@ def _cosine_mean(image: Tensor) -> Tensor:
 
 
 _SCORES: dict[str, Callable[[Tensor], Tensor]] = {
-    "laplacian_l1": _laplacian_l1,
-    "laplacian_l2": _laplacian_l2,
-    "mean_deviation": _mean_deviation,
+    "laplacian_l1": lambda image: _l1_norm(laplacian(image)),
+    "laplacian_l2": lambda image: _l2_norm(laplacian(image)),
+    "mean_deviation": lambda image: _l2_norm(image - image.mean((1, 2), keepdim=True)),
     "l1_norm": _l1_norm,
     "l2_norm": _l2_norm,
-    "channel_variance": _channel_variance,
+    "channel_variance": lambda image: (image - image.mean(3, keepdim=True)).square().mean(3),
     "spectral_dft": _spectral_dft,
     "spectral_dct": _spectral_dct,
     "cosine_neighbours": _cosine_neighbours,

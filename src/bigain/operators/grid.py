@@ -70,6 +70,13 @@ def full_cell_count(grid: Grid, cell: Cell) -> int:
     return (grid.height // sy) * (grid.width // sx)
 
 
+def top_left_tokens(grid: Grid, cell: Cell, device: torch.device | str | None = None) -> Tensor:
+    """The top-left token of every cell: (cells,) int64, in order of the cells."""
+    sy, sx = check_cell(cell)
+    row, column = torch.arange(0, grid.height, sy, device=device), torch.arange(0, grid.width, sx, device=device)
+    return (row[:, None] * grid.width + column).reshape(-1)
+
+
 def cell_index(grid: Grid, cell: Cell, device: torch.device | str | None = None) -> Tensor:
     """The cell that each token lies in: (N,) int64 in [0, cell_count), partial cells included."""
     sy, sx = check_cell(cell)

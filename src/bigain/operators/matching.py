@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bigain.operators.assignment import Assignment, merged_bounds
-from bigain.operators.grid import Cell, Grid, cell_count, check_cell, check_tokens, gather_tokens, pack, to_cells
+from bigain.operators.grid import Cell, Grid, cell_count, check_tokens, gather_tokens, pack, to_cells, top_left_tokens
 
 _BLOCK = 2**24  # similarities at once: 64 MiB in float32
 
@@ -26,24 +26,14 @@ def limit(grid: Grid, cell: Cell) -> int:
 
 
 def destinations_first(grid: Grid, cell: Cell, batch: int, device: torch.device | str | None = None) -> Tensor:
-    """The top-left token of every cell as its destination.
-
-    Returns:
-        (B, D) int64 token indices in cell order, D = cell_count; the rows share memory.
-    """
-    sy, sx = check_cell(cell)
-    row, column = torch.arange(0, grid.height, sy, device=device), torch.arange(0, grid.width, sx, device=device)
-    return (row[:, None] * grid.width + column[None, :]).reshape(1, -1).expand(batch, -1)
+    """The top-left token of every cell as its destination: (B, D) int64 in cell order; the rows share memory."""
+    return top_left_tokens(grid, cell, device).expand(batch, -1)
 
 
 def destinations_by_score(score: Tensor, grid: Grid, cell: Cell, lowest: bool = True) -> Tensor:
     """The token with the lowest (or highest) score of every cell as its destination; on ties the first in raster order.
 
-    Args:
-        score: (B, N), floating point.
-
-    Returns:
-        (B, D) int64 token indices in cell order, D = cell_count.
+    Scores are (B, N) floats, destinations (B, D) int64 token indices in cell order, D = cell_count.
     """
     check_tokens(score, grid, 2, "score")
     cells = to_cells(score, grid, cell, torch.inf if lowest else -torch.inf)  # (B, D, sy * sx)

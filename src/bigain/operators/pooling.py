@@ -24,12 +24,6 @@ Place = Literal["centre", "first"]
 PLACES: tuple[str, ...] = get_args(Place)
 
 
-def pooled_grid(grid: Grid, factor: int) -> Grid:
-    """The grid of windows, partial windows included."""
-    _check_factor(factor)
-    return Grid((grid.height + factor - 1) // factor, (grid.width + factor - 1) // factor)
-
-
 def nearest_tokens(
     grid: Grid, factor: int, place: Place = "centre", device: torch.device | str | None = None
 ) -> Tensor:
@@ -100,13 +94,7 @@ def interpolate_extrapolate(
 def band_select(x: Tensor, score: Tensor, count: int, highest: bool) -> Tensor:
     """Keep only the tokens with the highest (or lowest) scores, in raster order; on ties the first ones.
 
-    Args:
-        x: (B, N, C).
-        score: (B, N).
-        count: how many tokens to keep, in [1, N].
-
-    Returns:
-        (B, count, C).
+    Tokens (B, N, C) with scores (B, N) to (B, count, C).
 
     Source: BiGain (arXiv 2603.12240), table 12.
     """

@@ -18,7 +18,8 @@ from bigain.classify import DiffusionClassifier
 from bigain.data import ImageCollection, labelled, preprocess
 from bigain.diffusion import Denoiser
 from bigain.generate import Sampling, sample
-from bigain.metrics.features import FeatureNetwork, Images, feature_network
+from bigain.images import Pixels
+from bigain.metrics.features import FeatureNetwork, feature_network
 from bigain.run.cost import applied, environment, flops, measure
 from bigain.run.files import encode_png
 from bigain.run.opening import class_conditions, fingerprint, progress_bar, versions
@@ -216,7 +217,7 @@ class _Work:
             )
         ]
 
-    def _sampled(self, numbers: Sequence[int], conditions: Sequence[str | int]) -> Images:
+    def _sampled(self, numbers: Sequence[int], conditions: Sequence[str | int]) -> Pixels:
         """uint8 (N, H, W, 3)."""
         unique = list(dict.fromkeys(conditions))
         images = sample(

@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bigain.metrics.accuracy import paired_difference
-from bigain.metrics.distribution import fid, resampled_fid
-from bigain.metrics.fidelity import decibels, squared_errors
+from bigain.metrics.distribution import decibels, fid, resampled_fid, squared_errors
 from bigain.run.results import Comparison, Gain
 from bigain.run.store import Generated, Store
 

@@ -17,8 +17,7 @@ from bigain.metrics.accuracy import (
     per_class_map,
     per_image_ap,
 )
-from bigain.metrics.distribution import fid, kid, precision_recall
-from bigain.metrics.fidelity import mean_psnr
+from bigain.metrics.distribution import fid, kid, mean_psnr, precision_recall
 from bigain.run.paired import compare, features_of
 from bigain.run.results import Results, Row, Timing, Timings
 from bigain.run.settings import identity_hash

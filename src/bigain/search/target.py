@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from bigain.diffusion import Denoiser
-from bigain.metrics.fidelity import decibels, squared_errors
+from bigain.metrics.distribution import decibels, squared_errors
 from bigain.run.engine import run
 from bigain.run.paired import Paired
 from bigain.run.results import Gain
