@@ -163,8 +163,7 @@ def to_uint8(images: torch.Tensor) -> Pixels:
     import torch
 
     levels = ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    pixels: Pixels = levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-    return pixels
+    return levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
 def _one(image: Any, size: int) -> torch.Tensor:

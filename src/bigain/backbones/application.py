@@ -16,7 +16,7 @@ from bigain.backbones.hooks import AttentionHook, BlockHook, EntryHook, GridHook
 from bigain.backbones.presets import Applicable, resolve
 from bigain.backbones.state import Plan, Seen, Session
 from bigain.backbones.summary import Summary, summarise
-from bigain.methods import Method, TokenDownsampling, TokenMerging, spec
+from bigain.methods import Compression, Method, TokenDownsampling, TokenMerging
 from bigain.operators.grid import Grid
 
 
@@ -32,7 +32,7 @@ class Handle:
         self._blocks = blocks
 
     @property
-    def methods(self) -> tuple[Method, ...]:
+    def methods(self) -> Compression:
         """What was applied."""
         return self.session.plan.methods
 
@@ -59,7 +59,7 @@ class Handle:
         self.remove()
 
     def __repr__(self) -> str:
-        return f"Handle({type(self.model).__name__}, {spec(self.methods)!r})"
+        return f"Handle({type(self.model).__name__}, {self.methods.text!r})"
 
 
 def apply(pipe_or_model: object, method: Applicable, *, replace: bool = False) -> Handle:
@@ -91,7 +91,7 @@ def apply(pipe_or_model: object, method: Applicable, *, replace: bool = False) -
     if applied is not None and not replace:
         raise ValueError(
             f"replace must be True where a model is compressed already, as this {type(model).__name__} is by "
-            f"{spec(applied.plan.methods)}, not False: or call bigain.remove() first"
+            f"{applied.plan.methods.text}, not False: or call bigain.remove() first"
         )
     methods, where = resolve(method, model), layout(model)
     _check_methods(methods, where)
@@ -212,7 +212,7 @@ def _check_takes(method: Method, grid: Grid) -> None:
         return
     if method.most_merged(grid) == 0:
         raise ValueError(
-            f"ratio must be at least 1/{grid.tokens} in {spec(method)}, one token of a {grid.height}x{grid.width} "
+            f"ratio must be at least 1/{grid.tokens} in {method}, one token of a {grid.height}x{grid.width} "
             f"grid, not {method.ratio}: nothing would be compressed by it"
         )
 
@@ -235,8 +235,7 @@ def _check_places(method: Method, where: Layout) -> None:
     crossed = isinstance(method, TokenMerging) and "cross_attention" in method.locations
     if crossed and all(block.attn2 is None for block in blocks):
         raise ValueError(
-            f"locations of {spec(method)} must do without 'cross_attention', which this {kind} does not have in its "
-            f"layers"
+            f"locations of {method} must do without 'cross_attention', which this {kind} does not have in its layers"
         )
 
 
@@ -246,7 +245,8 @@ def _check_layer(layer: Layer, methods: list[Method]) -> None:
     downsampling = [method for method in methods if isinstance(method, TokenDownsampling)]
     if len(merging) > 1 or len(downsampling) > 1:
         raise ValueError(
-            f"methods must be at most one merging and one downsampling in a layer, not {spec(methods)} in {layer.name}"
+            f"methods must be at most one merging and one downsampling in a layer, not {Compression(methods).text} in "
+            f"{layer.name}"
         )
     if methods and layer.block.only_cross_attention:
         raise ValueError(
@@ -255,13 +255,13 @@ def _check_layer(layer: Layer, methods: list[Method]) -> None:
         )
     if downsampling and any(method.size_aware for method in merging):
         raise ValueError(
-            f"size_aware must be False where {spec(downsampling)} replaces the merged keys that it weighs, not True in "
+            f"size_aware must be False where {downsampling[0]} replaces the merged keys that it weighs, not True in "
             f"{layer.name}"
         )
     full = any(method.queries == "full" for method in merging)
     if full and downsampling:
         raise ValueError(
-            f"queries must be 'merged' where {spec(downsampling)} makes the keys and values, not 'full' in {layer.name}"
+            f"queries must be 'merged' where {downsampling[0]} makes the keys and values, not 'full' in {layer.name}"
         )
     attention, name = layer.block.attn1, f"{layer.name}.attn1"
     if methods:

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from torch import nn
 
 from bigain.backbones.families import find_model
-from bigain.methods import Compression, Method, parse
+from bigain.methods import Compression, Method
 from bigain.zoo import presets as files
 from bigain.zoo.presets import Preset
 
@@ -32,7 +32,7 @@ def preset(name: str, model: str) -> Compression:
     Example:
         >>> bigain.apply(model, bigain.preset("balanced", "glyphs-dit"))  # or "glyphs-dit/balanced", which is checked
     """
-    return parse(files.of_model(model, name).methods)
+    return Compression.of(files.of_model(model, name).methods)
 
 
 def resolve(methods: Applicable, model: nn.Module | None, *, data: str | None = None) -> Compression:
@@ -51,14 +51,12 @@ def resolve(methods: Applicable, model: nn.Module | None, *, data: str | None = 
     Warns:
         UserWarning: the preset was made for other weights, another dtype or other data; says what differs.
     """
-    if isinstance(methods, str | Path):
-        read = files.read(methods)
-        if read is None:
-            return parse(str(methods))
-        if model is not None:
-            _compare(read, find_model(model), data)
-        return parse(read.methods)
-    return Compression.of(methods)
+    if not isinstance(methods, str | Path):
+        return Compression.of(methods)
+    read = files.read(methods)
+    if read is not None and model is not None:
+        _compare(read, find_model(model), data)
+    return Compression.of(str(methods) if read is None else read.methods)
 
 
 def preset_file(

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from bigain.methods import Context, Method, TokenMerging
+from bigain.methods import Compression, Context, Method, TokenMerging
 from bigain.operators.assignment import Assignment
 from bigain.operators.grid import Grid
 
@@ -19,7 +19,7 @@ AnyMethod = TypeVar("AnyMethod", bound=Method)
 class Plan:
     """What is applied: in each layer at most one merging and one downsampling method."""
 
-    methods: tuple[Method, ...]
+    methods: Compression
 
     def includes(self, level: int, layer: int) -> bool:
         """Whether any method names the layer."""

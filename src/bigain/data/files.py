@@ -37,7 +37,7 @@ def require_folder(path: Path, layout: str) -> Path:
 
 
 def read_text(path: Path, layout: str) -> str:
-    """The text of a UTF-8 file, less a byte order mark."""
+    """The text of a regular UTF-8 file (a pipe would never end), less a byte order mark."""
     what = kind_of(path)
     if what == "missing":
         raise FileNotFoundError(f"{path} must be a file, not missing. Expected layout: {layout}")

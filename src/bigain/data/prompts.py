@@ -77,11 +77,7 @@ def check_against(prompts: Prompts, classes: Sequence[str], path: Path) -> None:
 
 
 def shared(prompts: Sequence[Sequence[str]]) -> list[tuple[str, list[int]]]:
-    """Prompts that several classes have in common, with those classes; such classes cannot be told apart.
-
-    Args:
-        prompts: of each class.
-    """
+    """Prompts that several classes have in common, with those classes; such classes cannot be told apart."""
     owners: dict[str, set[int]] = {}
     for index, own in enumerate(prompts):
         for prompt in own:

@@ -22,10 +22,7 @@ class ClassConditional(Denoiser):
         model: a ``DiTTransformer2DModel``.
         scheduler: a diffusers scheduler.
         vae: an ``AutoencoderKL``; None for a model that denoises pixels.
-        labels: the model's label by name of the class, where it is known.
-
-    Raises:
-        ValueError: a label outside [0, classes).
+        labels: the model's label, in [0, classes), by name of the class, where it is known.
     """
 
     kind = "class"

@@ -210,14 +210,12 @@ class Denoiser(ABC):
     @property
     def device(self) -> torch.device:
         """Where forwards run; with offloading, not where the weights lie."""
-        device: torch.device = self.model.device if self.pipe is None else self.pipe._execution_device
-        return device
+        return self.model.device if self.pipe is None else self.pipe._execution_device
 
     @property
     def dtype(self) -> torch.dtype:
         """Of the network's weights."""
-        dtype: torch.dtype = self.model.dtype
-        return dtype
+        return self.model.dtype
 
     @property
     def sample_shape(self) -> tuple[int, int, int]:
@@ -235,13 +233,10 @@ class Denoiser(ABC):
         return height * self.space.factor
 
     def encode(self, images: Tensor) -> Tensor:
-        """Clean samples x0 of images.
+        """Clean samples x0 of images, (B, C, h, w) float32 on the model's device, in the scaling of the model.
 
         Args:
             images: (B, 3, H, W) floats in [-1, 1], H = W = ``image_size``, on any device.
-
-        Returns:
-            (B, C, h, w) float32 on the model's device: pixels, or the posterior's mean in the scaling of the model.
 
         Raises:
             ValueError: for another shape, an integer dtype, no image, values that are not finite or outside [-1, 1].
@@ -259,23 +254,19 @@ class Denoiser(ABC):
 
     @torch.no_grad()
     def predict(self, x_t: Tensor, t: Tensor, conditions: Conditions, index: Tensor) -> Tensor:
-        """What the network predicts, without guidance.
+        """What the network predicts, without guidance: (B, C, h, w) float32, without a learned variance.
 
         Args:
             x_t: (B, C, h, w) noised samples.
             t: (B,) timesteps.
             conditions: as :meth:`conditions` encoded them.
             index: (B,) long, each row's condition.
-
-        Returns:
-            (B, C, h, w) float32; a learned variance behind the C channels is dropped.
         """
         # no_grad rather than inference_mode: tensors made in inference mode may not be used by a later backward,
         # and a compiled model specialises on which of the two modes it meets.
         x_t = x_t.to(self.device, self.dtype)
         output = self.model(x_t, timestep=t.to(self.device), **conditions.rows(index), return_dict=False)[0]
-        sample: Tensor = output[:, : x_t.shape[1]].float()
-        return sample
+        return output[:, : x_t.shape[1]].float()
 
 
 @contextmanager
@@ -291,7 +282,7 @@ def memory_advice(batch_size: int) -> Iterator[None]:
 
 
 def check_images(images: Tensor, size: int) -> None:
-    """Raises a ValueError unless ``images`` is (B, 3, size, size) with B > 0, floating, finite and in [-1, 1]."""
+    """Raises a ValueError unless images are (B, 3, size, size) with B > 0, floating, finite and in [-1, 1]."""
     if images.ndim != 4 or images.shape[1:] != (3, size, size) or len(images) == 0:
         raise ValueError(f"images must have shape (B, 3, {size}, {size}) with B > 0, not {tuple(images.shape)}")
     if not images.is_floating_point():

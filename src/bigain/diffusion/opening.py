@@ -67,8 +67,7 @@ def open_model(
         if dtype is not None or device is not None:
             _family(type(model))  # before anything is moved
             model = model.to(device=device, dtype=dtype)
-        wrapped: Denoiser = _family(type(model))(model)
-        return wrapped
+        return _family(type(model))(model)
     device = "cpu" if device is None else device
     options = {"dtype": torch.float32 if dtype is None else dtype, "variant": variant, "use_safetensors": True}
     folder = zoo.path(str(model)) if model in EMBEDDED else Path(model)

@@ -100,6 +100,11 @@ class Method:
         if self.levels != (1,):
             raise ValueError(f"levels must be left out where layers are named, whatever their level, not {self.levels}")
 
+    def __str__(self) -> str:
+        from bigain.methods.text import spec
+
+        return spec(self)
+
     def includes(self, level: int, layer: int) -> bool:
         """Whether the transformer block of this level and number takes part."""
         return level in self.levels if self.layers is None else layer in self.layers

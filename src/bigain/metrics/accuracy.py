@@ -134,8 +134,7 @@ def per_class_ap(scores: np.ndarray, labels: Sequence[Sequence[int]]) -> np.ndar
     All images are ranked by their score for the class. The precision at a recall is the highest precision at
     that or a greater recall, and the average is the area under it. Images of equal score are one step of
     the ranking, so their order does not matter. The joint run scores a class by minus its place among the classes of
-    an image, so there are at most K different scores and many such ties: its values compare with one another, not
-    with those of detectors that give confidences.
+    an image, with many ties: its values compare with one another, not with those of detectors that give confidences.
 
     Args:
         scores: (N, K), higher means that the image shows the class more surely; comparable between images.

@@ -55,17 +55,15 @@ def kid(
 ) -> tuple[float, float]:
     """Kernel Inception distance (Binkowski et al. 2018), cubic kernel, by torchmetrics, in float64.
 
-    Unbiased for independent samples. Sets with exactly as many images of each class are more alike than those, which
-    shifts it down by a constant over the number of images: compare it at equal counts there.
+    The unbiased squared MMD, its mean and standard deviation over random subsets; lower is better, may be negative.
+    Unbiased for independent samples: sets with exactly as many images of each class are more alike than those, which
+    shifts it down by a constant over the number of images, so compare it at equal counts there.
 
     Args:
         reference, generated: (N, D), N >= 2.
         subsets: how many random subsets are averaged.
         subset_size: images in each; ``None`` is 1,000, or the smaller set where that has fewer.
         seed: of the subsets; the global random state is left as it was.
-
-    Returns:
-        The unbiased squared MMD, its mean and standard deviation over the subsets; lower is better, may be negative.
     """
     import torch
     from torchmetrics.image.kid import KernelInceptionDistance
@@ -118,8 +116,7 @@ def squared_errors(a: np.ndarray, b: np.ndarray) -> np.ndarray:
             raise ValueError(f"{name} must be uint8 images (N >= 1, H, W, C), not {images.dtype} {images.shape}")
     if a.shape != b.shape:
         raise ValueError(f"a and b must have one shape, not {a.shape} and {b.shape}")
-    errors: np.ndarray = np.square(a.astype(np.float64) - b.astype(np.float64)).mean(axis=(1, 2, 3))
-    return errors
+    return np.square(a.astype(np.float64) - b.astype(np.float64)).mean(axis=(1, 2, 3))
 
 
 def decibels(squared_error: np.ndarray) -> np.ndarray:

@@ -186,8 +186,7 @@ class Recogniser(nn.Module):
 
     def embed(self, images: Tensor) -> Tensor:
         """Images (B, 3, S, S) in [-1, 1] to features (B, D)."""
-        features: Tensor = self.stages(images).mean(dim=(2, 3))
-        return features
+        return self.stages(images).mean(dim=(2, 3))
 
     def forward(self, images: Tensor) -> Tensor:
         """Images uint8 (B, 3, S, S), S the recogniser's size, to features (B, D)."""
@@ -203,13 +202,11 @@ class Recogniser(nn.Module):
     def logits(self, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
         """Images uint8 (N, S, S, 3), N >= 1, to unnormalised log-probabilities float64 (N, K)."""
         weight, bias = (p.detach().double().cpu().numpy() for p in (self.head.weight, self.head.bias))
-        logits: np.ndarray = self.features(images, batch_size) @ weight.T + bias
-        return logits
+        return self.features(images, batch_size) @ weight.T + bias
 
     def predict(self, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
         """Images uint8 (N, S, S, 3), N >= 1, to class indices int64 (N,)."""
-        predictions: np.ndarray = self.logits(images, batch_size).argmax(axis=1)
-        return predictions
+        return self.logits(images, batch_size).argmax(axis=1)
 
 
 def _convolution(channels: int, width: int, stride: int) -> nn.Sequential:

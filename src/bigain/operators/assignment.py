@@ -20,7 +20,7 @@ MODES: tuple[str, ...] = get_args(Mode)
 
 @dataclass(frozen=True)
 class Assignment:
-    """Which of M groups each of N tokens belongs to, per row of the batch.
+    """Which of M groups each of N tokens belongs to, per row of the batch; 1 <= M <= N.
 
     Attributes:
         index: (B, N) int64 in [0, M), the group of each token.

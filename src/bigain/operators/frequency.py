@@ -66,8 +66,7 @@ def _l1_norm(image: Tensor) -> Tensor:
 
 
 def _l2_norm(image: Tensor) -> Tensor:
-    norm: Tensor = torch.linalg.vector_norm(image, dim=3)
-    return norm
+    return torch.linalg.vector_norm(image, dim=3)
 
 
 def _above_cutoff(rows: Tensor, columns: Tensor, height: int, width: int) -> Tensor:
@@ -155,17 +154,10 @@ def band_of_bin(grid: Grid, bands: int, device: torch.device | None = None) -> T
 
 
 def radial_power(x: Tensor, grid: Grid, bands: int) -> Tensor:
-    """Power of tokens by radial frequency, the mean over channels.
+    """Power of tokens (B, N, C) by radial frequency, the mean over channels: (B, bands), in at least float32.
 
-    Band 0 is the lowest and contains the mean token. By Parseval's theorem the bands sum to the mean square of ``x``.
-    A band that contains no bin of a small grid is 0.
-
-    Args:
-        x: tokens (B, N, C), N = ``grid.tokens``.
-        bands: number of bands, at least 1; see ``band_of_bin``.
-
-    Returns:
-        (B, bands), float64 for float64 ``x``, else float32.
+    Band 0 is the lowest and contains the mean token; see ``band_of_bin``. By Parseval's theorem the bands sum to the
+    mean square of ``x``. A band that contains no bin of a small grid is 0.
     """
     if x.ndim != 3 or x.shape[1] != grid.tokens:
         raise ValueError(f"x must be (B, {grid.tokens}, C) for a grid of {grid.height} x {grid.width}, not {x.shape}")
@@ -174,5 +166,4 @@ def radial_power(x: Tensor, grid: Grid, bands: int) -> Tensor:
     spectrum = torch.fft.fft2(to_map(values, grid), norm="ortho").flatten(2)  # (B, C, N)
     power = spectrum.abs().square().mean(dim=1) / grid.tokens  # (B, N)
     members = torch.nn.functional.one_hot(band, bands).to(power.dtype)  # (N, bands); a product is deterministic
-    banded: Tensor = power @ members
-    return banded
+    return power @ members

@@ -18,7 +18,7 @@ Cell = tuple[int, int]  # (sy, sx): rows and columns of one cell
 
 @dataclass(frozen=True)
 class Grid:
-    """The height and width of a token grid, in tokens."""
+    """The height and width of a token grid, in tokens, from 1."""
 
     height: int
     width: int
@@ -87,14 +87,10 @@ def cell_index(grid: Grid, cell: Cell, device: torch.device | str | None = None)
 
 
 def to_cells(values: Tensor, grid: Grid, cell: Cell, fill: float) -> Tensor:
-    """Lay the values of the tokens out cell by cell.
+    """Lay the values (B, N) of the tokens out cell by cell: (B, cells, sy * sx), row-major within the cell.
 
-    Args:
-        values: (B, N), any dtype.
-        fill: what stands in the places of partial cells that lie outside of the grid.
-
-    Returns:
-        (B, cells, sy * sx), row-major within the cell; the first place of every cell is a real token.
+    ``fill`` stands in the places of partial cells that lie outside of the grid; the first place of every cell is a
+    token.
     """
     check_tokens(values, grid, 2, "values")
     sy, sx = check_cell(cell)

@@ -18,12 +18,12 @@ _FORMAT, _FORMATS = "bigain preset 1", "bigain presets 1"
 
 @dataclass(frozen=True)
 class Preset:
-    """Methods that were chosen for a model.
+    """Methods that were chosen for a model; a field is None where the file does not say.
 
     Args:
         source: where it is from: "MODEL/NAME" or the path of a file.
         methods: as text.
-        model: name of the weights; None, as in what follows, where the file does not say.
+        model: name of the weights.
         architecture: fingerprint by `bigain.backbones.presets.architecture`.
         dtypes: in which it was measured.
         data: on which it was chosen.
