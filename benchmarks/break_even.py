@@ -19,7 +19,7 @@ import torch
 from diffusers import DiTTransformer2DModel
 
 import bigain
-from bigain.report.labels import label
+from bigain.report.style import label
 from bigain.run.cost import environment
 from experiments.readme.markers import put_between
 from interleaved import Visit, interleaved, speed_up

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bigain.report.labels import label
+from bigain.report.style import label
 from bigain.report.table import NOTHING
 from bigain.run.results import Comparison, Gain, Results
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bigain.report.labels import PRESET, label
+from bigain.report.style import PRESET, label
 from bigain.report.table import NOTHING, Line, accuracy_cell, accuracy_heading, caption_parts, fixed, lines_of
 from bigain.run.results import Results, Timings
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from bigain.methods import preset_names
 from bigain.report import pictures
-from bigain.report.labels import label
 from bigain.report.pictures import draw_front, draw_samples
+from bigain.report.style import label
 from bigain.run.results import Results, Row
 from bigain.run.store import Store
 from bigain.run.summary import summarise, timings

@@ -108,7 +108,7 @@ def test_what_was_not_measured_for_both_is_none(store: Store) -> None:
 
 def test_a_method_that_is_not_there_is_refused(store: Store) -> None:
     with pytest.raises(
-        ValueError, match=r"--against must name methods of .*, none todo:factor=2 .*, not iekvd:factor=2"
+        ValueError, match=r"against must name methods of .*, none todo:factor=2 .*, not iekvd:factor=2"
     ):
         compare(store, ["iekvd:factor=2"])
 

@@ -23,8 +23,7 @@ from bigain.operators.random import mix_keys
 from bigain.run.cost import flops
 from bigain.run.settings import DataSettings, ModelSettings, ProbeSettings
 from bigain.search import offers
-from bigain.search.grids import Space
-from bigain.search.offers import CANDIDATES, read_offers
+from bigain.search.offers import CANDIDATES, Space, read_offers
 
 FEW = ("todo-2", "tome:ratio=0.5,cell=4x4")
 VALIDATION = DataSettings(split="validation")
@@ -177,7 +176,7 @@ def test_measuring_goes_on_where_it_was_stopped(
     assert found == read_offers(path) == whole
     assert counts == [(1, 4), (2, 4), (3, 4), (4, 4)]
     fewer = measure(denoiser, path, model=model, candidates=("todo-2",))
-    assert [offer.candidate for offer in fewer.offers] == ["todo:factor=2"] * 2
+    assert [offer.candidate.text for offer in fewer.offers] == ["todo:factor=2"] * 2
     assert read_offers(path) == whole  # nothing measured is lost
 
 

@@ -50,7 +50,7 @@ def analyse(
 
     from bigain.explain.analysis import analyse as measure
     from bigain.report.analysis import analysis_tables, write_analysis
-    from bigain.report.labels import label
+    from bigain.report.style import label
 
     out = options.folder(out, "analyse", model.model)
     path = out / "analysis.json"

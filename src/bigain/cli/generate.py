@@ -42,8 +42,8 @@ def generate(
 
     from bigain.diffusion import ClassConditional
     from bigain.generate import sample
-    from bigain.report.labels import label
     from bigain.report.pictures import draw_samples
+    from bigain.report.style import label
     from bigain.run.cost import applied
     from bigain.run.files import encode_png, write_whole
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bigain.report.labels import label
-from bigain.report.style import NOTHING, PLAIN, Style, markdown_table, new_figure, save, styles
+from bigain.report.style import NOTHING, PLAIN, Style, label, markdown_table, new_figure, save, styles
 from bigain.run.files import write_whole
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bigain.report.labels import label
 from bigain.report.pictures import draw_front, draw_samples
+from bigain.report.style import label
 from bigain.report.table import markdown
 from bigain.run.files import write_whole
 from bigain.run.results import Results, Timings, write_results

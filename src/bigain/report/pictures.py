@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from bigain.report.labels import label
-from bigain.report.style import PLAIN, Style, new_figure, save, styles
+from bigain.report.style import PLAIN, Style, label, new_figure, save, styles
 from bigain.report.table import accuracy_heading
 
 if TYPE_CHECKING:

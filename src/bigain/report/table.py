@@ -11,8 +11,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from bigain.report.labels import label
-from bigain.report.style import NOTHING, markdown_table
+from bigain.report.style import NOTHING, label, markdown_table
 
 if TYPE_CHECKING:
     from bigain.run.results import Results, Row, Timing, Timings

@@ -27,9 +27,9 @@ class Paired:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._reference = store.reference()
-        self._right = cache(self._find_right)
-        self._features = cache(self._find_features)
-        self._errors = cache(self._find_errors)
+        self._right = cache(lambda method: {row.id: row.prediction in row.labels for row in store.classified(method)})
+        self._features = cache(lambda method: features_of(store.generated(method), method))
+        self._errors = cache(self._squared_errors)
         self._fids = cache(self._resample_fids)
         self._psnrs = cache(self._resample_psnrs)
 
@@ -68,17 +68,19 @@ class Paired:
         difference = self._psnrs(method, both) - self._psnrs(other, both)
         return _gain(difference) if np.isfinite(difference).all() else None
 
+    def psnr_to_plain(self, method: str) -> Gain | None:
+        """PSNR in dB to the images of no compression, on those that both generated; infinite where all are the same."""
+        errors = np.array([*self._errors(method).values()])
+        if not len(errors):
+            return None
+        low, high = np.quantile([errors[index].mean() for index in _resamples(len(errors))], [0.975, 0.025])
+        return Gain(*(float(decibels(error)) for error in (errors.mean(), low, high)))  # a larger error has fewer dB
+
     @cached_property
     def _plain(self) -> dict[int, npt.NDArray[np.uint8]]:
         return {row.image: row.pixels for row in self.store.generated("none")}
 
-    def _find_right(self, method: str) -> dict[str, bool]:
-        return {row.id: row.prediction in row.labels for row in self.store.classified(method)}
-
-    def _find_features(self, method: str) -> dict[int, npt.NDArray[np.float32]]:
-        return features_of(self.store.generated(method), method)
-
-    def _find_errors(self, method: str) -> dict[int, float]:
+    def _squared_errors(self, method: str) -> dict[int, float]:
         """Mean squared error of each image to that of no compression."""
         plain = self._plain
         both = [row for row in self.store.generated(method) if row.image in plain]
@@ -115,7 +117,7 @@ def compare(store: Store, methods: Iterable[str]) -> list[Comparison]:
     measured, paired, comparisons = store.methods(), Paired(store), []
     for method in methods:
         if method not in measured:
-            raise ValueError(f"--against must name methods of {store.path}, {' '.join(measured)}, not {method}")
+            raise ValueError(f"against must name methods of {store.path}, {' '.join(measured)}, not {method}")
         comparisons += [paired.compare(method, other) for other in measured if other not in ("none", method)]
     return comparisons
 

@@ -12,11 +12,10 @@ from typing import Any
 from bigain.backbones.presets import preset_file
 from bigain.run.files import write_whole
 from bigain.run.opening import progress_bar, versions
-from bigain.run.settings import DataSettings, ModelSettings, ProbeSettings
+from bigain.run.settings import DataSettings, ModelSettings, ProbeSettings, TargetSettings
 from bigain.search.allocation import Allocation, allocate, most_saved
 from bigain.search.clock import Clocked, clock_offers, clock_together, kept_times
 from bigain.search.offers import CANDIDATES, Offers, measure_offers
-from bigain.search.settings import TargetSettings
 from bigain.search.target import Step, joint_settings, largest_saving
 
 
@@ -30,7 +29,6 @@ class Choice:
         clocked: the times of the offers, with a target of speed.
         speed: how many times as fast a forward is, by the layers alone ("expected") and together ("measured").
         steps: of the bisection, in the order in which they were tried.
-        files: names of what was written, the preset first.
     """
 
     target: TargetSettings
@@ -39,7 +37,12 @@ class Choice:
     clocked: Clocked | None = None
     speed: dict[str, float] | None = None
     steps: tuple[Step, ...] = ()
-    files: tuple[str, ...] = ("preset.json", "offers.json")
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of what was written, the preset first."""
+        more = "times.json" if self.clocked is not None else "results.sqlite" if self.steps else ""
+        return ("preset.json", "offers.json", more) if more else ("preset.json", "offers.json")
 
     @property
     def kept(self) -> Step | None:
@@ -72,8 +75,7 @@ def choose(
         progress: whether to show progress.
 
     Raises:
-        ValueError: no target, or one that cannot be reached, says what can; or as `measure_offers`, `clock_offers` and
-            `largest_saving`.
+        ValueError: no target, or one that cannot be reached; or as `measure_offers`, `clock_offers`, `largest_saving`.
     """
     target.check()
     data = data.unseen()
@@ -99,8 +101,7 @@ def choose(
         nanoseconds = clocked.saving(offers.offers, target.speed_up)
         chosen = offers.in_flops(allocate(clocked.in_time(offers.offers), nanoseconds, target.contrast))
         speed = clock_together(denoiser, chosen, clocked, timing_rounds)
-        files = ("preset.json", "offers.json", "times.json")
-        choice = Choice(target, offers, chosen, clocked=clocked, speed=speed, files=files)
+        choice = Choice(target, offers, chosen, clocked=clocked, speed=speed)
     elif target.save is not None:
         choice = Choice(target, offers, allocate(offers.offers, _flops(target.save, offers), target.contrast))
     else:
@@ -108,8 +109,7 @@ def choose(
         chosen, steps = largest_saving(
             offers, target, settings, folder / "results.sqlite", denoiser=denoiser, progress=progress
         )
-        files = ("preset.json", "offers.json", "results.sqlite")
-        choice = Choice(target, offers, chosen, steps=steps, files=files)
+        choice = Choice(target, offers, chosen, steps=steps)
     about = _about(choice, data, probe)
     content = preset_file(choice.allocation.methods, denoiser.model, name=model.model, data=data.data, about=about)
     write_whole(folder / "preset.json", content)

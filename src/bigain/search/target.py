@@ -11,21 +11,16 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from bigain.diffusion import Denoiser
-from bigain.metrics.fidelity import decibels, squared_errors
 from bigain.run.engine import run
 from bigain.run.paired import Paired
 from bigain.run.results import Gain
-from bigain.run.settings import CountSettings, DataSettings, ModelSettings, Settings, TimingSettings
+from bigain.run.settings import CountSettings, DataSettings, ModelSettings, Settings, TargetSettings, TimingSettings
 from bigain.run.store import Store
 from bigain.search.allocation import Allocation, allocate, most_saved
 from bigain.search.offers import Offers
-from bigain.search.settings import TargetSettings
 
 STEPS = 6  # of the bisection, which tells 2^6 - 1 savings apart
-_RESAMPLES = 200
 _ROUNDING = 1e-9
 
 
@@ -81,7 +76,7 @@ def largest_saving(
         progress: whether to say each step and to show a bar that counts its forwards.
 
     Raises:
-        ValueError: the least saving does not keep the target, says what it costs; or as `bigain.run.engine.run`.
+        ValueError: the least saving does not keep the target; or as `bigain.run.engine.run`.
     """
     most, steps, tried = most_saved(offers.offers), [], {}
     low, high = 0, 2**STEPS  # no saving keeps the target, and one that is too large does not
@@ -98,15 +93,23 @@ def largest_saving(
             steps.append(_judge(store, text, saved, target))
         low, high = (middle, high) if steps[-1].keeps else (low, middle)
     if low == 0:
-        raise ValueError(_refusal(target, min(steps, key=lambda step: step.saved)))
+        least = min(steps, key=lambda step: step.saved)
+        missed = [
+            f"{name} must be {value}, not {target.given[name]:g}" for name, value in _missed(target, least).items()
+        ]
+        raise ValueError(
+            f"{' and '.join(missed)}: already the least saving, {least.saved:.1%} of the FLOPs, comes to that. Give "
+            f"candidates that merge or pool less, or more images"
+        )
     return tried[low], tuple(steps)
 
 
 def _judge(store: Store, methods: str, saved: float, target: TargetSettings) -> Step:
-    accuracy = None if target.lose_at_most is None else Paired(store).accuracy(methods, "none")
-    psnr = None if target.psnr is None else _psnr(store, methods)
+    paired = Paired(store)
+    accuracy = None if target.lose_at_most is None else paired.accuracy(methods, "none")
+    psnr = None if target.psnr is None else paired.psnr_to_plain(methods)
     step = Step(methods, saved, accuracy, psnr, keeps=True)
-    return Step(methods, saved, accuracy, psnr, keeps=not _missed(target, step))
+    return replace(step, keeps=not _missed(target, step))
 
 
 def _missed(target: TargetSettings, step: Step) -> dict[str, str]:
@@ -119,29 +122,3 @@ def _missed(target: TargetSettings, step: Step) -> dict[str, str]:
     if target.psnr is not None and step.psnr is not None and step.psnr.value < target.psnr:
         missed["psnr"] = f"at most {step.psnr.value:.2f}"
     return missed
-
-
-def _refusal(target: TargetSettings, least: Step) -> str:
-    parts = [f"{name} must be {value}, not {target.given[name]:g}" for name, value in _missed(target, least).items()]
-    return (
-        f"{' and '.join(parts)}: already the least saving, {least.saved:.1%} of the FLOPs, comes to that. Give "
-        f"candidates that merge or pool less, or more images"
-    )
-
-
-def _psnr(store: Store, methods: str) -> Gain | None:
-    """Of the squared error over all images that no compression generated too."""
-    plain = {image.image: image.pixels for image in store.generated("none")}
-    images = [image for image in store.generated(methods) if image.image in plain]
-    if not images:
-        return None
-    errors = squared_errors(
-        np.stack([image.pixels for image in images]), np.stack([plain[image.image] for image in images])
-    )
-    value = float(decibels(errors.mean()))
-    if not errors.any():
-        return Gain(value, value, value)
-    rng = np.random.default_rng(0)
-    means = np.array([errors[rng.integers(len(errors), size=len(errors))].mean() for _ in range(_RESAMPLES)])
-    low, high = decibels(np.quantile(means, [0.975, 0.025]))  # the larger error has fewer dB
-    return Gain(value, float(low), float(high))
