@@ -11,7 +11,7 @@ import bigain
 from bigain.diffusion import open_model
 from bigain.methods import parse, spec
 from bigain.report.table import markdown, markdown_rows
-from bigain.run.opening import fingerprint
+from bigain.run.files import fingerprint
 from bigain.run.results import read_results
 from bigain.zoo import presets
 from experiments.paper.claims import paper_tables

@@ -74,7 +74,7 @@ def inspect(
 def _image(denoiser: Denoiser, image: str, source: DataSettings) -> tuple[Tensor, str, str | int | None]:
     """The image in [-1, 1], its id, and what the model is asked for its class, if that is known."""
     from bigain.data import preprocess, read_image
-    from bigain.run.opening import class_conditions
+    from bigain.run.files import class_conditions
 
     if not image.isdigit():
         return preprocess(read_image(Path(image), image), denoiser.image_size), image, None

@@ -22,8 +22,7 @@ from bigain.methods import Compression, TokenDownsampling, TokenMerging
 from bigain.metrics.spectrum import radial_power
 from bigain.operators.assignment import merge, unmerge
 from bigain.operators.grid import cell_index
-from bigain.run.files import write_json
-from bigain.run.opening import progress_bar, versions
+from bigain.run.files import progress_bar, versions, write_json
 from bigain.run.probe import Probe
 from bigain.run.settings import DataSettings, ModelSettings, ProbeSettings, differences
 

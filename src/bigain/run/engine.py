@@ -20,8 +20,7 @@ from bigain.diffusion import Denoiser
 from bigain.generate import Sampling, sample
 from bigain.metrics.features import FeatureNetwork, Images, feature_network
 from bigain.run.cost import applied, environment, flops, measure
-from bigain.run.files import encode_png
-from bigain.run.opening import class_conditions, fingerprint, progress_bar, versions
+from bigain.run.files import class_conditions, encode_png, fingerprint, progress_bar, versions
 from bigain.run.settings import REFERENCE_IMAGES, Settings
 from bigain.run.store import Classified, Generated, Store
 

@@ -16,7 +16,7 @@ from bigain.run.results import Comparison, Gain
 from bigain.run.store import Generated, Store
 
 _RESAMPLES = 200
-_CONFIDENCE = 0.95
+_TAILS = (0.025, 0.975)  # of a 95% interval
 _Key = TypeVar("_Key")  # of an image: its name, or its number
 _Floats = npt.NDArray[np.float64]
 
@@ -73,8 +73,8 @@ class Paired:
         errors = np.array([*self._errors(method).values()])
         if not len(errors):
             return None
-        low, high = np.quantile([errors[index].mean() for index in _resamples(len(errors))], [0.975, 0.025])
-        return Gain(*(float(decibels(error)) for error in (errors.mean(), low, high)))  # a larger error has fewer dB
+        low, high = np.quantile([errors[index].mean() for index in _resamples(len(errors))], _TAILS)
+        return Gain(*(float(decibels(error)) for error in (errors.mean(), high, low)))  # a larger error has fewer dB
 
     @cached_property
     def _plain(self) -> dict[int, npt.NDArray[np.uint8]]:
@@ -104,12 +104,9 @@ class Paired:
 
 
 def compare(store: Store, methods: Iterable[str]) -> list[Comparison]:
-    """Each of ``methods`` against every other of the results file but no compression, which its row is compared with.
+    """Each of ``methods`` (canonical specs) against every other of the results file but no compression.
 
     It takes 200 FIDs per method of the file: seconds each with 64 features, hours with Inception's 2,048.
-
-    Args:
-        methods: canonical specs.
 
     Raises:
         ValueError: a method that the file does not have.
@@ -123,11 +120,7 @@ def compare(store: Store, methods: Iterable[str]) -> list[Comparison]:
 
 
 def features_of(rows: Iterable[Generated], method: str) -> dict[int, npt.NDArray[np.float32]]:
-    """Features by image; empty where a method's images were generated without.
-
-    Raises:
-        ValueError: some images have features and some lack them, or have other sizes; names the first such.
-    """
+    """Features by image; empty where a method's images have none. ValueError where some do, or of another size."""
     features = {row.image: row.features for row in rows}
     sizes = {None if one is None else one.shape for one in features.values()}
     if sizes <= {None}:
@@ -153,5 +146,5 @@ def _resamples(count: int) -> list[npt.NDArray[np.int64]]:
 def _gain(values: _Floats) -> Gain:
     """Of all images, with the percentiles of the resamples, less the bias of their mean."""
     value, resampled = float(values[0]), values[1:]
-    low, high = np.quantile(resampled, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2]) - (resampled.mean() - value)
+    low, high = np.quantile(resampled, _TAILS) - (resampled.mean() - value)
     return Gain(value, float(low), float(high))

@@ -1,7 +1,6 @@
-"""What a joint run is to do: groups of settings whose fields carry their own help, checks and defaults.
+"""What is to be done: groups of settings whose fields carry their own help, checks and defaults.
 
-A command takes groups as they are here, and a run can be read from a file of the same names. Nothing here imports
-PyTorch before a model is opened.
+A command takes groups as they are here. Nothing here imports PyTorch before a model is opened.
 """
 
 from __future__ import annotations
@@ -11,10 +10,11 @@ import json
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from bigain.methods import Compression
 from bigain.zoo.presets import text_of
 
 if TYPE_CHECKING:
@@ -36,22 +36,13 @@ REFERENCE_IMAGES = 2000  # the most real images that FID compares with
 def setting(
     default: Any, help: str, *, low: float | None = None, choices: tuple[str, ...] = (), short: str | None = None
 ) -> Any:
-    """A field of a group: its default, its help text, and the least value or the values that it may have.
-
-    Args:
-        low: the least value; None is any. A field whose default is None may also be left out.
-        short: a one-letter flag, such as "-m".
-    """
+    """A field of a group: default, help text, the least value or the values that it may have, and a one-letter flag."""
     return field(default=default, metadata={"help": help, "low": low, "choices": choices, "short": short})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """A group of settings: frozen, and checked when made.
-
-    Raises:
-        ValueError: names the field, what is allowed and the value.
-    """
+    """A group of settings: frozen, and checked when made, with a ValueError for a value that is not allowed."""
 
     def __post_init__(self) -> None:
         for one in fields(self):
@@ -85,14 +76,7 @@ class ModelSettings(Group):
             raise ValueError(f"threads must be at most {most} on this machine, not {self.threads}")
 
     def open(self, quiet: bool = False) -> Denoiser:
-        """Opens the model.
-
-        Args:
-            quiet: without the bars and warnings of other packages.
-
-        Raises:
-            ValueError, OSError, ImportError: as `bigain.diffusion.open_model`.
-        """
+        """Opens the model, as `bigain.diffusion.open_model`; ``quiet`` without the bars and warnings of others."""
         import torch
 
         from bigain.diffusion import open_model
@@ -160,11 +144,7 @@ class ClassifierSettings(Group):
         return replace(self, to_keep=stages.to_keep, n_samples=stages.n_samples)
 
     def stages(self, conditions: int) -> Stages:
-        """The stages of elimination.
-
-        Raises:
-            ValueError: there can be no such stages.
-        """
+        """The stages of elimination; ValueError where there can be none such."""
         from bigain.classify import Stages
 
         return Stages.of(conditions, self.to_keep, self.n_samples)
@@ -236,11 +216,7 @@ class CountSettings(Group):
 
     @property
     def share(self) -> tuple[int, int]:
-        """The share as (i, n), i counted from 0; (0, 1) is everything.
-
-        Raises:
-            ValueError: it is no I/N with I from 1 to N.
-        """
+        """The share as (i, n), i counted from 0; (0, 1) is everything."""
         if self.shard is None:
             return 0, 1
         match = re.fullmatch(r"([0-9]+)/([0-9]+)", self.shard.strip())
@@ -315,9 +291,6 @@ class Settings(Group):
         model, data, classifier, sampling, timing, counts: see the groups.
         presets: those of the methods that were given as presets, to be compared with the model once it is open.
         command: what would repeat the run, where a command asked for it; no result depends on it.
-
-    Raises:
-        ValueError: names the field, what is allowed and the value.
     """
 
     methods: tuple[str, ...] = setting(("none",), METHODS_HELP, short="-m")
@@ -334,7 +307,7 @@ class Settings(Group):
         super().__post_init__()
         sources = [text for text in self.methods if text_of(text) != text]
         object.__setattr__(self, "presets", tuple(dict.fromkeys([*self.presets, *sources])))
-        object.__setattr__(self, "methods", tuple(dict.fromkeys(["none", *_canonical(self.methods)])))
+        object.__setattr__(self, "methods", tuple(dict.fromkeys(["none", *(one.text for one in read(self.methods))])))
         counts, timing = self.counts, self.timing
         if counts.classify == counts.generate == timing.timing_rounds == 0:
             raise ValueError("one of classify, generate and timing_rounds must be above 0, not all 0")
@@ -354,16 +327,9 @@ class Settings(Group):
     def identity(self) -> dict[str, Any]:
         """What the results depend on and what therefore cannot change when a run goes on.
 
-        Methods and counts may grow; batch size, device and share change results by rounding alone.
+        Methods and counts may grow.
         """
-        model, data = self.model, self.data
-        return {
-            "model": model.model,
-            "variant": model.variant,
-            "data": data.data,
-            "split": "test" if data.is_embedded and data.split is None else data.split,
-            "classes": data.classes,
-            "prompts_csv": data.prompts_csv,
+        return source_identity(self.model, self.data) | {
             "to_keep": list(self.classifier.to_keep or ()),
             "n_samples": list(self.classifier.n_samples or ()),
             "loss": self.classifier.loss,
@@ -371,21 +337,29 @@ class Settings(Group):
             "steps": self.sampling.steps,
             "guidance": self.sampling.guidance,
             "seed": self.counts.seed,
-            "dtype": model.dtype,
             "features": self.feature_network,
         }
 
 
-def _canonical(texts: Sequence[str]) -> list[str]:
-    """Specs of methods; what presets stand for is written out."""
-    if set(texts) <= {"none"}:  # as a command's defaults do, which are not to wait for PyTorch
-        return []
-    from bigain.methods import parse, spec
+def source_identity(model: ModelSettings, data: DataSettings) -> dict[str, Any]:
+    """What results depend on of a model and its data; batch size, device and threads change them by rounding alone."""
+    return {
+        "model": model.model,
+        "variant": model.variant,
+        "dtype": model.dtype,
+        "data": data.data,
+        "split": "test" if data.is_embedded and data.split is None else data.split,
+        "classes": data.classes,
+        "prompts_csv": data.prompts_csv,
+    }
 
-    return [spec(parse(text_of(text))) for text in texts]
+
+def read(texts: Iterable[str]) -> tuple[Compression, ...]:
+    """The methods that texts stand for, presets of models and preset files included; without repetition."""
+    return tuple(dict.fromkeys(Compression.of(text_of(text)) for text in texts))
 
 
-def split_specs(texts: Sequence[str]) -> tuple[str, ...]:
+def split_specs(texts: Iterable[str]) -> tuple[str, ...]:
     """Takes lists of methods apart at spaces, semicolons, and those commas that do not part a method's own settings.
 
     Example:
@@ -412,7 +386,7 @@ def identity_hash(identity: dict[str, Any]) -> str:
 def differences(stored: dict[str, Any], requested: dict[str, Any]) -> list[str]:
     """One phrase per field in which two identities differ, with both values."""
     return [
-        f"{field} is {json.dumps(stored.get(field))} there and {json.dumps(requested.get(field))} here"
-        for field in dict.fromkeys([*requested, *stored])
-        if stored.get(field) != requested.get(field)
+        f"{name} is {json.dumps(stored.get(name))} there and {json.dumps(requested.get(name))} here"
+        for name in dict.fromkeys([*requested, *stored])
+        if stored.get(name) != requested.get(name)
     ]

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bigain.backbones.presets import preset_file
-from bigain.run.files import write_whole
-from bigain.run.opening import progress_bar, versions
+from bigain.run.files import progress_bar, versions, write_whole
 from bigain.run.settings import DataSettings, ModelSettings, ProbeSettings, TargetSettings
 from bigain.search.allocation import Allocation, allocate, most_saved
 from bigain.search.clock import Clocked, clock_offers, clock_together, kept_times

@@ -20,8 +20,7 @@ from bigain.backbones.families import layout
 from bigain.diffusion import Denoiser
 from bigain.methods import Method
 from bigain.run.cost import environment, forward_of, measure, synchronise
-from bigain.run.files import read_json, write_json
-from bigain.run.opening import fingerprint
+from bigain.run.files import fingerprint, read_json, write_json
 from bigain.run.settings import differences
 from bigain.search.allocation import Allocation, Offer, most_saved, together
 

@@ -125,7 +125,7 @@ def measure_offers(
 
 def _changes(probe: Probe, method: Method) -> tuple[float, float]:
     """Of the prediction, and of its difference between two classes."""
-    probe.plain(lambda _: None)
+    probe.plain()
     probe.plain_others()
     with compressed(probe.denoiser.model, method):
         change, contrast = probe.changes()
