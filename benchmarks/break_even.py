@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 from diffusers import DiTTransformer2DModel
+from experiments.readme.markers import put_between
 
 import bigain
 from bigain.report.style import label
 from bigain.run.cost import environment
-from experiments.readme.markers import put_between
 from interleaved import Visit, interleaved, speed_up
 
 METHODS = ("tome:ratio=0.5,destinations=random", "lgtm-0.5", "abm-0.5", "sito-0.5", "todo-2", "avgpool-2", "iekvd-2")

@@ -46,6 +46,7 @@ class Command(TyperCommand):
     """A command whose errors are one line, and whose options may come from a file if it has ``--config``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Takes the defaults from the config file, if there is one."""
         if any(param.name == "config" for param in self.params):
             given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
             alone = not {"config", "methods", "preset", "help"} & given.keys()
@@ -55,6 +56,7 @@ class Command(TyperCommand):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
+        """Runs the command, with its errors and warnings as lines."""
         with reported(ctx), warnings.catch_warnings():
             warnings.showwarning = _show_warning
             return super().invoke(ctx)

@@ -67,6 +67,7 @@ class Probe:
 
     @property
     def denoiser(self) -> Denoiser:
+        """The open model."""
         return self.classifier.denoiser
 
     def identity(self) -> dict[str, Any]:
