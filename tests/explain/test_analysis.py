@@ -16,8 +16,7 @@ from bigain.classify import DiffusionClassifier, paired_noise
 from bigain.data import load, preprocess
 from bigain.diffusion import Denoiser, image_key, open_model
 from bigain.explain import analysis
-from bigain.explain.analysis import SpectrumMeter, analyse, remaining
-from bigain.explain.effects import Analysis, in_layer, margins, read_analysis
+from bigain.explain.analysis import Analysis, SpectrumMeter, analyse, in_layer, margins, read_analysis, remaining
 from bigain.methods import Context, parse
 from bigain.metrics.accuracy import paired_difference
 from bigain.metrics.spectrum import radial_power

@@ -15,7 +15,7 @@ from bigain.zoo.presets import text_of
 def test_results_are_shown_without_pytorch_and_matplotlib() -> None:
     code = (
         "import sys; from bigain.report import allocation, analysis, inspection, pictures, style, table;"
-        "from bigain.explain import effects; from bigain.run import settings;"
+        "from bigain.run import settings;"
         "print(*sorted({'torch', 'matplotlib', 'diffusers', 'scipy'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"

@@ -15,8 +15,7 @@ import bigain
 from bigain.classify import paired_noise
 from bigain.data import preprocess
 from bigain.diffusion import Denoiser, image_key, open_model
-from bigain.explain.analysis import analyse
-from bigain.explain.effects import in_layer
+from bigain.explain.analysis import analyse, in_layer
 from bigain.methods import parse, spec
 from bigain.operators.grid import Grid
 from bigain.operators.random import mix_keys

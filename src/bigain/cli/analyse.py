@@ -57,7 +57,7 @@ def analyse(
     denoiser = model.open(quiet)
     options.check_presets(methods, denoiser, data.data)
     analysis = measure(
-        list(chosen),
+        chosen,
         path,
         model=model,
         data=data.unseen(),

@@ -18,7 +18,14 @@ from bigain.data import ImageCollection, Item, labelled, preprocess
 from bigain.diffusion import Denoiser, image_key
 from bigain.operators.random import mix_keys
 from bigain.run.files import class_conditions, fingerprint
-from bigain.run.settings import DataSettings, ModelSettings, ProbeSettings, identity_hash, source_identity
+from bigain.run.settings import (
+    ClassifierSettings,
+    DataSettings,
+    ModelSettings,
+    ProbeSettings,
+    identity_hash,
+    source_identity,
+)
 
 _FEWEST_IMAGES = 2  # of which there is a standard deviation
 _CHUNK_FORWARDS = 8  # batches of a chunk of images, so that few are half empty
@@ -45,15 +52,8 @@ class Probe:
         items = list(data.items(labelled(data, settings.images)))  # fewer, where bad images are skipped
         if len(items) < _FEWEST_IMAGES:
             raise ValueError(f"{len(items)} of {settings.images} images could be read: there must be two at least")
-        classifier = DiffusionClassifier(
-            denoiser,
-            conditions,
-            to_keep=(1,),
-            n_samples=(settings.timesteps,),
-            loss=settings.loss,
-            batch_size=model.batch_size,
-            seed=settings.seed,
-        )
+        stages = ClassifierSettings(to_keep=(1,), n_samples=(settings.timesteps,), loss=settings.loss)
+        classifier = stages.of(denoiser, conditions, settings.seed, model.batch_size)
         return cls(model, source, settings, classifier, data, items)
 
     def check_classes(self) -> None:

@@ -18,7 +18,7 @@ from bigain.methods import Compression
 from bigain.zoo.presets import text_of
 
 if TYPE_CHECKING:
-    from bigain.classify import Stages
+    from bigain.classify import DiffusionClassifier, Stages
     from bigain.data import ImageCollection
     from bigain.diffusion import Denoiser
     from bigain.generate import Sampling
@@ -142,6 +142,13 @@ class ClassifierSettings(Group):
         """With the stages for that many conditions where they are left out."""
         stages = self.stages(conditions)
         return replace(self, to_keep=stages.to_keep, n_samples=stages.n_samples)
+
+    def of(self, denoiser: Denoiser, conditions: Any, seed: int, batch_size: int) -> DiffusionClassifier:
+        """The classifier of a model, among ``conditions`` as it takes them."""
+        from bigain.classify import DiffusionClassifier
+
+        stages = {"to_keep": self.to_keep, "n_samples": self.n_samples}
+        return DiffusionClassifier(denoiser, conditions, **stages, loss=self.loss, batch_size=batch_size, seed=seed)
 
     def stages(self, conditions: int) -> Stages:
         """The stages of elimination; ValueError where there can be none such."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -204,13 +204,10 @@ def _clocked(denoiser: Denoiser, clock: Callable[[], float]) -> Iterator[list[fl
         synchronise(denoiser.device)
         times[number] += clock()
 
-    handles = []
-    try:
+    with ExitStack() as hooks:
         for number, layer in enumerate(layers):
             before = layer.block.register_forward_pre_hook(lambda *_, n=number: start(n), prepend=True)
             after = layer.block.register_forward_hook(lambda *_, n=number: stop(n))
-            handles += [before, after]
+            hooks.callback(before.remove)
+            hooks.callback(after.remove)
         yield times
-    finally:
-        for handle in handles:
-            handle.remove()

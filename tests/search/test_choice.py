@@ -17,10 +17,10 @@ from bigain.run.paired import Paired
 from bigain.run.results import Gain
 from bigain.run.settings import DataSettings, ModelSettings, TargetSettings
 from bigain.run.store import Store
-from bigain.search import target as module
+from bigain.search import choice as module
 from bigain.search.allocation import Offer, allocate, most_saved
+from bigain.search.choice import STEPS, joint_settings, largest_saving
 from bigain.search.offers import Offers
-from bigain.search.target import STEPS, joint_settings, largest_saving
 
 OFFERS = Offers(
     {},
