@@ -39,9 +39,8 @@ def measure(
     candidates: tuple[str, ...] = FEW,
     **options: Any,
 ) -> offers.Offers:
-    return offers.measure_offers(
-        denoiser, path, model=model, data=data, settings=settings, candidates=candidates, **options
-    )
+    probe = offers.Probe.of(model, data, settings, denoiser)
+    return offers.measure_offers(probe, path, candidates=candidates, **options)
 
 
 def test_an_offer_is_what_the_analysis_finds_of_the_layer_alone(
@@ -49,7 +48,7 @@ def test_an_offer_is_what_the_analysis_finds_of_the_layer_alone(
 ) -> None:
     found = measure(denoiser, model=model)
     methods = [spec(parse(text)) for text in FEW]
-    seen = analyse(methods, tmp_path / "a.json", model=model, data=VALIDATION, settings=PROBE)
+    seen = analyse(probe_of(model, denoiser), methods, tmp_path / "a.json")
     expected = [(layer, spec(parse(in_layer(method, layer)))) for layer in (0, 1) for method in methods]
     assert [(offer.layer, offer.method) for offer in found.offers] == expected
     plain = flops(denoiser, "none", 0)

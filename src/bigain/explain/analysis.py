@@ -27,7 +27,7 @@ from bigain.operators.assignment import merge, unmerge
 from bigain.operators.grid import cell_index
 from bigain.run.files import progress_bar, read_json, versions, write_json
 from bigain.run.probe import Probe
-from bigain.run.settings import DataSettings, ModelSettings, ProbeSettings, differences
+from bigain.run.settings import differences
 
 FORMAT = "bigain analysis 1"
 
@@ -200,41 +200,23 @@ _ROUNDING = 1e-12  # share of the power below which a band holds nothing but wha
 
 
 def analyse(
-    methods: Sequence[Compression | str],
-    path: Path,
-    *,
-    model: ModelSettings,
-    data: DataSettings,
-    settings: ProbeSettings,
-    bands: int = 8,
-    progress: bool = False,
-    denoiser: Denoiser | None = None,
+    probe: Probe, methods: Sequence[Compression | str], path: Path, *, bands: int = 8, progress: bool = False
 ) -> Analysis:
-    """Measures what is missing in the file ``path``; goes on where it was stopped.
+    """Measures what is missing in the file ``path`` (.json), and returns all that it then holds.
 
     Args:
-        path: of the analysis (.json), which is made if it is not there.
-        settings: images, timesteps (all evaluated for every class: nothing is eliminated), loss and seed.
+        probe: whose timesteps are all evaluated for every class.
         bands: of radial frequency.
-        denoiser: the model that the settings name, where it is open already.
-
-    Returns:
-        All that the file holds.
 
     Raises:
-        ValueError: a method that cannot be analysed, settings that do not fit the model or the data, or a file of
-            another analysis.
-        FileNotFoundError: the model's weights or the data are missing.
+        ValueError: a method that cannot be analysed or does not fit the model, or a file of another analysis.
     """
     if bands < 1:
         raise ValueError(f"bands must be at least 1, not {bands}")
     chosen = {one.text: _told_apart(one) for one in map(Compression.of, methods) if one}
     if not chosen:
         raise ValueError("methods must have at least one that compresses, not only none, which they are compared with")
-    denoiser = denoiser or model.open()
-    layers = {name: _layers(denoiser, compression) for name, compression in chosen.items()}
-    probe = Probe.of(model, data, settings, denoiser)
-    probe.check_classes()
+    layers = {name: _layers(probe.denoiser, compression) for name, compression in chosen.items()}
     analysis = _begun(path, Analysis(probe.identity() | {"bands": bands}, probe.facts(), {}, {}))
     analysis.layers.update(layers)
     names = ["none"]

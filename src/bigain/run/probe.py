@@ -46,7 +46,11 @@ class Probe:
 
     @classmethod
     def of(cls, model: ModelSettings, source: DataSettings, settings: ProbeSettings, denoiser: Denoiser) -> Probe:
-        """Opens the data and decodes the first images that have a label."""
+        """Opens the data and decodes the first images that have a label.
+
+        Raises:
+            ValueError: settings that do not fit the model or the data; too few images; and as ``check_classes``.
+        """
         data = source.load(denoiser.image_size)
         conditions = class_conditions(denoiser, data)
         items = list(data.items(labelled(data, settings.images)))  # fewer, where bad images are skipped
@@ -54,7 +58,9 @@ class Probe:
             raise ValueError(f"{len(items)} of {settings.images} images could be read: there must be two at least")
         stages = ClassifierSettings(to_keep=(1,), n_samples=(settings.timesteps,), loss=settings.loss)
         classifier = stages.of(denoiser, conditions, settings.seed, model.batch_size)
-        return cls(model, source, settings, classifier, data, items)
+        probe = cls(model, source, settings, classifier, data, items)
+        probe.check_classes()
+        return probe
 
     def check_classes(self) -> None:
         """Raises ValueError unless every image has a wrong class to be told from."""

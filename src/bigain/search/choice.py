@@ -20,6 +20,7 @@ from bigain.diffusion import Denoiser
 from bigain.run.engine import run
 from bigain.run.files import progress_bar, versions, write_whole
 from bigain.run.paired import Paired
+from bigain.run.probe import Probe
 from bigain.run.results import Gain
 from bigain.run.settings import (
     CountSettings,
@@ -200,9 +201,9 @@ def choose(
     times: dict[str, Any] = {"dtype": model.dtype, "batch_size": model.batch_size}
     if target.speed_up is not None:  # what does not compare is refused now rather than at the end
         kept_times(denoiser, folder / "times.json", **times)
-    source: dict[str, Any] = {"model": model, "data": data, "settings": probe, "candidates": candidates}
+    images = Probe.of(model, data, probe, denoiser)
     with _counting(progress, "offer", "allocate") as counted:
-        offers = measure_offers(denoiser, folder / "offers.json", counted=counted, **source)
+        offers = measure_offers(images, folder / "offers.json", candidates=candidates, counted=counted)
     if target.speed_up is not None:
         with _counting(progress, "forward", "time") as counted:
             clocked = clock_offers(

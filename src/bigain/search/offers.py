@@ -16,7 +16,7 @@ from bigain.operators.grid import Grid
 from bigain.run.cost import flops, forward_of
 from bigain.run.files import read_json, write_json
 from bigain.run.probe import Probe
-from bigain.run.settings import DataSettings, ModelSettings, ProbeSettings, differences
+from bigain.run.settings import differences
 from bigain.search.allocation import Allocation, Offer
 
 _PLACES = ("self_attention", "self_attention/mlp")
@@ -77,31 +77,24 @@ class Offers:
 
 
 def measure_offers(
-    denoiser: Denoiser,
+    probe: Probe,
     path: Path | None = None,
     *,
-    model: ModelSettings,
-    data: DataSettings,
-    settings: ProbeSettings,
     candidates: Sequence[str] = CANDIDATES,
     counted: Callable[[int, int], object] = lambda done, of: None,
 ) -> Offers:
     """Measures every candidate in every layer alone whose grid it suits; continues where the file ``path`` ends.
 
     Args:
-        denoiser: the model that ``model`` names, open.
         path: of a JSON file with all offers, made if it does not exist; None keeps none.
-        model, data, settings: see the groups.
         candidates: specs of one method each; their layers and levels are replaced.
         counted: called with the offers done and their number after each.
 
     Raises:
-        ValueError: data of one class, or an image that shows all; a candidate that is several methods or none, suits no
-            layer, is cached or follows a threshold; settings that do not fit the model or the data; a change that is
-            not finite; or a file of other measurements.
+        ValueError: a candidate that is several methods or none, suits no layer, is cached or follows a threshold; a
+            change that is not finite; or a file of other measurements.
     """
-    probe = Probe.of(model, data, settings, denoiser)
-    probe.check_classes()
+    denoiser = probe.denoiser
     placed = _in_layers(candidates, Space.of(denoiser))
     kept = Offers(probe.identity(), flops(denoiser, "none", denoiser.any_condition), ())
     if path is not None and path.exists():
