@@ -89,8 +89,8 @@ pictures: $(STAMP) ## the pictures of docs/method.md
 	cp runs/timesteps/timesteps.png docs/pictures/method-timesteps.png
 
 benchmarks: $(STAMP) ## minutes: the table of docs/speed.md, and our ToMe beside tomesd's
-	$(BIN)/python benchmarks/break_even.py --docs docs/speed.md
-	$(BIN)/python benchmarks/peer.py
+	$(BIN)/python -m benchmarks.break_even --docs docs/speed.md
+	$(BIN)/python -m benchmarks.peer
 
 train: $(STAMP) ## hours, resumes: trains the embedded models; see docs/training.md
 	$(BIN)/python training/train_dit.py

@@ -16,7 +16,7 @@ from bigain.cli import app
 from bigain.methods import parse
 from bigain.run.results import read_results
 from bigain.zoo.presets import text_of
-from experiments.paper.compare import published
+from experiments.paper.compare import published, tomllib
 
 ROOT = Path(__file__).parents[2] / "experiments"
 PAPER = sorted(path for path in (ROOT / "paper").glob("*.toml") if path.stem not in ("published", "claims"))
@@ -81,8 +81,6 @@ def imagenet100(imagenet: Path) -> Path:
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_run_names_methods_once(path: Path) -> None:
-    import tomllib
-
     content = tomllib.loads(path.read_text(encoding="utf-8"))
     methods = [parse(text_of(text)).text for text in content["methods"]]
     assert len({*methods}) == len(methods)
@@ -90,8 +88,6 @@ def test_every_run_names_methods_once(path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(published()))
 def test_every_published_figure_is_of_a_method_that_its_run_has(name: str) -> None:
-    import tomllib
-
     content = tomllib.loads((ROOT / "paper" / f"{name}.toml").read_text(encoding="utf-8"))
     assert {*published()[name]} <= {"none", *(parse(text).text for text in content["methods"])}
 

@@ -19,7 +19,7 @@ from bigain.metrics import features
 from bigain.metrics.features import Recogniser, RecogniserConfig
 from bigain.run import engine
 from bigain.run.engine import run
-from bigain.run.opening import fingerprint
+from bigain.run.files import fingerprint
 from bigain.run.settings import Settings
 from bigain.run.store import Store
 from bigain.run.summary import summarise
