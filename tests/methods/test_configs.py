@@ -344,3 +344,9 @@ def test_random_destinations_differ_by_layer_and_image():
 
     assert kept() == kept() == kept(image=None)
     assert all(kept() != other for other in (kept(layer=1), kept(image=1)))
+
+
+def test_every_method_is_exported_by_name():
+    from bigain import methods
+
+    assert {method.__name__ for method in METHODS.values()} <= {*methods.__all__} & {*dir(bigain)}
