@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -227,9 +227,28 @@ def tiny_model(tmp_path: Path, families: Any) -> Path:
     return folder
 
 
+def _grouped(settings: Settings, changes: dict[str, Any]) -> Settings:
+    """Settings with fields of any of their groups changed."""
+    methods = changes.pop("methods", settings.methods)
+    groups = {}
+    for group in fields(settings):
+        own = {one.name for one in fields(getattr(settings, group.name))} if group.name != "methods" else set()
+        mine = {name: changes.pop(name) for name in own & changes.keys()}
+        if mine:
+            groups[group.name] = replace(getattr(settings, group.name), **mine)
+    assert not changes, f"no group has {', '.join(changes)}"
+    return replace(settings, methods=methods, **groups)
+
+
 @pytest.fixture
-def tiny_settings(tiny_model: Path) -> Callable[..., Settings]:
-    """Settings of a run of a second or two, with changes."""
+def make_settings() -> Callable[..., Settings]:
+    """The default settings with fields of any of their groups changed."""
+    return lambda **changes: _grouped(Settings(), changes)
+
+
+@pytest.fixture
+def tiny_settings(tiny_model: Path, make_settings: Callable[..., Settings]) -> Callable[..., Settings]:
+    """Settings of a run of a second or two, with fields of any of their groups changed."""
 
     def make(**changes: Any) -> Settings:
         values = {
@@ -246,7 +265,7 @@ def tiny_settings(tiny_model: Path) -> Callable[..., Settings]:
             "timing_rounds": 0,
             "timing_batch": 2,
         }
-        return Settings(**(values | changes))
+        return make_settings(**(values | changes))
 
     return make
 

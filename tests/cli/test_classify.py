@@ -31,7 +31,7 @@ def test_a_folder_is_classified_image_by_image(
 def test_json_alone_goes_to_standard_output(call: Callable[..., Any], tiny_model: str, letters: Path) -> None:
     first = sorted(letters.iterdir())[0]
     result = call("classify", first, "--model", tiny_model, *SMALL, "-m", "lgtm-0.5", "--json", "-")
-    assert json.loads(result.stdout)["method"] == "lgtm-0.5"
+    assert json.loads(result.stdout)["method"] == "lgtm:ratio=0.5"
 
 
 def test_a_bad_image_is_fatal_or_skipped_as_asked(call: Callable[..., Any], tiny_model: str, letters: Path) -> None:
@@ -49,7 +49,7 @@ def test_a_bad_image_is_fatal_or_skipped_as_asked(call: Callable[..., Any], tiny
         ("letters/missing.png", [], "missing.png"),
         ("empty", [], "has no image"),
         ("letters", ["-p", "a cat"], "class-conditional"),
-        ("letters", ["--dtype", "int8"], "dtype must be one of"),
+        ("letters", ["--dtype", "int8"], "--dtype must be one of"),
     ],
 )
 def test_bad_input_is_named(

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from bigain import report
-from bigain.cli import options
 from bigain.data.glyphs import CLASSES
+from bigain.explain import inspection as looking
+from bigain.report import inspection as drawing
+from bigain.run.settings import ModelSettings
 
 
 def test_a_numbered_image_and_a_file(call: Callable[..., Any], tiny_model: str, letters: Path, tmp_path: Path) -> None:
@@ -32,7 +33,8 @@ def test_bad_input_is_named(call: Callable[..., Any], tiny_model: str) -> None:
         (["-i", "missing.png"], "missing.png"),
         (["-t", "1000"], "timestep"),
         (["-m", "none"], "one compression method"),
-        (["--condition", "Q"], "unknown class 'Q'"),
+        (["--condition", "Q"], "a class must be a label in [0, 10), not 'Q'"),
+        (["-m", "todo-2 lgtm-0.5"], "--methods must be one method here, not 2: todo:factor=2 lgtm:ratio=0.5"),
     ):
         assert words in call("inspect", "--model", tiny_model, *more, fails=True).stderr
 
@@ -65,9 +67,9 @@ def test_the_model_is_asked_with_the_images_own_class(
         return seen
 
     denoiser = SimpleNamespace(kind=kind, image_size=16, labels={}, classes=10)
-    monkeypatch.setattr(options, "open_denoiser", lambda *_: denoiser)
-    monkeypatch.setattr(report, "inspect_method", look)
-    monkeypatch.setattr(report, "draw_inspection", lambda *_: None)
+    monkeypatch.setattr(ModelSettings, "open", lambda _: denoiser)
+    monkeypatch.setattr(looking, "inspect_method", look)
+    monkeypatch.setattr(drawing, "draw_inspection", lambda *_: None)
     file = letters / "glyphs-test-000000.png"
     call("inspect", *(file if word == "file" else word for word in more), "--out", tmp_path / "a.png")
     assert heard == [asked]

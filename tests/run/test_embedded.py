@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,12 @@ from bigain.run.summary import summarise
 
 
 @pytest.mark.parametrize("model", EMBEDDED)
-def test_they_classify_and_generate_letters(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_they_classify_and_generate_letters(
+    make_settings: Callable[..., Settings], model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(engine, "REFERENCE_IMAGES", 20)  # FID is not what is tested here
     images = 4 if model == "glyphs-dit-64" else 10  # it has four times the tokens
-    settings = Settings(
+    settings = make_settings(
         model=model,
         methods=("abm-0.3", "iekvd-2"),
         classify=images,
@@ -44,8 +47,10 @@ def test_they_classify_and_generate_letters(model: str, tmp_path: Path, monkeypa
         assert row.flops < plain.flops
 
 
-def test_several_letters_in_one_image_are_told_by_one_of_them(tmp_path: Path) -> None:
-    settings = Settings(
+def test_several_letters_in_one_image_are_told_by_one_of_them(
+    make_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    settings = make_settings(
         model="glyphs-sd",
         data="glyphs-scenes",
         classify=8,

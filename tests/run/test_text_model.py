@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,13 @@ from bigain.run.store import Store
 from bigain.run.summary import summarise
 
 
-def test_prompts_of_a_csv_are_classified_and_generated(pipeline_folder: Path, tmp_path: Path) -> None:
+def test_prompts_of_a_csv_are_classified_and_generated(
+    make_settings: Callable[..., Settings], pipeline_folder: Path, tmp_path: Path
+) -> None:
     prompts = tmp_path / "prompts.csv"
     lines = [f"a letter {name},{name},{index}" for index, name in enumerate(CLASSES)]
     prompts.write_text("\n".join(["prompt,classname,classidx", *lines, f"an {CLASSES[3]},{CLASSES[3]},3"]))
-    settings = Settings(
+    settings = make_settings(
         model=str(pipeline_folder),
         prompts_csv=str(prompts),
         methods=("lgtm-0.5", "todo-2"),
@@ -50,8 +53,10 @@ def test_prompts_of_a_csv_are_classified_and_generated(pipeline_folder: Path, tm
     assert all(row.psnr is not None for row in found.rows[1:])
 
 
-def test_results_of_another_text_encoder_are_refused(pipeline_folder: Path, tmp_path: Path) -> None:
-    settings = Settings(
+def test_results_of_another_text_encoder_are_refused(
+    make_settings: Callable[..., Settings], pipeline_folder: Path, tmp_path: Path
+) -> None:
+    settings = make_settings(
         model=str(pipeline_folder), classify=1, generate=0, to_keep=(1,), n_samples=(1,), features="none",
         timing_rounds=0,
     )  # fmt: skip
@@ -65,9 +70,9 @@ def test_results_of_another_text_encoder_are_refused(pipeline_folder: Path, tmp_
 
 
 def test_scenes_are_classified_with_several_labels_and_generated_from_captions(
-    pipeline_folder: Path, tmp_path: Path
+    make_settings: Callable[..., Settings], pipeline_folder: Path, tmp_path: Path
 ) -> None:
-    settings = Settings(
+    settings = make_settings(
         model=str(pipeline_folder),
         data="glyphs-scenes",
         methods=("todo-2",),

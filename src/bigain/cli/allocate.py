@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bigain.cli import options
+from bigain.run.settings import DataSettings, Group, ModelSettings, ProbeSettings, TimingSettings, setting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,69 +22,60 @@ if TYPE_CHECKING:
     from bigain.search.clock import Clocked
     from bigain.search.offers import Offers
 
+_TIMING = TimingSettings()
 
-@options.reported
+
+@dataclass(frozen=True, kw_only=True)
+class TargetSettings(Group):
+    """What is to be reached."""
+
+    save: float | None = setting(None, "Share of a forward's FLOPs to save, such as 0.25.")
+    flops_of: str | None = setting(None, "Or a method whose FLOPs are not to be exceeded, such as iekvd-2.")
+    speed_up: float | None = setting(
+        None,
+        "Or how many times as fast a forward is to be, such as 1.2: time, measured on this machine in batches of "
+        "--batch-size.",
+    )
+    contrast: float = setting(
+        3.0,
+        "Weight of what tells classes apart: the cost is the change of the prediction + this x the change of its "
+        "difference between two classes. 0 looks at the prediction alone.",
+        low=0,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.save is not None and not 0 < self.save < 1:
+            raise ValueError(f"save must lie between 0 and 1, not {self.save:g}")
+        if self.speed_up is not None and not (math.isfinite(self.speed_up) and self.speed_up > 1):
+            raise ValueError(f"speed_up must be above 1, not {self.speed_up:g}")
+
+    def check(self) -> None:
+        """Raises ValueError unless one target is given."""
+        if [self.save, self.flops_of, self.speed_up].count(None) != 2:
+            raise ValueError(
+                "give one of --save, such as --save 0.25, --flops-of, such as --flops-of iekvd-2, and --speed-up, such "
+                "as --speed-up 1.2"
+            )
+
+
 def allocate(
-    save: Annotated[
-        float | None, typer.Option(help="Share of a forward's FLOPs to save, such as 0.25.", rich_help_panel="Target")
-    ] = None,
-    flops_of: Annotated[
-        str | None,
-        typer.Option(help="Or a method whose FLOPs are not to be exceeded, such as iekvd-2.", rich_help_panel="Target"),
-    ] = None,
-    speed_up: Annotated[
-        float | None,
-        typer.Option(
-            help="Or how many times as fast a forward is to be, such as 1.2: time, measured on this machine in batches "
-            "of --batch-size.",
-            rich_help_panel="Target",
-        ),
-    ] = None,
-    contrast: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            help="Weight of what tells classes apart: the cost is the change of the prediction + this x the change of "
-            "its difference between two classes. 0 looks at the prediction alone.",
-            rich_help_panel="Target",
-        ),
-    ] = 3.0,
-    model: options.Model = "glyphs-dit",
-    data: options.Data = "glyphs",
-    split: options.UnseenSplit = None,
+    target: TargetSettings,
+    model: Annotated[ModelSettings, options.Without("variant", "threads")],
+    data: Annotated[DataSettings, options.Without("classes", "prompts_csv", "bad_images")],
+    probe: Annotated[ProbeSettings, options.Without("loss")],
     candidates: Annotated[
         list[str] | None,
         typer.Option(
-            help="Presets or specs that a layer may take, with commas or spaces between; their layers and levels are "
-            "replaced. A good mixture if left out.",
-            rich_help_panel=options.MEASURED,
+            help="Methods that a layer may take, with commas or spaces between; their layers and levels are replaced. "
+            "A good mixture if left out."
         ),
     ] = None,
-    images: Annotated[
-        int, typer.Option(min=2, help="The first that have a label.", rich_help_panel=options.MEASURED)
-    ] = 8,
-    timesteps: Annotated[int, typer.Option(min=1, help="Evenly spaced.", rich_help_panel=options.MEASURED)] = 4,
-    timing_rounds: Annotated[int, typer.Option(min=1, help="With --speed-up.", rich_help_panel=options.MEASURED)] = 7,
+    timing: Annotated[TimingSettings, options.Without("timing_batch")] = _TIMING,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder; runs/allocate/MODEL if left out. What was measured there is not measured again."),
     ] = None,
-    classes: options.Classes = None,
-    prompts_csv: options.PromptsCsv = None,
-    bad_images: options.BadImages = "raise",
-    seed: Annotated[int, typer.Option(help="Of the noise.")] = 1,
-    dtype: options.Dtype = "float32",
-    device: options.Device = None,
-    variant: options.Variant = None,
-    threads: options.Threads = None,
-    batch_size: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="Rows of a forward. What is saved in time depends on it, all else does not, to rounding.",
-            rich_help_panel=options.MODEL,
-        ),
-    ] = 64,
     quiet: options.Quiet = False,
 ) -> None:
     """Gives every layer the method that changes the predictions least, for the FLOPs that are to be saved.
@@ -91,13 +83,14 @@ def allocate(
     Each candidate is tried in each layer alone, on a few images, under the true class and another; then the layers'
     choices are put together so that what they cost adds up to the least. Takes layers x candidates x images x timesteps
     x 2 forwards, once: another --save or --contrast is answered from what was measured. Judge the result with bigain
-    evaluate, on images that it has not seen.
+    evaluate, on images that it has not seen: embedded data's validation split is taken where none is named.
 
     FLOPs saved are not time saved. With --speed-up every candidate is also timed in every layer, and the time is what
-    is saved; the result is timed as a whole. Takes 2 x candidates x (rounds + 1) forwards of a batch, once.
+    is saved; the result is timed as a whole. Takes 2 x candidates x (rounds + 1) forwards of a batch, once. What is
+    saved in time depends on --batch-size.
 
-    OUT/preset.json is what --preset and bigain.apply take; OUT/offers.json holds what every layer offers, and
-    OUT/times.json the times.
+    OUT/preset.json is what --methods, --preset and bigain.apply take; OUT/offers.json holds what every layer offers,
+    and OUT/times.json the times.
 
     [bold]Examples[/]
 
@@ -111,98 +104,76 @@ def allocate(
 
       bigain allocate --save 0.2 --model stabilityai/stable-diffusion-2-base --data pets:/data/pets --dtype bfloat16
     """
+    target.check()
+    given = None if candidates is None else options.method_texts(candidates, "candidates")
+
     from bigain.backbones import preset_file
     from bigain.methods import spec
     from bigain.run.cost import flops
     from bigain.run.engine import versions
     from bigain.run.export import write_whole
-    from bigain.run.settings import Settings, split_specs
     from bigain.search.allocation import allocate as choose
     from bigain.search.clock import clock_offers, kept_times
     from bigain.search.offers import CANDIDATES, measure_offers
 
-    if [save, flops_of, speed_up].count(None) != 2:
-        raise ValueError(
-            "give one of --save, such as --save 0.25, --flops-of, such as --flops-of iekvd-2, and --speed-up, such as "
-            "--speed-up 1.2"
-        )
-    if save is not None and not 0 < save < 1:
-        raise ValueError(f"--save must lie between 0 and 1, not {save:g}")
-    if speed_up is not None and not (math.isfinite(speed_up) and speed_up > 1):
-        raise ValueError(f"--speed-up must be above 1, not {speed_up:g}")
-    if not math.isfinite(contrast):
-        raise ValueError(f"--contrast must be finite, not {contrast}")
-    out = options.folder(out, "allocate", model)
-    settings = Settings(
-        model=model,
-        variant=variant,
-        data=data,
-        split=split,
-        classes=None if classes is None else str(classes),
-        prompts_csv=None if prompts_csv is None else str(prompts_csv),
-        on_bad_image=bad_images,  # type: ignore[arg-type]
-        generate=0,
-        seed=seed,
-        dtype=dtype,
-        features="none",
-        batch_size=batch_size,
-        device=device or options.default_device(),
-    )
-    if split is None and settings.is_embedded:
-        settings = settings.with_split("validation")
-    denoiser = options.open_denoiser(model, dtype, settings.device, variant, threads)
-    if flops_of is not None:
-        plain, wanted = (flops(denoiser, text, denoiser.any_condition) for text in ("none", flops_of))
-        saving = plain - wanted
+    out = options.folder(out, "allocate", model.model)
+    data = data.unseen()
+    denoiser = model.open()
+    if target.flops_of is not None:
+        reference = options.read_method([target.flops_of], "none")
+        plain, least = (flops(denoiser, text, denoiser.any_condition) for text in ("none", reference))
+        saving = plain - least
         if saving < 1:
-            raise ValueError(f"{flops_of} saves no FLOPs in this model: name a method that does, or give --save")
-    if speed_up is not None:  # what does not compare is refused now rather than at the end
-        kept_times(denoiser, out / "times.json", dtype=dtype, batch_size=batch_size)
+            raise ValueError(
+                f"flops_of must be a method that saves FLOPs in this model, not {target.flops_of}, which saves none"
+            )
+    if target.speed_up is not None:  # what does not compare is refused now rather than at the end
+        kept_times(denoiser, out / "times.json", dtype=model.dtype, batch_size=model.batch_size)
     with options.counting(quiet, "offer", "allocate") as counted:
         offers = measure_offers(
-            settings,
             denoiser,
             out / "offers.json",
-            candidates=split_specs(candidates) if candidates else CANDIDATES,
-            images=images,
-            timesteps=timesteps,
+            model=model,
+            data=data,
+            settings=probe,
+            candidates=CANDIDATES if given is None else given,
             counted=counted,
         )
     clocked: Clocked | None = None
-    if speed_up is not None:
+    if target.speed_up is not None:
         with options.counting(quiet, "forward", "time") as counted:
             clocked = clock_offers(
                 denoiser,
                 offers.offers,
                 out / "times.json",
-                dtype=dtype,
-                batch_size=batch_size,
-                rounds=timing_rounds,
+                dtype=model.dtype,
+                batch_size=model.batch_size,
+                rounds=timing.timing_rounds,
                 counted=counted,
             )
-        chosen = _in_flops(
-            choose(clocked.in_time(offers.offers), clocked.saving(offers.offers, speed_up), contrast), offers
-        )
+        in_time, nanoseconds = clocked.in_time(offers.offers), clocked.saving(offers.offers, target.speed_up)
+        chosen = _in_flops(choose(in_time, nanoseconds, target.contrast), offers)
     else:
-        if save is not None:
-            saving = round(save * offers.flops)
-        chosen = choose(offers.offers, saving, contrast)
+        if target.save is not None:
+            saving = round(target.save * offers.flops)
+        chosen = choose(offers.offers, saving, target.contrast)
     about: dict[str, object] = {
         "saved": round(chosen.saved / offers.flops, 4),
         "change": chosen.change,
         "contrast": chosen.contrast,
-        "contrast_weight": contrast,
-        "split": settings.split,
-        "images": images,
-        "timesteps": timesteps,
-        "seed": seed,
+        "contrast_weight": target.contrast,
+        "split": data.split,
+        "images": probe.images,
+        "timesteps": probe.timesteps,
+        "seed": probe.seed,
         "versions": versions(),
     }
     screen = options.console()
     screen.print(_table(offers, chosen, clocked))
-    if speed_up is not None and clocked is not None:
-        about["speed_up"] = _timed_together(screen, denoiser, chosen, clocked, speed_up, timing_rounds)
-    write_whole(out / "preset.json", preset_file(chosen.methods, denoiser.model, name=model, data=data, about=about))
+    if target.speed_up is not None and clocked is not None:
+        about["speed_up"] = _timed_together(screen, denoiser, chosen, clocked, target.speed_up, timing.timing_rounds)
+    content = preset_file(chosen.methods, denoiser.model, name=model.model, data=data.data, about=about)
+    write_whole(out / "preset.json", content)
     screen.print(f"Chosen: {spec(chosen.methods)}", highlight=False)
     files = "preset.json, offers.json" + (", times.json" if clocked is not None else "")
     screen.print(f"In {out}: {files}", highlight=False)

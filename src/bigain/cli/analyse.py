@@ -8,42 +8,30 @@ from typing import Annotated
 import typer
 
 from bigain.cli import options
+from bigain.run.settings import DataSettings, ModelSettings, ProbeSettings
+
+_PROBE = ProbeSettings(images=32, timesteps=8, seed=0)
 
 
-@options.reported
 def analyse(
+    model: Annotated[ModelSettings, options.Without("variant", "threads")],
+    data: Annotated[DataSettings, options.Without("classes", "prompts_csv", "bad_images")],
     methods: options.Methods = None,
-    preset: options.SinglePreset = None,
-    model: options.Model = "glyphs-dit",
-    data: options.Data = "glyphs",
-    split: options.UnseenSplit = None,
-    images: Annotated[
-        int, typer.Option(min=2, help="The first that have a label.", rich_help_panel=options.MEASURED)
-    ] = 32,
-    timesteps: Annotated[int, typer.Option(min=1, help="Evenly spaced.", rich_help_panel=options.MEASURED)] = 8,
-    bands: Annotated[int, typer.Option(min=1, help="Of radial frequency.", rich_help_panel=options.MEASURED)] = 8,
+    probe: Annotated[ProbeSettings, options.Without("loss")] = _PROBE,
+    bands: Annotated[int, typer.Option(min=1, help="Of radial frequency.", rich_help_panel="Probe")] = 8,
     out: Annotated[
         Path | None,
         typer.Option(
             help="Folder; runs/analyse/MODEL if left out. An analysis that is there goes on where it was stopped."
         ),
     ] = None,
-    classes: options.Classes = None,
-    prompts_csv: options.PromptsCsv = None,
-    bad_images: options.BadImages = "raise",
-    loss: options.Loss = "l2",
-    seed: options.Seed = 0,
-    dtype: options.Dtype = "float32",
-    device: options.Device = None,
-    variant: options.Variant = None,
-    threads: options.Threads = None,
-    batch_size: options.BatchSize = 64,
     quiet: options.Quiet = False,
 ) -> None:
     """Says why a method loses accuracy: what its layers still see, what each costs, and at which timesteps.
 
     Each method is compressed in all of its layers and in each alone, and every class is evaluated at every timestep:
     (layers + 2) x images x timesteps x (prompts + 1) forwards for one method, the prompts being those of all classes.
+    Embedded data's validation split is taken where none is named, so that the test split stays unseen.
 
     OUT/analysis.json holds all numbers, analysis.md the tables; spectrum-1.png shows the power kept by layer and
     frequency, layers.png the cost of each layer, timesteps.png accuracy and gap over t.
@@ -58,35 +46,26 @@ def analyse(
     """
     from rich.table import Table
 
+    chosen = options.read_methods(methods)
+
     from bigain.explain.analysis import analyse as measure
     from bigain.report.analysis import analysis_tables, write_analysis
     from bigain.report.labels import label
-    from bigain.run.settings import Settings, split_specs
 
-    options.use_threads(threads)
-    settings = Settings(
-        model=model,
-        variant=variant,
-        data=data,
-        split=split,
-        classes=None if classes is None else str(classes),
-        prompts_csv=None if prompts_csv is None else str(prompts_csv),
-        methods=(*split_specs(methods or []), *([] if preset is None else [options.spec_of(preset, model)])),
-        classify=images,
-        generate=0,
-        loss=loss,
-        seed=seed,
-        dtype=dtype,
-        features="none",
-        batch_size=batch_size,
-        device=device or options.default_device(),
-        on_bad_image=bad_images,  # type: ignore[arg-type]
-    )
-    if split is None and settings.is_embedded:
-        settings = settings.with_split("validation")
-    out = options.folder(out, "analyse", model)
+    out = options.folder(out, "analyse", model.model)
     path = out / "analysis.json"
-    analysis = measure(settings, path, timesteps=timesteps, bands=bands, progress=not quiet)
+    denoiser = model.open()
+    options.check_presets(methods, denoiser, data.data)
+    analysis = measure(
+        list(chosen),
+        path,
+        model=model,
+        data=data.unseen(),
+        settings=probe,
+        bands=bands,
+        progress=not quiet,
+        denoiser=denoiser,
+    )
     written = write_analysis(analysis, out)
     screen = options.console()
     for method in analysis.methods:

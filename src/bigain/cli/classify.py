@@ -9,41 +9,30 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bigain.cli import options
+from bigain.run.settings import ClassifierSettings, DataSettings, ModelSettings
 
 if TYPE_CHECKING:
     from bigain.classify import Classification
     from bigain.diffusion import Denoiser
 
 _CHUNK = 8  # images that are classified together
+_SHOWN = 3  # classes of an image in the table; --json has all
 
 
-@options.reported
 def classify(
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders whose images are taken in order.")],
-    model: options.Model = "glyphs-dit",
-    method: Annotated[
-        str | None, typer.Option("--method", "-m", help="Preset or spec of the compression; none if left out.")
-    ] = None,
-    preset: options.Preset = None,
+    model: Annotated[ModelSettings, options.Without("threads")],
+    classifier: ClassifierSettings,
+    data: Annotated[DataSettings, options.Without("data", "split", "classes")],
+    methods: options.Method1 = None,
     prompt: Annotated[
         list[str] | None,
         typer.Option("--prompt", "-p", help="Prompt of a class, once per class (text-conditional models)."),
     ] = None,
-    prompts_csv: options.PromptsCsv = None,
-    to_keep: options.ToKeep = "5 1",
-    n_samples: options.NSamples = "5 20",
-    loss: options.Loss = "l2",
-    bad_images: options.BadImages = "raise",
-    top: Annotated[int, typer.Option(min=1, help="Classes to show per image.")] = 3,
+    seed: options.Seed = 0,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Also write everything to this file; - prints it, and no table.")
     ] = None,
-    seed: options.Seed = 0,
-    dtype: options.Dtype = "float32",
-    device: options.Device = None,
-    variant: options.Variant = None,
-    threads: options.Threads = None,
-    batch_size: options.BatchSize = 64,
     quiet: options.Quiet = False,
 ) -> None:
     """Classifies images by the noise-prediction error of a diffusion model under each class.
@@ -53,39 +42,38 @@ def classify(
       bigain classify letter.png
 
       bigain classify photos/ --model stabilityai/stable-diffusion-2-base -p "a photo of a cat." -p "a photo of a dog."
-      --to-keep 1 --n-samples 20 -m lgtm-0.7
+      -m lgtm-0.7
 
       bigain classify letters/ --json - | jq .
     """
-    from bigain.backbones import resolve
+    method = options.read_method(methods, "none")
+    files = _files(images)
+
     from bigain.classify import DiffusionClassifier
-    from bigain.methods import spec
     from bigain.run.cost import applied
 
-    method = options.method_or_preset(method, preset, model, "none")
-    files = _files(images)
-    denoiser = options.open_denoiser(model, dtype, device, variant, threads)
-    method = spec(resolve(method, denoiser.model))
-    names, conditions = _classes(denoiser, model, prompt, prompts_csv)
-    classifier = DiffusionClassifier(
+    denoiser = model.open()
+    options.check_presets(methods, denoiser)
+    names, conditions = _classes(denoiser, model.model, prompt, data.prompts_csv)
+    judge = DiffusionClassifier(
         denoiser,
         conditions,
-        to_keep=options.whole_numbers("--to-keep", to_keep),
-        n_samples=options.whole_numbers("--n-samples", n_samples),
-        loss=loss,
-        batch_size=batch_size,
+        to_keep=classifier.to_keep,
+        n_samples=classifier.n_samples,
+        loss=classifier.loss,
+        batch_size=model.batch_size,
         seed=seed,
     )
     with applied(denoiser, method):
-        found = _classified(classifier, files, bad_images, quiet)
-    rows = [_row(one, names, classifier.groups) for one in found]
-    content = json.dumps({"model": model, "method": method, "seed": seed, "images": rows}, indent=1)
+        results = _classified(judge, files, data.bad_images, quiet)
+    rows = [_row(one, names, judge.groups) for one in results]
+    content = json.dumps({"model": model.model, "method": method, "seed": seed, "images": rows}, indent=1)
     if json_file is not None and str(json_file) == "-":
         typer.echo(content)
         return
     if json_file is not None:
         json_file.write_text(content + "\n", encoding="utf-8")
-    _show(rows, top, classifier.forwards)
+    _show(rows, judge.forwards)
 
 
 def _files(paths: list[Path]) -> list[Path]:
@@ -109,7 +97,7 @@ def _files(paths: list[Path]) -> list[Path]:
 
 
 def _classes(
-    denoiser: Denoiser, model: str, prompts: list[str] | None, prompts_csv: Path | None
+    denoiser: Denoiser, model: str, prompts: list[str] | None, prompts_csv: str | None
 ) -> tuple[tuple[str, ...], list[Any]]:
     """Names of the classes, and what the model is asked for each."""
     from bigain.data import read_prompts
@@ -122,7 +110,7 @@ def _classes(
     if (prompts is None) == (prompts_csv is None):
         raise ValueError("this model is text-conditional: give either --prompt for each class or --prompts-csv")
     if prompts_csv is not None:
-        read = read_prompts(prompts_csv)
+        read = read_prompts(Path(prompts_csv))
         return read.classes, list(read.prompts)
     return tuple(prompts or ()), list(prompts or ())
 
@@ -133,8 +121,6 @@ def _classified(classifier: Any, files: list[Path], bad_images: str, quiet: bool
 
     from bigain.data import BadImageError, preprocess, read_image
 
-    if bad_images not in ("raise", "skip"):
-        raise ValueError(f"--bad-images must be raise or skip, not {bad_images!r}")
     found: list[Classification] = []
     with tqdm(total=len(files), disable=quiet, unit="image") as bar:
         for first in range(0, len(files), _CHUNK):
@@ -166,7 +152,7 @@ def _row(found: Classification, names: tuple[str, ...], groups: tuple[int, ...])
     return {"image": found.id, "prediction": names[found.prediction], "ranking": ranking}
 
 
-def _show(rows: list[dict[str, Any]], top: int, forwards: int) -> None:
+def _show(rows: list[dict[str, Any]], forwards: int) -> None:
     from rich import box
     from rich.table import Table
 
@@ -176,6 +162,6 @@ def _show(rows: list[dict[str, Any]], top: int, forwards: int) -> None:
     table.add_column("prediction", style="bold")
     table.add_column("ranking")
     for row in rows:
-        best = ", ".join(f"{place['class']} ({place['error']:.5f})" for place in row["ranking"][:top])
+        best = ", ".join(f"{place['class']} ({place['error']:.5f})" for place in row["ranking"][:_SHOWN])
         table.add_row(row["image"], row["prediction"], best)
     options.console().print(table)

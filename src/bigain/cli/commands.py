@@ -10,11 +10,12 @@ from bigain import __version__
 from bigain.cli.allocate import allocate
 from bigain.cli.analyse import analyse
 from bigain.cli.classify import classify
+from bigain.cli.command import Command, show_tracebacks
 from bigain.cli.evaluate import evaluate
 from bigain.cli.generate import generate
 from bigain.cli.inspect import inspect
 from bigain.cli.methods import methods
-from bigain.cli.options import show_tracebacks
+from bigain.cli.options import grouped
 from bigain.cli.report import report
 
 app = typer.Typer(
@@ -23,6 +24,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Token compression for diffusion models, measured on classification, generation and speed at once.",
     epilog="Start with [bold]bigain evaluate[/] on the embedded model: it needs no download and no GPU.",
 )
@@ -45,8 +47,9 @@ def common(
     show_tracebacks.set(traceback)
 
 
+_TELL_ME = (classify, generate, allocate, analyse, report)  # without arguments these show their help
 for command in (evaluate, classify, generate, inspect, methods, allocate, analyse, report):
-    app.command(no_args_is_help=command in (classify, generate, allocate, analyse, report))(command)
+    app.command(cls=Command, no_args_is_help=command in _TELL_ME)(grouped(command))
 
 
 def main() -> None:

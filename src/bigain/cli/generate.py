@@ -9,38 +9,27 @@ from typing import Annotated
 import typer
 
 from bigain.cli import options
+from bigain.run.settings import ModelSettings, SamplingSettings
 
 
-@options.reported
 def generate(
     conditions: Annotated[
         list[str], typer.Argument(help="Prompts; or class names or labels, for class-conditional models.")
     ],
-    model: options.Model = "glyphs-dit",
-    methods: Annotated[
-        list[str] | None,
-        typer.Option("--methods", "-m", help="Presets or specs; none, no compression, is always there for comparison."),
-    ] = None,
-    preset: options.Preset = None,
+    model: Annotated[ModelSettings, options.Without("threads")],
+    sampling: SamplingSettings,
+    methods: options.Methods = None,
     count: Annotated[int, typer.Option(min=1, help="Images per condition.")] = 4,
+    seed: options.Seed = 0,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder of METHOD/NUMBER-CONDITION.png and page.png; runs/generate/MODEL if left out."),
     ] = None,
-    steps: options.Steps = 20,
-    guidance: options.Guidance = None,
-    sampler: options.Sampler = None,
-    seed: options.Seed = 0,
-    dtype: options.Dtype = "float32",
-    device: options.Device = None,
-    variant: options.Variant = None,
-    threads: options.Threads = None,
-    batch_size: options.BatchSize = 32,
     quiet: options.Quiet = False,
 ) -> None:
     """Generates images; the noise of an image depends on the seed and its number alone.
 
-    So the page shows, column by column, what each method makes of the same noise.
+    So the page shows, column by column, what each method makes of the same noise. No compression always comes first.
 
     [bold]Examples[/]
 
@@ -49,29 +38,26 @@ def generate(
       bigain generate "an astronaut riding a horse" --model stabilityai/stable-diffusion-2-base --steps 50
       --dtype bfloat16 -m lgtm-0.5
     """
-    from bigain.backbones import resolve
-    from bigain.generate import USUAL_GUIDANCE, sample
-    from bigain.methods import parse, spec
+    specs = list(dict.fromkeys(["none", *options.read_methods(methods)]))
+
+    from bigain.generate import sample
     from bigain.report.labels import label
     from bigain.report.pictures import draw_samples
     from bigain.run.cost import applied
     from bigain.run.engine import encode_png
     from bigain.run.export import write_whole
-    from bigain.run.settings import split_specs
-    from bigain.zoo.presets import text_of
 
-    texts = [*split_specs(methods or []), *([] if preset is None else [options.spec_of(preset, model)])]
-    specs = list(dict.fromkeys(["none", *(spec(parse(text_of(text))) for text in texts)]))
-    denoiser = options.open_denoiser(model, dtype, device, variant, threads)
-    for text in texts:
-        resolve(text, denoiser.model)  # refuses a preset of another model
-    wanted: list[str] | list[int] = conditions
+    denoiser = model.open()
+    options.check_presets(methods, denoiser)
+    sampling = sampling.resolved(denoiser.kind)
+    assert sampling.guidance is not None
+    asked: list[str] | list[int] = conditions
     if denoiser.kind == "class":
-        names = options.class_names(denoiser, model)
-        wanted = [options.label_of(text, names) for text in conditions]
-    encoded = denoiser.conditions(wanted)
+        names = options.class_names(denoiser, model.model)
+        asked = [options.label_of(text, names) for text in conditions]
+    encoded = denoiser.conditions(asked)
     index = [position for position in range(len(conditions)) for _ in range(count)]
-    out = options.folder(out, "generate", model)
+    out = options.folder(out, "generate", model.model)
     rows = []
     for name in specs:
         with applied(denoiser, name):
@@ -81,11 +67,11 @@ def generate(
                     encoded,
                     index,
                     range(len(index)),
-                    steps=steps,
-                    guidance=USUAL_GUIDANCE[denoiser.kind] if guidance is None else guidance,
+                    steps=sampling.steps,
+                    guidance=sampling.guidance,
                     seed=seed,
-                    batch_size=batch_size,
-                    sampler=sampler,
+                    batch_size=model.batch_size,
+                    sampler=sampling.sampler,
                     progress=not quiet,
                 )
             )

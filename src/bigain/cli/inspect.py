@@ -8,25 +8,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bigain.cli import options
+from bigain.run.settings import DataSettings, ModelSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bigain.data import ImageCollection, Item
     from bigain.diffusion import Denoiser
 
 
-@options.reported
 def inspect(
-    method: Annotated[
-        str | None, typer.Option("--method", "-m", help="Preset or spec of one method; lgtm-0.5 if left out.")
-    ] = None,
-    preset: options.SinglePreset = None,
+    model: Annotated[ModelSettings, options.Without("variant", "threads", "batch_size")],
+    data: Annotated[DataSettings, options.Without("split", "classes", "prompts_csv", "bad_images")],
+    methods: options.Method1 = None,
     image: Annotated[
         str, typer.Option("--image", "-i", help="An image file, or the number of an image in --data.")
     ] = "0",
     timestep: Annotated[int, typer.Option("--timestep", "-t", min=0, help="How much noise; 0 is the least.")] = 300,
-    out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("inspect.png"),
     layer: Annotated[
         int | None, typer.Option(min=0, help="Transformer block; the first in which the method acts if left out.")
     ] = None,
@@ -37,21 +34,14 @@ def inspect(
             "first prompt that --data has for it); where that is not known label 0, or the empty prompt."
         ),
     ] = None,
-    model: options.Model = "glyphs-dit",
-    data: Annotated[
-        str, typer.Option(help="Where numbered images come from.", rich_help_panel=options.DATA)
-    ] = "glyphs",
-    split: Annotated[str | None, typer.Option(help="Of the data.", rich_help_panel=options.DATA)] = None,
     seed: options.Seed = 0,
-    dtype: options.Dtype = "float32",
-    device: options.Device = None,
-    variant: options.Variant = None,
-    threads: options.Threads = None,
+    out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("inspect.png"),
 ) -> None:
     """Draws the score map of an image and which of its tokens merge, at one timestep and layer.
 
     Four panels: the image, the image as the model sees it, the score of each token, and the groups. Merged tokens
-    carry the colour of their group, a line leads to its destination, and a dot marks the destination.
+    carry the colour of their group, a line leads to its destination, and a dot marks the destination. The method is
+    lgtm-0.5 if left out.
 
     [bold]Examples[/]
 
@@ -59,20 +49,19 @@ def inspect(
 
       bigain inspect -m tome:ratio=0.7,destinations=random -i letter.png --layer 3 --condition A --out tome.png
     """
-    from bigain.backbones import resolve
+    method = options.read_method(methods, "lgtm-0.5")
+
     from bigain.explain.inspection import inspect_method
-    from bigain.methods import spec
     from bigain.report.inspection import draw_inspection
 
-    method = options.method_or_preset(method, preset, model, "lgtm-0.5")
-    denoiser = options.open_denoiser(model, dtype, device, variant, threads)
-    method = spec(resolve(method, denoiser.model))
-    pixels, name, own = _image(denoiser, image, data, split)
+    denoiser = model.open()
+    options.check_presets(methods, denoiser, data.data)
+    pixels, name, own = _image(denoiser, image, data)
     asked: str | int
     if denoiser.kind == "text":
         asked = own if condition is None and own is not None else condition or ""
     elif condition is not None:
-        asked = options.label_of(condition, options.class_names(denoiser, model))
+        asked = options.label_of(condition, options.class_names(denoiser, model.model))
     else:
         asked = own or 0
     inspection = inspect_method(
@@ -85,22 +74,17 @@ def inspect(
     typer.echo(f"{out}: {name}, {where}, {inspection.grid.tokens} tokens in {groups} groups")
 
 
-def _image(denoiser: Denoiser, image: str, data: str, split: str | None) -> tuple[Tensor, str, str | int | None]:
+def _image(denoiser: Denoiser, image: str, source: DataSettings) -> tuple[Tensor, str, str | int | None]:
     """The image in [-1, 1], its id, and what the model is asked for its class, if that is known."""
-    from bigain.data import load, preprocess, read_image
+    from bigain.data import preprocess, read_image
+    from bigain.run.engine import class_conditions
 
     if not image.isdigit():
         return preprocess(read_image(Path(image), image), denoiser.image_size), image, None
-    found = load(data, image_size=denoiser.image_size, split=split)
-    if int(image) >= len(found):
-        raise ValueError(f"--image must be a file or a number below {len(found)}, not {image}")
-    item = found[int(image)]
-    return preprocess(item.image, denoiser.image_size), item.id, _own_condition(denoiser, found, item)
-
-
-def _own_condition(denoiser: Denoiser, data: ImageCollection, item: Item) -> str | int | None:
-    """The first prompt of the image's (first) class, or the label under which a class-conditional model knows it."""
-    from bigain.run.engine import class_conditions
-
+    data = source.load(denoiser.image_size)
+    if int(image) >= len(data):
+        raise ValueError(f"image must be a file or a number below {len(data)}, not {image}")
+    item = data[int(image)]
     conditions = class_conditions(denoiser, data)
-    return conditions[item.labels[0]][0] if item.labels and conditions else None
+    own = conditions[item.labels[0]][0] if item.labels and conditions else None
+    return preprocess(item.image, denoiser.image_size), item.id, own

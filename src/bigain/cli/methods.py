@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Annotated
 
 import typer
@@ -9,7 +10,6 @@ import typer
 from bigain.cli import options
 
 
-@options.reported
 def methods(
     name: Annotated[str | None, typer.Argument(help="Show one method in full: lgtm, abm, tome, …")] = None,
 ) -> None:
@@ -27,7 +27,10 @@ def methods(
     from bigain.methods import METHODS
 
     if name is not None and name not in METHODS:
-        raise ValueError(f"name must be one of {', '.join(METHODS)}, not {name!r}")
+        near = difflib.get_close_matches(name.lower(), METHODS, n=1)
+        raise ValueError(
+            f"name must be one of {', '.join(METHODS)}, not {name!r}{f': did you mean {near[0]}?' if near else ''}"
+        )
     if name is None:
         _overview()
     else:
@@ -39,8 +42,7 @@ def _overview() -> None:
     from rich.table import Table
 
     from bigain.methods import METHODS, preset_names
-    from bigain.run.settings import GRIDS
-    from bigain.zoo import presets as measured
+    from bigain.zoo.presets import names
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("name", "class", "presets", "what it does"):
@@ -50,10 +52,7 @@ def _overview() -> None:
         table.add_row(name, method.__name__, presets, _first_line(method))
     screen = options.console()
     screen.print(table)
-    screen.print(f"[bold]Presets of models[/]: {' '.join(measured.names())}", highlight=False, soft_wrap=True)
-    for grid, specs in GRIDS.items():
-        listed = " ".join(specs)
-        screen.print(f"[bold]--preset-grid {grid}[/] ({len(specs)}): {listed}", highlight=False, soft_wrap=True)
+    screen.print(f"[bold]Presets of models[/]: {' '.join(names())}", highlight=False, soft_wrap=True)
     screen.print("Fields of one method: bigain methods NAME", highlight=False)
 
 

@@ -1,140 +1,239 @@
-"""Options that several commands share, and what becomes of them. Nothing here imports PyTorch before it is needed."""
+"""Groups of settings as options of a command, the options that several commands share, and what becomes of them.
+
+Nothing here imports PyTorch before it is needed.
+"""
 
 from __future__ import annotations
 
 import functools
+import inspect
 import re
-from collections.abc import Callable, Iterator
+import typing
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
+from dataclasses import Field, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from bigain.run.settings import Group, split_specs
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from bigain.diffusion import Denoiser
+    from bigain.methods import Method
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
-show_tracebacks: ContextVar[bool] = ContextVar("show_tracebacks", default=False)
-
-MODEL = "Model"
-DATA = "Data"
-MEASURED = "What to measure"
-CLASSIFIER = "Diffusion classifier"
-SAMPLING = "Sampling"
-
-Model = Annotated[
-    str,
-    typer.Option(
-        help="glyphs-dit, glyphs-dit-64 or glyphs-sd (embedded), a folder, or a Hub id such as owner/name.",
-        rich_help_panel=MODEL,
-    ),
-]
-Variant = Annotated[
-    str | None, typer.Option(help="Variant of the weights' files, such as fp16.", rich_help_panel=MODEL)
-]
-Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.", rich_help_panel=MODEL)]
-Device = Annotated[
-    str | None,
-    typer.Option(help="As PyTorch names it; cuda where there is one, else cpu.", rich_help_panel=MODEL),
-]
-Threads = Annotated[
-    int | None, typer.Option(min=1, help="CPU threads; PyTorch's choice if left out.", rich_help_panel=MODEL)
-]
-BatchSize = Annotated[
-    int, typer.Option(min=1, help="Rows of a forward. Results do not depend on it, to rounding.", rich_help_panel=MODEL)
-]
-Data = Annotated[
-    str,
-    typer.Option(
-        help="glyphs or glyphs-scenes (embedded), imagenet:PATH, imagenet100:PATH, pets:PATH, coco:PATH, folder:PATH, "
-        "csv:PATH, hub:ID, or a path.",
-        rich_help_panel=DATA,
-    ),
-]
 Methods = Annotated[
     list[str] | None,
     typer.Option(
         "--methods",
         "-m",
-        help="Presets or specs, with commas or spaces between; may be given several times. See bigain methods.",
-        rich_help_panel=MEASURED,
+        help="Methods, with commas or spaces between: a shorthand (lgtm-0.7), a spec (tome:ratio=0.5), a preset of a "
+        "model (glyphs-dit/fast) or a preset file (.json). See bigain methods.",
     ),
 ]
-Split = Annotated[str | None, typer.Option(help="Of the data; their own default if left out.", rich_help_panel=DATA)]
-UnseenSplit = Annotated[
-    str | None,
+Method1 = Annotated[
+    list[str] | None,
     typer.Option(
-        help="Of the data; validation for embedded data if left out, so that the test split stays unseen.",
-        rich_help_panel=DATA,
+        "--methods",
+        "-m",
+        help="One method: a shorthand (lgtm-0.7), a spec (tome:ratio=0.5), a preset of a model (glyphs-dit/fast) or a "
+        "preset file (.json). See bigain methods.",
     ),
 ]
-Classes = Annotated[
-    Path | None, typer.Option(help="File of the classes that take part (ImageNet-100).", rich_help_panel=DATA)
-]
-Features = Annotated[
-    str,
-    typer.Option(
-        help="Network behind FID and KID: recogniser (embedded data only), inception (needs torch-fidelity), "
-        "none, or auto: recogniser for embedded data, else none.",
-        rich_help_panel=SAMPLING,
-    ),
-]
-Seed = Annotated[int, typer.Option(help="Of all noise.")]
-ToKeep = Annotated[str, typer.Option(help="Classes kept after each stage, such as '5 1'.", rich_help_panel=CLASSIFIER)]
-NSamples = Annotated[
-    str, typer.Option(help="Timesteps evaluated up to each stage, such as '5 20'.", rich_help_panel=CLASSIFIER)
-]
-Loss = Annotated[str, typer.Option(help="l2, l1 or huber.", rich_help_panel=CLASSIFIER)]
-Steps = Annotated[int, typer.Option(min=1, help="Of the sampler.", rich_help_panel=SAMPLING)]
-Guidance = Annotated[
-    float | None,
-    typer.Option(
-        min=1.0,
-        help="Scale of classifier-free guidance; 1 is none. If left out 4 for class labels (DiT) and 7.5 for prompts "
-        "(Stable Diffusion), as in the papers.",
-        rich_help_panel=SAMPLING,
-    ),
-]
-Sampler = Annotated[
-    str | None, typer.Option(help="ddim or euler; the model's own scheduler if left out.", rich_help_panel=SAMPLING)
-]
-PromptsCsv = Annotated[
-    Path | None, typer.Option(help="A csv file with the columns prompt, classname, classidx.", rich_help_panel=DATA)
-]
-BadImages = Annotated[
-    str, typer.Option(help="What to do with an image that cannot be read: raise or skip.", rich_help_panel=DATA)
-]
-Preset = Annotated[
-    str | None,
-    typer.Option(
-        help="quality, balanced or fast, where they were measured for the model; or a preset file, such as bigain "
-        "allocate and bigain tune write."
-    ),
-]
-SinglePreset = Annotated[str | None, typer.Option(help="A preset file (.json) that holds one method.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
+Seed = Annotated[int, typer.Option(help="Of all randomness.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, and no warnings of other packages.")]
 
 
-def reported(command: Callable[P, R]) -> Callable[P, R]:
-    """Shows an error that a user can mend as one line, with exit status 1; ``bigain --traceback`` shows all of it."""
+@dataclass(frozen=True)
+class Without:
+    """Marks a group of which a command does not show some fields, which then have their defaults.
+
+    Example:
+        >>> Annotated[ModelSettings, Without("variant", "threads")]
+    """
+
+    names: tuple[str, ...]
+
+    def __init__(self, *names: str) -> None:
+        object.__setattr__(self, "names", names)
+
+
+@dataclass(frozen=True)
+class _Spread:
+    """A group and what takes its place on the command line."""
+
+    default: Group
+    without: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, parameter: inspect.Parameter) -> _Spread | None:
+        """Of a command's parameter; None where that is no group."""
+        hint, marks = parameter.annotation, list[Any]()
+        if typing.get_origin(hint) is Annotated:
+            hint, *marks = typing.get_args(hint)
+        if not (isinstance(hint, type) and issubclass(hint, Group)):
+            return None
+        without = [name for mark in marks if isinstance(mark, Without) for name in mark.names]
+        default = hint() if parameter.default is parameter.empty else parameter.default
+        return cls(default, tuple(without))
+
+    def options(self) -> Iterator[inspect.Parameter]:
+        """One parameter for each field that has a help text, those of groups within included."""
+        hints = typing.get_type_hints(type(self.default))
+        panel = type(self.default).__name__.removesuffix("Settings") or None
+        for field in fields(self.default):
+            value = getattr(self.default, field.name)
+            if isinstance(value, Group):
+                yield from _Spread(value, self.without).options()
+            elif "help" in field.metadata and field.name not in self.without:
+                yield _option(field, value, hints[field.name], panel)
+
+    def take(self, values: dict[str, Any]) -> Group:
+        """The group that the command line gives; takes what belongs to it out of ``values``."""
+        changes: dict[str, Any] = {}
+        hints = typing.get_type_hints(type(self.default))
+        for field in fields(self.default):
+            value = getattr(self.default, field.name)
+            if isinstance(value, Group):
+                changes[field.name] = _Spread(value, self.without).take(values)
+            elif field.name in values:
+                given = values.pop(field.name)
+                changes[field.name] = _read(field.name, given, hints[field.name], value)
+        return replace(self.default, **changes)
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """Spreads a command's groups of settings into options, and puts them together again before it is called.
+
+    A group is a parameter of a subclass of `Group`; its default, or where it has none what the class gives, holds the
+    options' defaults. The fields carry help, least value and choices; the panel of the help is named by the class.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    groups: dict[str, _Spread] = {}
+    spread: list[inspect.Parameter] = []
+    for parameter in signature.parameters.values():
+        group = _Spread.of(parameter)
+        if group is None:
+            spread.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+        else:
+            groups[parameter.name] = group
+            spread.extend(group.options())
 
     @functools.wraps(command)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return command(*args, **kwargs)
-        except (ValueError, OSError, ImportError) as error:
-            if show_tracebacks.get():
-                raise
-            typer.secho(f"Error: {error}", fg="red", err=True)
-            raise typer.Exit(1) from error
+    def called(**values: Any) -> None:
+        made = {name: group.take(values) for name, group in groups.items()}
+        command(**values, **made)
 
-    return wrapped
+    called.__signature__ = signature.replace(parameters=spread)  # type: ignore[attr-defined]
+    called.__annotations__ = {parameter.name: parameter.annotation for parameter in spread} | {"return": None}
+    return called
+
+
+def _option(field: Field[Any], value: Any, hint: Any, panel: str | None) -> inspect.Parameter:
+    """A field as a parameter that Typer makes an option of."""
+    low, choices, short = (field.metadata[key] for key in ("low", "choices", "short"))
+    flag = f"--{field.name.replace('_', '-')}"
+    if hint == tuple[int, ...]:
+        hint, value = str, " ".join(map(str, value))
+    elif hint == tuple[str, ...]:
+        hint, value = list[str] | None, None
+    info = typer.Option(
+        *((flag, short) if short else (flag,)),
+        help=field.metadata["help"],
+        min=low,
+        metavar="|".join(choices) or None,
+        rich_help_panel=panel,
+    )
+    return inspect.Parameter(
+        field.name, inspect.Parameter.KEYWORD_ONLY, default=value, annotation=Annotated[hint, info]
+    )
+
+
+def _read(name: str, given: Any, hint: Any, default: Any) -> Any:
+    """The value of a field, from that of its option."""
+    if hint == tuple[int, ...]:
+        return whole_numbers(name, given)
+    if hint == tuple[str, ...]:
+        return default if given is None else method_texts(given, name)
+    return given
+
+
+def whole_numbers(name: str, text: str) -> tuple[int, ...]:
+    """Reads '5 1' or '5,1'.
+
+    Raises:
+        ValueError: it has something else than whole numbers.
+    """
+    words = re.split(r"[\s,]+", text.strip())
+    if not all(word.isascii() and word.isdigit() for word in words):
+        raise ValueError(f"{name} must be whole numbers with spaces between, such as '5 20', not {text!r}")
+    return tuple(int(word) for word in words)
+
+
+def method_texts(given: Sequence[str], name: str = "methods") -> tuple[str, ...]:
+    """The methods of an option, one by one.
+
+    Raises:
+        ValueError: it was given and names none.
+    """
+    texts = split_specs(given)
+    if not texts:
+        raise ValueError(f"{name} must name at least one method, such as lgtm-0.7 or none, not {' '.join(given)!r}")
+    return texts
+
+
+def read_methods(given: Sequence[str] | None, default: Sequence[str] = ()) -> dict[str, tuple[Method, ...]]:
+    """The methods of an option by their canonical specs, or those of ``default`` where it is left out.
+
+    Raises:
+        ValueError, FileNotFoundError: a method, preset or file that does not exist, or none at all.
+    """
+    from bigain.methods import parse, spec
+    from bigain.zoo.presets import text_of
+
+    texts = tuple(default) if given is None else method_texts(given)
+    parsed = [parse(text_of(text)) for text in texts]
+    return {spec(methods): methods for methods in parsed}
+
+
+def read_method(given: Sequence[str] | None, default: str) -> str:
+    """The canonical spec of the one method of an option.
+
+    Raises:
+        ValueError: several methods; and as ``read_methods``.
+    """
+    specs = list(read_methods(given, [default]))
+    if len(specs) > 1:
+        raise ValueError(f"methods must be one method here, not {len(specs)}: {' '.join(specs)}")
+    return specs[0]
+
+
+def check_presets(given: Sequence[str] | None, denoiser: Denoiser, data: str | None = None) -> None:
+    """Refuses presets that were made for another architecture; warns where weights, dtype or data are others.
+
+    Raises:
+        ValueError: names both architectures.
+    """
+    from bigain.backbones.presets import resolve
+
+    for text in split_specs(given or ()):
+        resolve(text, denoiser.model, data=data)
+
+
+def preset_of(name: str, model: str) -> str:
+    """What --methods takes for a preset: a file as it is, a name as that of the model.
+
+    Raises:
+        ValueError: no such preset was measured for the model.
+    """
+    from bigain.zoo.presets import of_model
+
+    if name.endswith(".json") or "/" in name:
+        return name
+    return of_model(model, name).source
 
 
 def folder(out: Path | None, command: str, model: str) -> Path:
@@ -143,93 +242,6 @@ def folder(out: Path | None, command: str, model: str) -> Path:
         return out
     path = Path(model)
     return Path("runs", command, path.resolve().name if path.exists() else path.name)
-
-
-def whole_numbers(option: str, text: str) -> tuple[int, ...]:
-    """Reads '5 1' or '5,1'.
-
-    Raises:
-        ValueError: it has something else than whole numbers.
-    """
-    words = re.split(r"[\s,]+", text.strip())
-    if not all(word.isascii() and word.isdigit() for word in words):
-        raise ValueError(f"{option} must be whole numbers with spaces between, such as '5 20', not {text!r}")
-    return tuple(int(word) for word in words)
-
-
-def method_or_preset(method: str | None, preset: str | None, model: str, default: str) -> str:
-    """The text that --method gives, or a preset's instead.
-
-    Raises:
-        ValueError: both are given.
-    """
-    if preset is None:
-        return default if method is None else method
-    if method is not None:
-        raise ValueError(f"give either --method {method} or --preset {preset}, not both")
-    return spec_of(preset, model)
-
-
-def spec_of(preset: str, model: str) -> str:
-    """The text of a preset, for `bigain.backbones.resolve`: a file, or MODEL/NAME for a name.
-
-    Raises:
-        ValueError: no such preset was measured for the model, or the file is none.
-        FileNotFoundError: there is no such file.
-    """
-    from bigain.zoo import presets
-
-    if not preset.endswith(".json"):
-        if preset not in {name.partition("/")[2] for name in presets.names()}:
-            raise ValueError(f"--preset must be quality, balanced, fast or a file that ends in .json, not {preset!r}")
-        return presets.of_model(model, preset).source
-    presets.read(preset)  # raises for what is none
-    return preset
-
-
-def share(option: str, text: str) -> tuple[int, int]:
-    """Reads '2/4', the second of four shares, as (1, 4).
-
-    Raises:
-        ValueError: it is no such thing.
-    """
-    found = re.fullmatch(r"([0-9]+)/([0-9]+)", text.strip())
-    number, count = (int(part) for part in found.groups()) if found else (0, 0)
-    if not 1 <= number <= count:
-        raise ValueError(f"{option} must be I/N with I from 1 to N, such as 2/4, not {text!r}")
-    return number - 1, count
-
-
-def open_denoiser(model: str, dtype: str, device: str | None, variant: str | None, threads: int | None) -> Denoiser:
-    """Opens a model as the options say.
-
-    Raises:
-        ValueError: an unknown dtype, and as `open_model`.
-    """
-    import torch
-
-    from bigain.diffusion import open_model
-    from bigain.run.settings import DTYPES
-
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
-    use_threads(threads)
-    return open_model(model, dtype=getattr(torch, dtype), device=device or default_device(), variant=variant)
-
-
-def default_device() -> str:
-    """Cuda where there is one."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def use_threads(threads: int | None) -> None:
-    """Sets how many CPU threads PyTorch takes, where that was asked for."""
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
 
 
 def class_names(denoiser: Any, model: str) -> tuple[str, ...]:
@@ -250,8 +262,8 @@ def label_of(text: str, names: tuple[str, ...]) -> int:
         return names.index(text)
     if text.isascii() and text.isdigit() and int(text) < len(names):
         return int(text)
-    known = ", ".join(names) if len(names) <= 20 and not names[0].isdigit() else "numbers"
-    raise ValueError(f"unknown class {text!r}: give one of {known}, or a label in [0, {len(names)})")
+    choices = f"{', '.join(names)} or a label" if len(names) <= 20 and not names[0].isdigit() else "a label"
+    raise ValueError(f"a class must be {choices} in [0, {len(names)}), not {text!r}")
 
 
 @contextmanager

@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from bigain.methods import parse, spec
 from bigain.zoo.presets import text_of
 
 if TYPE_CHECKING:
@@ -77,16 +77,23 @@ class ModelSettings(Group):
         "glyphs-dit", "glyphs-dit, glyphs-dit-64 or glyphs-sd (embedded), a folder, or a Hub id such as owner/name."
     )
     variant: str | None = setting(None, "Variant of the weights' files, such as fp16.")
-    dtype: str = setting("float32", "float32, bfloat16 or float16.", choices=DTYPES)
+    dtype: str = setting("float32", "Of weights and activations.", choices=DTYPES)
     device: str | None = setting(None, "As PyTorch names it; cuda where there is one, else cpu.")
     threads: int | None = setting(None, "CPU threads; PyTorch's choice if left out.", low=1)
     batch_size: int = setting(64, "Rows of a forward. Results do not depend on it, to rounding.", low=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        most = 4 * (os.cpu_count() or 1)  # PyTorch crashes when it gets no more threads from the system
+        if self.threads is not None and self.threads > most:
+            raise ValueError(f"threads must be at most {most} on this machine, not {self.threads}")
 
     def open(self) -> Denoiser:
         """Opens the model.
 
         Raises:
-            ValueError, OSError, ImportError: as `bigain.diffusion.open_model`.
+            ValueError: PyTorch cannot use the device; and as `bigain.diffusion.open_model`.
+            OSError, ImportError: as `bigain.diffusion.open_model`.
         """
         import torch
 
@@ -95,6 +102,12 @@ class ModelSettings(Group):
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            torch.zeros(1, device=device).item()
+        except (RuntimeError, AssertionError) as error:  # the second where PyTorch was built without CUDA
+            raise ValueError(
+                f"device must be one that PyTorch can use on this machine, such as cpu, not {device!r}"
+            ) from error
         return open_model(self.model, dtype=getattr(torch, self.dtype), device=device, variant=self.variant)
 
 
@@ -110,9 +123,7 @@ class DataSettings(Group):
     split: str | None = setting(None, "Of the data; its own default if left out.")
     classes: str | None = setting(None, "File of the classes that take part (ImageNet-100).")
     prompts_csv: str | None = setting(None, "A csv file with the columns prompt, classname, classidx.")
-    bad_images: str = setting(
-        "raise", "What to do with an image that cannot be read: raise or skip.", choices=("raise", "skip")
-    )
+    bad_images: str = setting("raise", "What to do with an image that cannot be read.", choices=("raise", "skip"))
 
     @property
     def is_embedded(self) -> bool:
@@ -143,7 +154,7 @@ class ClassifierSettings(Group):
 
     to_keep: tuple[int, ...] = setting((5, 1), "Classes kept after each stage, such as '5 1'.")
     n_samples: tuple[int, ...] = setting((5, 20), "Timesteps evaluated up to each stage, such as '5 20'.")
-    loss: str = setting("l2", "l2, l1 or huber.", choices=("l2", "l1", "huber"))
+    loss: str = setting("l2", "Of the prediction's error.", choices=("l2", "l1", "huber"))
 
     @property
     def stages(self) -> Stages:
@@ -161,9 +172,7 @@ class ClassifierSettings(Group):
 class SamplingSettings(Group):
     """How images are generated."""
 
-    sampler: str | None = setting(
-        None, "ddim or euler; the model's own scheduler if left out.", choices=("ddim", "euler")
-    )
+    sampler: str | None = setting(None, "The model's own scheduler if left out.", choices=("ddim", "euler"))
     steps: int = setting(20, "Of the sampler.", low=1)
     guidance: float | None = setting(
         None,
@@ -231,7 +240,7 @@ class ProbeSettings(Group):
 
     images: int = setting(8, "The first that have a label.", low=2)
     timesteps: int = setting(4, "Evenly spaced.", low=1)
-    loss: str = setting("l2", "l2, l1 or huber.", choices=("l2", "l1", "huber"))
+    loss: str = setting("l2", "Of the prediction's error.", choices=("l2", "l1", "huber"))
     seed: int = setting(1, "Of all randomness.")
 
 
@@ -243,12 +252,17 @@ class Settings(Group):
         methods: specs or presets; made canonical, without repetition, and "none" always comes first.
         model, data, classifier, sampling, timing, counts: see the groups.
         presets: those of the methods that were given as presets, to be compared with the model once it is open.
+        command: what would repeat the run, where a command asked for it; no result depends on it.
 
     Raises:
         ValueError: names the field, what is allowed and the value.
     """
 
-    methods: tuple[str, ...] = ("none",)
+    methods: tuple[str, ...] = setting(
+        ("none",),
+        "Presets or specs, with commas or spaces between; may be given several times. See bigain methods.",
+        short="-m",
+    )
     model: ModelSettings = field(default_factory=ModelSettings)
     data: DataSettings = field(default_factory=DataSettings)
     classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
@@ -256,13 +270,13 @@ class Settings(Group):
     timing: TimingSettings = field(default_factory=TimingSettings)
     counts: CountSettings = field(default_factory=CountSettings)
     presets: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    command: str | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         sources = [text for text in self.methods if text_of(text) != text]
         object.__setattr__(self, "presets", tuple(dict.fromkeys([*self.presets, *sources])))
-        canonical = dict.fromkeys(["none", *(spec(parse(text_of(text))) for text in self.methods)])
-        object.__setattr__(self, "methods", tuple(canonical))
+        object.__setattr__(self, "methods", tuple(dict.fromkeys(["none", *_canonical(self.methods)])))
         counts, timing = self.counts, self.timing
         if counts.classify == counts.generate == timing.timing_rounds == 0:
             raise ValueError("one of classify, generate and timing_rounds must be above 0, not all 0")
@@ -302,6 +316,15 @@ class Settings(Group):
             "dtype": model.dtype,
             "features": self.feature_network,
         }
+
+
+def _canonical(texts: Sequence[str]) -> list[str]:
+    """Specs of methods; what presets stand for is written out."""
+    if set(texts) <= {"none"}:  # as a command's defaults do, which are not to wait for PyTorch
+        return []
+    from bigain.methods import parse, spec
+
+    return [spec(parse(text_of(text))) for text in texts]
 
 
 def split_specs(texts: Sequence[str]) -> tuple[str, ...]:

@@ -1,0 +1,176 @@
+"""What stands around every command: a file of its options, errors as one line, and Ctrl-C."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import shlex
+import sqlite3
+import sys
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+show_tracebacks: ContextVar[bool] = ContextVar("show_tracebacks", default=False)
+
+# What a user can mend: a value, a file, a missing package, weights that give NaN, a full disk, a damaged file.
+_MENDABLE = (
+    ValueError,
+    OSError,
+    ImportError,
+    FloatingPointError,
+    MemoryError,
+    RecursionError,
+    sqlite3.Error,
+    zlib.error,
+)
+_RESUMABLE = ("evaluate", "allocate", "analyse")
+_NOT_REPEATED = ("config", "out", "quiet", "shard")  # of the command that would repeat a run's results
+_BUILT_IN = ("demo",)
+
+
+class Command(TyperCommand):
+    """A command whose errors are one line, and whose options may come from a file if it has ``--config``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if any(param.name == "config" for param in self.params):
+            given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+            alone = not {"config", "methods", "preset", "help"} & given.keys()
+            name = "demo" if alone else given.get("config")
+            with reported(ctx):
+                ctx.default_map = None if name is None else read_config(name, self.params)
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        with reported(ctx), _hushed(ctx.params.get("quiet", False)):
+            return super().invoke(ctx)
+
+
+@contextmanager
+def reported(ctx: Any) -> Iterator[None]:
+    """Shows an error that a user can mend as one line, with exit status 1; ``bigain --traceback`` shows all of it.
+
+    Ctrl-C ends with status 130, and says how to go on.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        again = f"bigain {shlex.join(sys.argv[1:])}"
+        kept = f" What is done is kept; to go on: {again}" if ctx.info_name in _RESUMABLE else ""
+        typer.secho(f"Stopped.{kept}", fg="yellow", err=True)
+        raise typer.Exit(130) from None
+    except (*_MENDABLE, RuntimeError) as error:
+        text = _out_of_memory(error, ctx) or (str(error) or type(error).__name__)
+        if show_tracebacks.get() or not (isinstance(error, _MENDABLE) or _is_out_of_memory(error)):
+            raise
+        typer.secho(f"Error: {_with_flags(text, ctx)}", fg="red", err=True)
+        raise typer.Exit(1) from error
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and (type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error))
+    )
+
+
+def _out_of_memory(error: BaseException, ctx: Any) -> str | None:
+    """What to do about memory that ran out; None for other errors."""
+    if not _is_out_of_memory(error):
+        return None
+    size = ctx.params.get("batch_size") or 1
+    if size == 1:
+        return "the memory must hold a batch of 1: give a smaller model, a smaller dtype or another device"
+    return f"batch_size must be below {size} for the memory of this device: give --batch-size {size // 2}"
+
+
+def _with_flags(text: str, ctx: Any) -> str:
+    """The subject of "FIELD must ..." as the flag that sets the field."""
+    flags = {param.name: f"--{param.name.replace('_', '-')}" for param in ctx.command.params if _is_flag(param)}
+    subject, must, rest = text.partition(" must ")
+    if not must:
+        return text
+    return re.sub(r"(?<![-\w/.'])\w+(?![-\w/.'])", lambda word: flags.get(word[0], word[0]), subject) + must + rest
+
+
+def _is_flag(param: Any) -> bool:
+    return any(text.startswith("--") for text in param.opts)
+
+
+@contextmanager
+def _hushed(quiet: bool) -> Iterator[None]:
+    """Keeps other packages from warning and from drawing bars, if they are imported within."""
+    if not quiet:
+        yield
+        return
+    for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
+        os.environ.setdefault(name, "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"(transformers|diffusers|huggingface_hub|torch|torchvision)\b")
+        yield
+
+
+def read_config(name: str, params: list[Any]) -> dict[str, Any]:
+    """The values of options that a file of TOML gives, or the built-in "demo".
+
+    Args:
+        name: of the file, or "demo".
+        params: of the command. The file's keys are the names of their flags, with underscores.
+
+    Raises:
+        ValueError: not TOML, a key that is no flag, or a table; names it and suggests another.
+        FileNotFoundError: there is no such file.
+    """
+    path = Path(sys.modules["bigain.run"].__path__[0], f"{name}.toml") if name in _BUILT_IN else Path(name)
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"config must be {' or '.join(_BUILT_IN)}, or a file that exists, not {name!r}"
+        ) from None
+    except ValueError as error:
+        raise ValueError(f"config must be a file of TOML: {name} is not: {error}") from error
+    flags = {param.name: param for param in params if _is_flag(param) and param.name not in ("config", "help")}
+    return {key: _value(name, key, value, flags) for key, value in content.items()}
+
+
+def _value(name: str, key: str, value: Any, flags: Mapping[str, Any]) -> Any:
+    """A value of a file as the command line would have it."""
+    if key not in flags:
+        near = difflib.get_close_matches(key, flags, n=1)
+        raise ValueError(f"a key of {name} must be the name of a flag, not {key!r}{f': {near[0]}?' if near else ''}")
+    param = flags[key]
+    if isinstance(value, dict) or isinstance(value, bool) != param.is_flag:
+        raise ValueError(f"{key} in {name} must be {'true or false' if param.is_flag else 'a value'}, not {value!r}")
+    if param.multiple:
+        return [str(part) for part in value] if isinstance(value, list) else [str(value)]
+    return " ".join(map(str, value)) if isinstance(value, list) else value
+
+
+def command_line(ctx: Any) -> str:
+    """The command that would repeat what this one measures: its config file, and the flags that were given."""
+    words = ["bigain", ctx.info_name]
+    if ctx.params.get("config") is not None:
+        words += ["--config", ctx.params["config"]]
+    for param in ctx.command.params:
+        source = ctx.get_parameter_source(param.name)
+        if param.name in _NOT_REPEATED or source is None or source.name != "COMMANDLINE":
+            continue
+        value = ctx.params[param.name]
+        for part in value if isinstance(value, list | tuple) else [value]:
+            words += [f"--{param.name.replace('_', '-')}", str(part)]
+    return shlex.join(words)
