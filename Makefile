@@ -20,7 +20,7 @@ export MALLOC_TRIM_THRESHOLD_ ?= 40000000000
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # what is timed, and what rewrites README.md
-.PHONY: help venv demo test slow lint types imports results float32 claims ablation readme pictures benchmarks train clean
+.PHONY: help venv demo test slow lint types imports results claims ablation readme pictures benchmarks train clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,8 +35,8 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 demo: $(STAMP) ## a few minutes: the joint run on the embedded models, in small
-	$(BIN)/bigain evaluate --preset-grid demo -m glyphs-dit/balanced
-	$(BIN)/bigain evaluate --model glyphs-sd --preset-grid demo -m glyphs-sd/balanced
+	$(BIN)/bigain evaluate --config demo --preset balanced
+	$(BIN)/bigain evaluate --config demo --model glyphs-sd --preset balanced
 
 test: $(STAMP) ## the tests, without the slow ones
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -44,8 +44,9 @@ test: $(STAMP) ## the tests, without the slow ones
 slow: $(STAMP) ## the slow tests alone
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
-lint: $(STAMP) ## ruff
+lint: $(STAMP) ## ruff, and its format
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 types: $(STAMP) ## mypy
 	$(BIN)/mypy
@@ -55,82 +56,29 @@ imports: $(STAMP) ## the direction of imports
 
 results: results-glyphs-dit results-glyphs-sd ## hours, resumes: the full comparison on the embedded models, into results/
 
-results-%: GRID = published
-results-%: BUDGETS = iekvd-2 iekvd-3 iekvd-4
-results-%: PRESETS = $*/quality $*/balanced $*/fast
-results-glyphs-dit: GRID = full
-AT_BUDGETS = tome-0.5 tome:ratio=0.5,destinations=random,redraw=image lgtm-0.5 abm-0.5 sito-0.5
 results-%: $(STAMP)
-	$(BIN)/bigain evaluate --model $* -m "$(AT_BUDGETS)" --equal-flops "$(BUDGETS)" --dtype bfloat16 --classify 1000 \
-		--generate 1000 --to-keep "3 1" --n-samples "2 8" --steps 20 --timing-rounds 0 --out runs/full/$*
-	$(BIN)/bigain evaluate --model $* --preset-grid $(GRID) -m "$(PRESETS)" --dtype bfloat16 --out runs/full/$*
-	$(BIN)/bigain report runs/full/$*/results.sqlite --against "$(PRESETS)" --export results/$*.json
+	$(BIN)/bigain evaluate --config experiments/results/$*.toml --out runs/results/$*
+	$(BIN)/python -m experiments.export runs/results/$* results/$*.json
 	mkdir -p docs/pictures
-	cp runs/full/$*/samples.png docs/pictures/samples-$*.png
+	cp runs/results/$*/samples.png docs/pictures/samples-$*.png
+	cp runs/results/$*/front.png docs/pictures/front-$*.png
 
-SMALL = --classify 200 --generate 200 --to-keep "3 1" --n-samples "2 8" --steps 20
-PLACED = layers=0/2/4/5
+ablation: ablation-glyphs-dit ablation-glyphs-sd ablation-float32 ## an hour, resumes: what of the presets is layers, what is method
 
-float32: PRESETS = glyphs-dit/quality glyphs-dit/balanced glyphs-dit/fast
-float32: $(STAMP) ## half an hour, resumes: a preset and a published method beside each other in time, in float32
-	$(BIN)/bigain evaluate --model glyphs-dit --preset-grid demo $(SMALL) --dtype float32 --timing-rounds 7 --timing-batch 32 \
-		-m "$(PRESETS) avgpool:factor=2,$(PLACED) iekvd:factor=2,$(PLACED)" --out runs/float32/glyphs-dit
-	$(BIN)/bigain report runs/float32/glyphs-dit/results.sqlite --against "$(PRESETS)" --export results/float32-glyphs-dit.json
+ablation-%: $(STAMP)
+	$(BIN)/bigain evaluate --config experiments/ablations/$*.toml --out runs/ablation/$*
+	$(BIN)/python -m experiments.export runs/ablation/$* results/ablation-$*.json
 
 claims: claims-glyphs-dit claims-glyphs-sd ## an hour, resumes: the paper's tables, asked of the embedded models
 
-claims-%: RATIO = 0.7
-claims-glyphs-dit: RATIO = 0.3
+claims-glyphs-dit: CLAIMS = --ratio 0.3 --without-text
 claims-%: $(STAMP)
-	$(BIN)/bigain reproduce all --model $* --ratio $(RATIO) --dtype bfloat16 --out runs/claims/$* --page docs/claims-$*.md
+	$(BIN)/python -m experiments.paper.reproduce all --config experiments/paper/claims.toml --model $* $(CLAIMS) \
+		--out runs/claims/$* --page experiments/paper/claims-$*.md
 	$(BIN)/bigain report runs/claims/$*/results.sqlite --export results/claims-$*.json
 
-ablation: ablation-glyphs-dit ablation-glyphs-sd ## an hour, resumes: what of the presets is layers, what is method
-
-ABLATED = $(SMALL) --dtype bfloat16 --timing-batch 32
-RANDOM = destinations=random
-ablation-glyphs-dit: HERE = $(RANDOM),$(PLACED)
-ablation-glyphs-dit: BLOCKS = quadtree:ratio=0.5,$(PLACED),size_aware=true
-ablation-glyphs-dit: KEYS = tome:ratio=0.5,layers=2,size_aware=true,queries=full,$(RANDOM)
-ablation-glyphs-dit: LAST = tome:ratio=0.3,layers=5,locations=self_attention/mlp,size_aware=true,$(RANDOM)
-ablation-glyphs-dit: MATCHED = tome:ratio=0.9,cell=4x4,layers=0,size_aware=true,$(RANDOM)+$(KEYS)+iekvd:factor=2,layers=4+$(LAST)
-ablation-glyphs-dit: ENDS = todo:factor=2,layers=4+iekvd:factor=2,layers=5,alpha=0.5
-ablation-glyphs-dit: $(STAMP)
-	$(BIN)/bigain evaluate --model glyphs-dit $(ABLATED) --out runs/ablation/glyphs-dit --timing-rounds 0 \
-		--equal-flops "$(MATCHED)" -m "tome:ratio=0.5,$(RANDOM) tome:ratio=0.5,$(RANDOM),size_aware=true \
-		tome:ratio=0.5,$(HERE) tome:ratio=0.5,$(HERE),size_aware=true abm:ratio=0.5,$(PLACED) \
-		tome:ratio=0.5,cell=4x4,$(HERE) tome:ratio=0.5,cell=4x4,$(HERE),queries=full \
-		tome:ratio=0.5,cell=4x4,$(HERE),queries=full,size_aware=true tome:ratio=0.5,$(HERE),features=first \
-		abm:ratio=0.5,$(PLACED),features=first $(BLOCKS) $(BLOCKS),features=first"
-	$(BIN)/bigain evaluate --model glyphs-dit $(ABLATED) --out runs/ablation/glyphs-dit \
-		-m "glyphs-dit/quality tome:ratio=0.75>0.336,$(HERE) tome:ratio=0.336>0.75,$(HERE) avgpool:factor=2,$(PLACED) iekvd:factor=2,$(PLACED) \
-		avgpool:factor=4,layers=0+iekvd:factor=2,layers=2+$(ENDS) \
-		avgpool:factor=4,layers=0+iekvd:factor=4,layers=2/4+iekvd:factor=2,layers=5,alpha=0.5 \
-		avgpool:factor=4,layers=0+avgpool:factor=2,layers=1+iekvd:factor=2,layers=2+$(ENDS)"
-	$(BIN)/bigain report runs/ablation/glyphs-dit/results.sqlite --export results/ablation-glyphs-dit.json
-ablation-glyphs-sd: BOTH = levels=1/2,locations=self_attention/mlp
-ablation-glyphs-sd: COARSE = levels=2,locations=self_attention/mlp,size_aware=true,$(RANDOM)
-ablation-glyphs-sd: MERGED = tome:ratio=0.9,cell=4x4,layers=1/2/4,$(COARSE)+tome:ratio=0.5,layers=3,$(COARSE)
-ablation-glyphs-sd: FIRST = avgpool:factor=2,layers=0+$(MERGED)
-ablation-glyphs-sd: LAST_TWO = avgpool:factor=2,layers=5/6+$(MERGED)
-ablation-glyphs-sd: $(STAMP)
-	$(BIN)/bigain evaluate --model glyphs-sd $(ABLATED) --out runs/ablation/glyphs-sd --timing-rounds 0 \
-		--equal-flops glyphs-sd/balanced -m "tome:ratio=0.5,$(RANDOM),$(BOTH) tome:ratio=0.5,$(RANDOM),size_aware=true,$(BOTH)"
-	$(BIN)/bigain evaluate --model glyphs-sd $(ABLATED) --out runs/ablation/glyphs-sd -m "avgpool:factor=2 glyphs-sd/quality $(FIRST) $(LAST_TWO) \
-		tome:ratio=0.75,levels=2,locations=self_attention/mlp,$(RANDOM) avgpool:factor=2,levels=1/2"
-	$(BIN)/bigain report runs/ablation/glyphs-sd/results.sqlite --export results/ablation-glyphs-sd.json
-
-readme: readme-glyphs-dit readme-glyphs-sd ## the tables and pictures of README.md and docs/results.md, from results/
-	$(BIN)/bigain report results/glyphs-sd.json --beside results/glyphs-dit.json --readme README.md \
-		-m "tome:ratio=0.5,$(RANDOM) lgtm-0.5 abm-0.5 sito-0.5 todo-2 avgpool-2 iekvd-2" \
-		-m "$(foreach model,glyphs-dit glyphs-sd,$(foreach preset,quality balanced fast,$(model)/$(preset)))"
-
-readme-%: $(STAMP)
-	$(BIN)/bigain report results/$*.json --readme docs/results.md --out runs/report/$*
-	$(BIN)/bigain report results/ablation-$*.json --readme docs/results.md
-	$(if $(wildcard results/float32-$*.json),$(BIN)/bigain report results/float32-$*.json --readme docs/results.md)
-	mkdir -p docs/pictures
-	cp runs/report/$*/front.png docs/pictures/front-$*.png
+readme: $(STAMP) ## the tables of README.md and docs/results.md, from results/
+	$(BIN)/python -m experiments.tables
 
 pictures: $(STAMP) ## the pictures of docs/method.md
 	mkdir -p docs/pictures
@@ -141,8 +89,8 @@ pictures: $(STAMP) ## the pictures of docs/method.md
 	cp runs/timesteps/timesteps.png docs/pictures/method-timesteps.png
 
 benchmarks: $(STAMP) ## minutes: the table of docs/speed.md, and our ToMe beside tomesd's
-	$(BIN)/python benchmarks/break_even.py --docs docs/speed.md
-	$(BIN)/python benchmarks/peer.py
+	$(BIN)/python -m benchmarks.break_even --docs docs/speed.md
+	$(BIN)/python -m benchmarks.peer
 
 train: $(STAMP) ## hours, resumes: trains the embedded models; see docs/training.md
 	$(BIN)/python training/train_dit.py

@@ -1,4 +1,4 @@
-"""From how many tokens on does a method save time? `python benchmarks/break_even.py --help`.
+"""From how many tokens on does a method save time? `python -m benchmarks.break_even --help`.
 
 Times transformer blocks of random weights (a DiT without much around them) under each method, over numbers of tokens
 and batch sizes, against no compression. FLOPs always fall; time falls only where attention outweighs the matching.
@@ -19,10 +19,10 @@ import torch
 from diffusers import DiTTransformer2DModel
 
 import bigain
+from benchmarks.interleaved import Visit, interleaved, speed_up
 from bigain.report.labels import label
 from bigain.run.cost import environment
-from experiments.readme.markers import put_between
-from interleaved import Visit, interleaved, speed_up
+from experiments.tables import put_between
 
 METHODS = ("tome:ratio=0.5,destinations=random", "lgtm-0.5", "abm-0.5", "sito-0.5", "todo-2", "avgpool-2", "iekvd-2")
 

@@ -1,4 +1,4 @@
-"""Our ToMe against tomesd 0.1.3, the same merging in one run: `python benchmarks/peer.py --help`.
+"""Our ToMe against tomesd 0.1.3, the same merging in one run: `python -m benchmarks.peer --help`.
 
 A U-Net of random weights with the widths of Stable Diffusion's finest level; both merge with the first token of each
 cell as destination, and the outputs are compared before anything is timed.
@@ -16,7 +16,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 import bigain
-from interleaved import interleaved, speed_up
+from benchmarks.interleaved import interleaved, speed_up
 
 
 def unet(size: int) -> UNet2DConditionModel:

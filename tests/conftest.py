@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from diffusers import (
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from bigain.run.engine import encode_png
+from bigain.run.files import encode_png
 from bigain.run.settings import Settings
 from bigain.run.store import Classified, Generated, Store
 
@@ -179,6 +179,20 @@ KNOWN_FACTS = {
 }
 
 
+def classified(name: str, position: int, labels: tuple[int, ...], ranking: tuple[int, ...], errors: Any) -> Classified:
+    """An image whose best condition survived one stage."""
+    stage = tuple(int(condition == 0) for condition in range(len(errors)))
+    return Classified(
+        id=name, position=position, labels=labels, prediction=ranking[0], ranking=ranking, stage=stage, errors=errors
+    )
+
+
+@pytest.fixture(name="classified")
+def _classified() -> Callable[..., Classified]:
+    """Makes an image whose first condition survived one stage."""
+    return classified
+
+
 @pytest.fixture
 def known_store(tmp_path: Path) -> Any:
     """4 images under "none" (3 right) and "todo-2" (2 right), 6 generated each, features and a reference."""
@@ -197,7 +211,7 @@ def known_store(tmp_path: Path) -> Any:
             store.add_classified(
                 spec,
                 [
-                    Classified(f"i{n}", n, (labels[n],), p, (p, *({0, 1, 2} - {p})), (1, 0, 0), errors)
+                    classified(f"i{n}", n, (labels[n],), (p, *({0, 1, 2} - {p})), errors)
                     for n, p in enumerate(predictions)
                 ],
             )
@@ -229,15 +243,16 @@ def tiny_model(tmp_path: Path, families: Any) -> Path:
 
 def _grouped(settings: Settings, changes: dict[str, Any]) -> Settings:
     """Settings with fields of any of their groups changed."""
-    methods = changes.pop("methods", settings.methods)
-    groups = {}
-    for group in fields(settings):
-        own = {one.name for one in fields(getattr(settings, group.name))} if group.name != "methods" else set()
-        mine = {name: changes.pop(name) for name in own & changes.keys()}
-        if mine:
-            groups[group.name] = replace(getattr(settings, group.name), **mine)
+    values = {}
+    for field in fields(settings):
+        group = getattr(settings, field.name)
+        if is_dataclass(group):  # first, as the groups model and data have fields of their own names
+            mine = {one.name: changes.pop(one.name) for one in fields(group) if one.name in changes}
+            values[field.name] = replace(group, **mine)
+        elif field.name in changes:
+            values[field.name] = changes.pop(field.name)
     assert not changes, f"no group has {', '.join(changes)}"
-    return replace(settings, methods=methods, **groups)
+    return replace(settings, **values)
 
 
 @pytest.fixture

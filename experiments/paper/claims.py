@@ -1,7 +1,6 @@
 """The tables of the paper that can be asked of any model: which methods each compares, and what it is said to show.
 
-Facts after "BiGain: Unified Token Compression for Joint Generation and Classification", arXiv 2603.12240; its figures
-are for Stable Diffusion 2.0 and DiT-XL/2 and are not repeated here.
+Facts after "BiGain: Unified Token Compression for Joint Generation and Classification", arXiv 2603.12240.
 """
 
 from __future__ import annotations
@@ -9,12 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from bigain.methods import TokenMerging, parse, spec
-from bigain.operators.frequency import SCORES
+from bigain.methods import TokenMerging, parse
+from bigain.methods.base import SCORES
 
 Measure = Literal["accuracy", "fid", "flops", "time"]
 MEASURES: tuple[str, ...] = get_args(Measure)
-_COSTS: tuple[tuple[str, Measure], ...] = (("fewer FLOPs", "flops"), ("less time", "time"))
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,7 @@ class Claim:
 
     Args:
         text: the claim in words.
-        better, worse: specs.
+        better, worse: canonical specs.
         measure: "accuracy" (higher is better), "fid", "flops" or "time" (lower is better).
     """
 
@@ -38,45 +36,34 @@ class PaperTable:
     """One table of the paper.
 
     Args:
-        number: as the paper counts.
         title: what varies.
-        methods: specs that are compared, "none" not among them.
-        claims: what it is said to show; empty where this package does not know of a claim that can be tested.
+        methods: canonical specs that are compared, "none" not among them.
+        claims: what it is said to show; empty where no claim is known that can be tested.
     """
 
-    number: str
     title: str
     methods: tuple[str, ...]
-    claims: tuple[Claim, ...]
+    claims: tuple[Claim, ...] = ()
 
 
 def paper_tables(ratio: float = 0.7, factor: int = 2) -> dict[str, PaperTable]:
-    """All tables by number, at a ratio of merging and a factor of downsampling.
+    """All tables by number, at a ratio of merging and a factor of downsampling; 11 stands for 18 too.
 
     Raises:
         ValueError: a ratio or factor that no method takes.
     """
     merging, pooling = f"ratio={ratio:g}", f"factor={factor}"
-    lgtm, abm = _canonical(f"lgtm:{merging}"), _canonical(f"abm:{merging}")
-    cached = _canonical(f"lgtm:{merging},cached=true")
-    iekvd, todo, average = (_canonical(f"{name}:{pooling}") for name in ("iekvd", "todo", "avgpool"))
-    schedule = _canonical(f"iekvd:{pooling},alpha=0.8>1.2")
-    high, low = (_canonical(f"freqsel:{pooling},keep={keep}") for keep in ("high", "low"))
-    locations = {
-        words: _canonical(f"lgtm:{merging},locations={words}")
-        for words in (
-            "self_attention/cross_attention",
-            "self_attention/mlp",
-            "self_attention/cross_attention/mlp",
-        )
-    }
-    scores = {name: _canonical(f"lgtm:{merging},score={name}") for name in SCORES if name != "laplacian_l1"}
-    alphas = {alpha: _canonical(f"iekvd:{pooling},alpha={alpha}") for alpha in ("0.8", "1.0", "1.1", "1.2")}
-    both = _canonical(f"{lgtm}+{iekvd}")
-    tables = (
-        PaperTable("6", "where tokens are merged", (lgtm, *locations.values()), ()),
-        PaperTable(
-            "7",
+    tables = _merging(merging) | _cost(merging, pooling) | _pooling(pooling)
+    return dict(sorted(tables.items(), key=lambda item: int(item[0])))
+
+
+def _merging(ratio: str) -> dict[str, PaperTable]:
+    lgtm, cached, abm = _specs(f"lgtm:{ratio}", f"lgtm:{ratio},cached=true", f"abm:{ratio}")
+    places = ("self_attention/cross_attention", "self_attention/mlp", "self_attention/cross_attention/mlp")
+    scores = {name: f"lgtm:{ratio},score={name}" for name in SCORES if name != "laplacian_l1"}
+    return {
+        "6": PaperTable("where tokens are merged", _specs(lgtm, *(f"lgtm:{ratio},locations={one}" for one in places))),
+        "7": PaperTable(
             "the cost of the assignment",
             (lgtm, cached, abm),
             (
@@ -84,46 +71,66 @@ def paper_tables(ratio: float = 0.7, factor: int = 2) -> dict[str, PaperTable]:
                 Claim("adaptive block merging costs fewer FLOPs than matching", abm, lgtm, "flops"),
             ),
         ),
-        PaperTable(
-            "8",
+        "8": PaperTable(
             "the token score",
-            (lgtm, *scores.values()),
+            _specs(lgtm, *scores.values()),
             tuple(
-                Claim(f"the Laplacian (l1) classifies better than {name}", lgtm, other, "accuracy")
-                for name, other in scores.items()
+                Claim(f"the Laplacian (l1) classifies better than {name}", lgtm, *_specs(score), "accuracy")
+                for name, score in scores.items()
                 if name != "spectral_dct"  # not in the paper's table
             ),
         ),
-        PaperTable(
-            "11 and 18",
+    }
+
+
+def _cost(ratio: str, factor: str) -> dict[str, PaperTable]:
+    lgtm, iekvd, both = _specs(f"lgtm:{ratio}", f"iekvd:{factor}", f"lgtm:{ratio}+iekvd:{factor}")
+    return {
+        "11": PaperTable(
             "FLOPs and time",
             (lgtm, iekvd),
-            tuple(
-                Claim(f"{name} takes {what} than no compression", method, "none", measure)
-                for name, method in (("merging", lgtm), ("downsampling", iekvd))
-                for what, measure in _COSTS
+            (
+                Claim("merging takes fewer FLOPs than no compression", lgtm, "none", "flops"),
+                Claim("merging takes less time than no compression", lgtm, "none", "time"),
+                Claim("downsampling takes fewer FLOPs than no compression", iekvd, "none", "flops"),
+                Claim("downsampling takes less time than no compression", iekvd, "none", "time"),
             ),
         ),
-        PaperTable(
-            "12",
-            "keys and values of high or of low frequency alone",
+        "17": PaperTable(
+            "merging and downsampling together",
+            (lgtm, iekvd, both),
+            (
+                Claim("both together classify worse than merging only", lgtm, both, "accuracy"),
+                Claim("both together classify worse than downsampling only", iekvd, both, "accuracy"),
+            ),
+        ),
+    }
+
+
+def _pooling(factor: str) -> dict[str, PaperTable]:
+    iekvd, todo, average, schedule = _specs(
+        f"iekvd:{factor}", f"todo:{factor}", f"avgpool:{factor}", f"iekvd:{factor},alpha=0.8>1.2"
+    )
+    high, low = _specs(f"freqsel:{factor},keep=high", f"freqsel:{factor},keep=low")
+    alphas = _specs(*(f"iekvd:{factor},alpha={alpha}" for alpha in ("0.8", "1.0", "1.1", "1.2")))
+    return {
+        "12": PaperTable(
+            "keys and values of high or of low frequency only",
             (iekvd, high, low),
             (
-                Claim("detail alone classifies worse than both together", iekvd, high, "accuracy"),
-                Claim("smoothness alone classifies worse than both together", iekvd, low, "accuracy"),
+                Claim("detail only classifies worse than both together", iekvd, high, "accuracy"),
+                Claim("smoothness only classifies worse than both together", iekvd, low, "accuracy"),
             ),
         ),
-        PaperTable(
-            "15",
+        "15": PaperTable(
             "α in classification",
-            (average, *(alphas[alpha] for alpha in ("0.8", "1.0", "1.1", "1.2")), iekvd),
+            (average, *alphas, iekvd),
             (
                 Claim("α 0.9 classifies better than the mean (α 0)", iekvd, average, "accuracy"),
-                Claim("α 0.9 classifies better than α 1.2", iekvd, alphas["1.2"], "accuracy"),
+                Claim("α 0.9 classifies better than α 1.2", iekvd, alphas[-1], "accuracy"),
             ),
         ),
-        PaperTable(
-            "16",
+        "16": PaperTable(
             "α in generation",
             (todo, average, iekvd, schedule),
             (
@@ -131,17 +138,7 @@ def paper_tables(ratio: float = 0.7, factor: int = 2) -> dict[str, PaperTable]:
                 Claim("α from 0.8 to 1.2 over the timesteps generates better than α 0.9", schedule, iekvd, "fid"),
             ),
         ),
-        PaperTable(
-            "17",
-            "merging and downsampling together",
-            (lgtm, iekvd, both),
-            (
-                Claim("both together classify worse than merging alone", lgtm, both, "accuracy"),
-                Claim("both together classify worse than downsampling alone", iekvd, both, "accuracy"),
-            ),
-        ),
-    )
-    return {table.number.partition(" ")[0]: table for table in tables}
+    }
 
 
 def asks_for_text(method: str) -> bool:
@@ -149,5 +146,6 @@ def asks_for_text(method: str) -> bool:
     return any(isinstance(one, TokenMerging) and "cross_attention" in one.locations for one in parse(method))
 
 
-def _canonical(text: str) -> str:
-    return spec(parse(text))
+def _specs(*texts: str) -> tuple[str, ...]:
+    """The canonical forms."""
+    return tuple(parse(text).text for text in texts)

@@ -1,142 +1,88 @@
-"""``bigain reproduce``: a table of the paper, asked of any model."""
+"""Runs what tables of the paper compare, and sets what was measured beside what the paper claims.
+
+    python -m experiments.paper.reproduce 15 --out runs/claims --model glyphs-sd --classify 200 --generate 200
+    python -m experiments.paper.reproduce all --ratio 0.3 --out runs/claims --config experiments/paper/claims.toml
+
+All other flags go to `bigain evaluate`. The verdicts, with the tables, go to OUT/claims.md or --page.
+"""
 
 from __future__ import annotations
 
+import argparse
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
 
-import typer
+from bigain.cli import app
+from bigain.report.style import markdown_table
+from bigain.report.table import caption, markdown_rows
+from bigain.run.files import write_whole
+from bigain.run.paired import Paired
+from bigain.run.results import Results, Timings
+from bigain.run.store import Store
+from bigain.run.summary import summarise, timings
+from experiments.paper.claims import PaperTable, asks_for_text, paper_tables
+from experiments.paper.verdicts import Verdict, judge
 
-from bigain.cli import options
+_UNITS = {"accuracy": " points", "fid": " FID", "flops": "% of the FLOPs", "time": "% of the time"}
+_MEANING = (
+    "A claim agrees where the 95% interval of the paired difference lies above 0, disagrees where it lies below, and "
+    "cannot be told where it holds 0. Each interval is on its own; none is corrected for the number of claims."
+)
 
-_WHAT = "What to ask"
+
+def page(
+    judged: Mapping[str, Sequence[Verdict]], tables: Mapping[str, PaperTable], results: Results, times: Timings | None
+) -> str:
+    """Markdown: the verdicts, then each table of the paper as it was measured, then what it was measured on."""
+    counts = Counter(verdict.word for verdicts in judged.values() for verdict in verdicts)
+    told = ", ".join(f"{word}: {count}" for word, count in counts.items())
+    rows = [
+        [number, verdict.claim.text, difference(verdict), verdict.word]
+        for number, verdicts in judged.items()
+        for verdict in verdicts
+    ]
+    parts = [f"# What the paper claims, on {results.settings['model']}"]
+    if rows:
+        parts += [f"{len(rows)} claims ({told}). {_MEANING}", markdown_table(["table", "claim", "better by", ""], rows)]
+    for number in judged:
+        shown = tuple(row for row in results.rows if row.method in ("none", *tables[number].methods))
+        parts += [f"## Table {number}: {tables[number].title}", markdown_rows(results.with_rows(shown), times)]
+    return "\n\n".join([*parts, caption(results, times)]) + "\n"
 
 
-@options.reported
-def reproduce(
-    table: Annotated[
-        str, typer.Argument(help="6, 7, 8, 11, 12, 15, 16 or 17: a table of the paper; or all. 11 stands for 18 too.")
-    ],
-    model: options.Model = "glyphs-dit",
-    data: options.Data = "glyphs",
-    ratio: Annotated[float, typer.Option(help="Share of the tokens that is merged.", rich_help_panel=_WHAT)] = 0.7,
-    factor: Annotated[int, typer.Option(min=2, help="Of downsampling.", rich_help_panel=_WHAT)] = 2,
-    classify: Annotated[int, typer.Option(min=0, help="Images to classify.", rich_help_panel=_WHAT)] = 200,
-    generate: Annotated[int, typer.Option(min=0, help="Images to generate.", rich_help_panel=_WHAT)] = 200,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder; runs/reproduce/MODEL if left out. One results file for all tables, so that no method is "
-            "measured twice."
-        ),
-    ] = None,
-    page: Annotated[
-        Path | None,
-        typer.Option(
-            help="Where the page goes with the verdicts and what they rest on; claims.md in OUT if left out, or "
-            "claims-N.md for one table."
-        ),
-    ] = None,
-    split: options.Split = None,
-    classes: options.Classes = None,
-    prompts_csv: options.PromptsCsv = None,
-    to_keep: options.ToKeep = "3 1",
-    n_samples: options.NSamples = "2 8",
-    loss: options.Loss = "l2",
-    steps: options.Steps = 20,
-    guidance: options.Guidance = None,
-    sampler: options.Sampler = None,
-    features: options.Features = "auto",
-    seed: options.Seed = 0,
-    dtype: options.Dtype = "float32",
-    device: options.Device = None,
-    variant: options.Variant = None,
-    threads: options.Threads = None,
-    batch_size: options.BatchSize = 64,
-    timing_rounds: Annotated[
-        int, typer.Option(min=0, help="Timed forwards; 6 at least for an interval.", rich_help_panel=_WHAT)
-    ] = 9,
-    timing_batch: Annotated[int, typer.Option(min=1, help="Images of a timed forward.", rich_help_panel=_WHAT)] = 16,
-    quiet: options.Quiet = False,
-) -> None:
-    """Runs what a table of the paper compares, and sets what is found beside what it claims.
-
-    Each claim gets a verdict by the 95% interval of the paired difference: agrees, disagrees, or cannot tell. Tables:
-    6 where tokens are merged, 7 the cost of the assignment, 8 the token score, 11 (and 18) FLOPs and time, 12 keys and
-    values of high or low frequency alone, 15 α in classification, 16 α in generation, 17 merging and downsampling
-    together.
-
-    [bold]Examples[/]
-
-      bigain reproduce 15
-
-      bigain reproduce all --ratio 0.5 --classify 500 --generate 500 --page claims.md
-
-      bigain reproduce 8 --model stabilityai/stable-diffusion-2-base --data pets:/data/pets --dtype bfloat16
-    """
-    from rich.table import Table
-
-    from bigain.report.table import terminal
-    from bigain.run.engine import run
-    from bigain.run.export import write_whole
-    from bigain.run.paired import Paired
-    from bigain.run.settings import Settings
-    from bigain.run.store import Store
-    from bigain.run.summary import summarise, timings
-    from experiments.paper.claims import asks_for_text, paper_tables
-    from experiments.paper.page import reproduction_page, rows_of, verdict_cells
-    from experiments.paper.verdicts import judge
-
-    tables = paper_tables(ratio, factor)
-    if table != "all" and table not in tables:
-        raise ValueError(f"the table must be one of {', '.join(tables)} or all, not {table!r}")
-    chosen = list(tables.values()) if table == "all" else [tables[table]]
-    denoiser = options.open_denoiser(model, dtype, device, variant, threads)
-    methods = dict.fromkeys(method for each in chosen for method in each.methods)
-    left_out = [method for method in methods if denoiser.kind == "class" and asks_for_text(method)]
-    screen = options.console()
-    for method in left_out:
-        screen.print(f"Left out, as this model has no cross-attention: {method}", highlight=False)
-    settings = Settings(
-        model=model,
-        variant=variant,
-        data=data,
-        split=split,
-        classes=None if classes is None else str(classes),
-        prompts_csv=None if prompts_csv is None else str(prompts_csv),
-        methods=tuple(method for method in methods if method not in left_out),
-        classify=classify,
-        generate=generate,
-        to_keep=options.whole_numbers("--to-keep", to_keep),
-        n_samples=options.whole_numbers("--n-samples", n_samples),
-        loss=loss,
-        sampler=sampler,
-        steps=steps,
-        guidance=guidance,
-        seed=seed,
-        dtype=dtype,
-        features=features,
-        batch_size=batch_size,
-        device=device or options.default_device(),
-        timing_rounds=timing_rounds,
-        timing_batch=timing_batch,
+def difference(verdict: Verdict) -> str:
+    """By how much what the claim calls better is better here, with the 95% interval."""
+    if verdict.gain is None:
+        return ""
+    scale = 100 if verdict.claim.measure in ("flops", "time") else 1
+    text = f"{scale * verdict.gain:+.1f}{_UNITS[verdict.claim.measure]}"
+    if verdict.low is None or verdict.high is None:
+        return f"{text}, too few rounds for an interval"
+    return (
+        text if verdict.low == verdict.high else f"{text} ({scale * verdict.low:+.1f} to {scale * verdict.high:+.1f})"
     )
-    out = options.folder(out, "reproduce", model)
-    page = page or out / ("claims.md" if table == "all" else f"claims-{table}.md")
-    page.parent.mkdir(parents=True, exist_ok=True)
-    path = out / "results.sqlite"
-    run(settings, path, progress=not quiet, denoiser=denoiser)
-    with Store(path) as store:
-        results, times = summarise(store), timings(store)
-        paired = Paired(store)
-        found = {each: [judge(paired, claim) for claim in each.claims] for each in chosen}
-    for each, verdicts in found.items():
-        screen.print(f"Table {each.number}: {each.title}", style="bold")
-        screen.print(terminal(results.with_rows(rows_of(each, results)), times, screen.width))
-        if verdicts:
-            shown = Table("claim", "better by, 95% interval", "verdict")
-            for verdict in verdicts:
-                shown.add_row(*verdict_cells(verdict))
-            screen.print(shown)
-    write_whole(page, reproduction_page(found, results, times, f"merging {ratio:g}, downsampling {factor}×"))
-    screen.print(f"In {out}: results.sqlite; the verdicts in {page}", highlight=False)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", choices=[*paper_tables(), "all"], help="a table of the paper; 11 stands for 18 too")
+    parser.add_argument("--ratio", type=float, default=0.7, help="share of the tokens that is merged")
+    parser.add_argument("--factor", type=int, default=2, help="of downsampling")
+    parser.add_argument("--without-text", action="store_true", help="leave out what merges around cross-attention")
+    parser.add_argument("--out", type=Path, default=Path("runs/claims"), help="one results file for all tables")
+    parser.add_argument("--page", type=Path, help="OUT/claims.md if left out")
+    given, flags = parser.parse_known_args(arguments)
+    tables = paper_tables(given.ratio, given.factor)
+    chosen = list(tables) if given.table == "all" else [given.table]
+    methods = dict.fromkeys(method for number in chosen for method in tables[number].methods)
+    kept = [method for method in methods if not (given.without_text and asks_for_text(method))]
+    app(["evaluate", *flags, "-m", " ".join(kept), "--out", str(given.out)], standalone_mode=False)
+    with Store(given.out / "results.sqlite") as store:
+        results, times, paired = summarise(store), timings(store), Paired(store)
+        judged = {number: [judge(paired, claim) for claim in tables[number].claims] for number in chosen}
+    write_whole(given.page or given.out / "claims.md", page(judged, tables, results, times))
+
+
+if __name__ == "__main__":
+    main()

@@ -44,28 +44,28 @@ def judge(paired: Paired, claim: Claim) -> Verdict:
     Accuracy and FID: see `Comparison`. Time: round by round, with the interval of the median from its
     order statistics, which takes 6 rounds.
     """
-    known = paired.store.methods()
-    if claim.better not in known or claim.worse not in known:
+    methods = paired.store.methods()
+    if claim.better not in methods or claim.worse not in methods:
         return Verdict(claim, None, None, None)
     find = {"accuracy": _accuracy, "fid": _fid, "flops": _flops, "time": _time}[claim.measure]
-    found = find(paired, claim.better, claim.worse)
-    return Verdict(claim, None, None, None) if found is None else Verdict(claim, *found)
+    interval = find(paired, claim.better, claim.worse)
+    return Verdict(claim, None, None, None) if interval is None else Verdict(claim, *interval)
 
 
-Found = tuple[float, float | None, float | None] | None
+Interval = tuple[float, float | None, float | None] | None
 
 
-def _accuracy(paired: Paired, better: str, worse: str) -> Found:
+def _accuracy(paired: Paired, better: str, worse: str) -> Interval:
     gain = paired.accuracy(better, worse)
     return None if gain is None else (100 * gain.value, 100 * gain.low, 100 * gain.high)
 
 
-def _fid(paired: Paired, better: str, worse: str) -> Found:
+def _fid(paired: Paired, better: str, worse: str) -> Interval:
     gain = paired.fid(better, worse)
     return None if gain is None else (gain.value, gain.low, gain.high)
 
 
-def _flops(paired: Paired, better: str, worse: str) -> Found:
+def _flops(paired: Paired, better: str, worse: str) -> Interval:
     counted = paired.store.flops()
     if better not in counted or worse not in counted:
         return None
@@ -73,7 +73,7 @@ def _flops(paired: Paired, better: str, worse: str) -> Found:
     return gain, gain, gain
 
 
-def _time(paired: Paired, better: str, worse: str) -> Found:
+def _time(paired: Paired, better: str, worse: str) -> Interval:
     times = paired.store.timing()[1]
     if better not in times or worse not in times:
         return None

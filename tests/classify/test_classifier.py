@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import doctest
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     StableDiffusionPipeline,
 )
+from PIL import Image
 
 import bigain
-from bigain.classify import DiffusionClassifier, paired_noise, pairing
+from bigain.classify import Classification, DiffusionClassifier, classifier, paired_noise, pairing
 from bigain.diffusion import ClassConditional, Conditions, image_key
+from bigain.images import content_id, preprocess
 
 SCHEDULERS = {
     "epsilon": DDIMScheduler(beta_schedule="squaredcos_cap_v2"),
@@ -166,7 +169,7 @@ def test_forwards_rows_and_keys(build, monkeypatch):
     assert sizes == [16, 16, 16, 12, 16, 16, 16]  # 3 images x 10 x 2, then 3 images x 4 x 4
     assert sum(sizes) == 3 * subject.forwards
     images = [key for keys, _ in made for key in keys]
-    assert {key: images.count(key) for key in images} == {image_key(name): subject.forwards for name in IDS}
+    assert {key: images.count(key) for key in images} == {image_key(name, 0): subject.forwards for name in IDS}
     draws: dict[int, set] = {}
     for (_, keys), (t, index) in zip(made, calls, strict=True):
         for key, *where in zip(keys, t, index, strict=True):
@@ -232,18 +235,18 @@ def test_the_progress_bar_counts_forwards(build, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"loss": "l3"}, "loss is 'l3'; it must be one of l2, l1, huber"),
-        ({"batch_size": 0}, "batch_size is 0; it must be at least 1"),
-        ({"to_keep": (11, 1)}, r"to_keep is \(11, 1\), but there are only 10 conditions"),
-        ({"n_samples": (5, 2000)}, r"n_samples is \(5, 2000\), but the model has only 1000 timesteps"),
+        ({"loss": "l3"}, "loss must be one of l2, l1, huber, not 'l3'"),
+        ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
+        ({"to_keep": (11, 1)}, r"to_keep must keep at most the 10 conditions, not \(11, 1\)"),
+        ({"n_samples": (5, 2000)}, r"n_samples must be at most the model's 1000 timesteps, not \(5, 2000\)"),
         ({"n_samples": (5, 5)}, "must increase"),
-        ({"conditions": []}, "no conditions"),
-        ({"conditions": "cat"}, "conditions is the string 'cat'"),
-        ({"conditions": [[1], [], [2]]}, "class 1 has no condition"),
-        ({"conditions": [[1], 2]}, "mix single ones with sequences"),
-        ({"conditions": [10]}, "label 10 is out of range"),
-        ({"conditions": [[1], [2]], "groups": [0, 1]}, "groups cannot be given beside nested"),
-        ({"groups": [0, 1]}, "groups has 2 entries for 10 conditions"),
+        ({"conditions": []}, "conditions must hold at least one"),
+        ({"conditions": "cat"}, "one prompt per class, not the string 'cat'"),
+        ({"conditions": [[1], [], [2]]}, "at least one prompt or label for class 1"),
+        ({"conditions": [[1], 2]}, "or a sequence per class, not both"),
+        ({"conditions": [10]}, r"class labels in \[0, 10\), not 10"),
+        ({"conditions": [[1], [2]], "groups": [0, 1]}, "groups must be left out with nested"),
+        ({"groups": [0, 1]}, "groups must have one entry for each of the 10 conditions, not 2"),
         ({"groups": [0, 1, 2, 3, 4, 5, 6, 7, 8, 10]}, r"lowest is 0, missing: \[9\]"),
         ({"groups": [-1, 0, 0, 0, 0, 0, 0, 0, 0, 0]}, "lowest is -1"),
     ],
@@ -256,9 +259,9 @@ def test_bad_arguments(build, options, message):
 @pytest.mark.parametrize(
     ("ids", "message"),
     [
-        (["a", "b", "a"], "id 'a' occurs more than once"),
-        (["a", "b"], "there are 3 images and 2 ids"),
-        (["a", "b", 3], "id 3 is not a string"),
+        (["a", "b", "a"], "ids must differ, .*'a' occurs more than once"),
+        (["a", "b"], "ids must name each of the 3 images, not 2"),
+        (["a", "b", 3], "ids must be strings, not 3"),
     ],
 )
 def test_bad_ids(build, ids, message):
@@ -267,14 +270,178 @@ def test_bad_ids(build, ids, message):
 
 
 def test_bad_images(build):
-    with pytest.raises(ValueError, match=r"shape \(3, 3, 4, 4\); it must be \(B, 3, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"shape \(B, 3, 8, 8\) with B > 0, not \(3, 3, 4, 4\)"):
         build().classify(_images(size=4), IDS)
-    with pytest.raises(ValueError, match="image 0 of the batch has values that are not finite"):
+    with pytest.raises(ValueError, match="must be finite, which image 0 of the batch is not"):
         build().classify(_images() * float("inf"), IDS)
 
 
 def test_a_prediction_that_is_not_finite_names_the_image(build):
     subject = build()
     subject.denoiser.model.proj_out_2.weight.data.fill_(float("inf"))
-    with pytest.raises(FloatingPointError, match=r"image 'val/c' is not finite in torch\.float32"):
+    with pytest.raises(FloatingPointError, match=r"image 'val/c' must be finite, which it is not in torch\.float32"):
         subject.classify(_images(), IDS)
+
+
+def _photo(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (11, 14, 3), dtype=np.uint8)
+
+
+def test_images_of_any_kind_give_the_same_result(build, tmp_path):
+    """PIL images, arrays, paths, lists of them: preprocessed like a data set's, named by what they show."""
+    subject, photo = build(), _photo()
+    path = tmp_path / "photo.png"
+    Image.fromarray(photo).save(path)
+    [expected] = subject.classify(preprocess(photo, 8)[None])
+    assert expected.id == content_id(preprocess(photo, 8))
+    for images in (
+        photo,
+        photo[None],
+        Image.fromarray(photo),
+        path,
+        str(path),
+        [photo],
+        [Image.fromarray(photo)],
+        [path],
+    ):
+        [result] = subject.classify(images)
+        assert result.id == expected.id
+        np.testing.assert_array_equal(result.errors, expected.errors)
+    mixed = subject.classify([path, _photo(1), Image.fromarray(photo)])
+    assert [result.id == expected.id for result in mixed] == [True, False, True]
+
+
+def test_equal_pictures_in_one_call_share_their_noise(build):
+    first, _, third = build().classify([_photo(), _photo(1), _photo()])
+    assert first.id == third.id
+    np.testing.assert_allclose(first.errors, third.errors, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("images", "error", "message"),
+    [
+        (3, TypeError, "images must be PIL images, .*not int"),
+        ([3], TypeError, "an image must be .*not int"),
+        ([], ValueError, "images must hold at least one image, not 0"),
+        ("missing.png", ValueError, "missing.png must be a readable image, not missing"),
+        (np.zeros((4, 4), np.uint8), ValueError, r"image must be \(H, W, 3\)"),
+        (np.zeros((4, 4, 3)), TypeError, "image must be uint8, not float64"),
+    ],
+)
+def test_images_of_another_kind_are_refused(build, images, error, message):
+    with pytest.raises(error, match=message):
+        build().classify(images)
+
+
+def test_two_prompts_work_without_stages(build):
+    [result] = build([3, 7], to_keep=None, n_samples=None).classify(_photo())
+    assert result.errors.shape == (2, 20)
+    assert result.forwards == 40
+
+
+def test_a_result_says_what_it_saw_how_surely_and_at_what_cost(build):
+    subject = build({"cat": [3, 8], "dog": [1], "owl": [0, 2, 9]}, to_keep=(3, 1))
+    assert (subject.names, subject.classes) == (("cat", "dog", "owl"), 3)
+    for result in subject.classify(_images(), IDS):
+        assert result.name == ("cat", "dog", "owl")[result.prediction]
+        assert result.forwards == subject.forwards == 6 * 2 + 3 * 4
+        shares = result.probabilities()
+        assert sum(shares) == pytest.approx(1)
+        assert shares[result.prediction] == max(shares) == result.probability
+        assert result.probabilities(1e6) == pytest.approx((1 / 3,) * 3, abs=1e-3)
+        own = [[3, 8], [1], [0, 2, 9]]
+        order = [label for label in (3, 8, 1, 0, 2, 9)]
+        best, second = (
+            min(
+                (order.index(label) for label in own[place]),
+                key=lambda c: (-result.stage[c], np.nanmean(result.errors[c].astype(float))),
+            )
+            for place in result.ranking[:2]
+        )
+        shared = np.isfinite(result.errors[[best, second]]).all(0)
+        mean = result.errors[:, shared].astype(float).mean(1)
+        assert result.margin == pytest.approx(mean[second] - mean[best], abs=1e-9)
+        assert f"name={result.name!r}" in repr(result)
+        with pytest.raises(ValueError, match="temperature must be above 0, not 0"):
+            result.probabilities(0)
+
+
+def test_the_probability_is_that_of_squared_norms_over_the_sample(build):
+    """Li et al. 2023, eq. 5: the softmax of minus the mean over timesteps of the squared norm of the difference."""
+    [result] = build(range(10), to_keep=(1,), n_samples=(4,)).classify(_photo())
+    logits = -result.errors.astype(float).mean(1) * 3 * 8 * 8
+    expected = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    np.testing.assert_allclose(result.probabilities(), expected, rtol=1e-6)
+
+
+def test_a_row_of_results_needs_neither_names_nor_groups():
+    errors = np.array([[0.5, 0.5], [0.25, 0.75 - 1 / 8]], dtype=np.float32)
+    result = Classification(id="a", prediction=1, ranking=(1, 0), stage=(0, 1), errors=errors)
+    assert (result.name, result.margin, result.forwards) == ("1", 0.0625, 4)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "message"),
+    [
+        ([3], "at least two classes to tell apart, not 1"),
+        ([[3, 4]], "at least two classes"),
+        ([3, 4, 3], "conditions must differ between classes, but classes 0 and 2 have 3"),
+        ([[3, 4], [5, 4]], "but classes 0 and 1 have 4"),
+    ],
+)
+def test_classes_that_cannot_be_told_apart_are_refused(build, conditions, message):
+    with pytest.raises(ValueError, match=message):
+        build(conditions, to_keep=(1,), n_samples=(2,))
+
+
+def test_one_class_may_say_the_same_twice(build):
+    assert build([[3, 3], [4]], to_keep=(1,), n_samples=(2,)).classes == 2
+
+
+def test_prompts_that_are_equal_once_cut_are_refused():
+    start = "a photo of the letter A " * 100
+    with pytest.raises(ValueError, match=r"classes 0 and 1 have .*reads as the same text"):
+        DiffusionClassifier("glyphs-sd", [start + "one", start + "two"])
+    DiffusionClassifier("glyphs-sd", ["one " + start, "two " + start])
+
+
+@pytest.mark.parametrize("method", ["tome:ratio=0.5,destinations=random", "sito:ratio=0.5,similarity_weight=0"])
+def test_the_seed_reaches_the_draws_of_methods(build, method, monkeypatch):
+    """With the same noise for every seed, only the draws can differ."""
+    noise = pairing.paired_noise
+    monkeypatch.setattr(pairing, "paired_noise", lambda seed, *rest: noise(0, *rest))
+    results = {}
+    for seed, batch_size in ((0, 64), (0, 7), (1, 64)):
+        subject = build(seed=seed, batch_size=batch_size)
+        with bigain.compressed(subject.denoiser.model, method):
+            results[seed, batch_size] = subject.classify(_images(), IDS)
+    for same, again, other in zip(*results.values(), strict=True):
+        np.testing.assert_allclose(same.errors, again.errors, atol=1e-5, rtol=0)
+        first = np.isfinite(same.errors).all(0) & np.isfinite(other.errors).all(0)
+        assert np.abs(same.errors[:, first] - other.errors[:, first]).max() > 1e-4
+
+
+def test_a_device_that_runs_out_of_memory_names_the_batch_size_to_try(build, monkeypatch):
+    subject = build(batch_size=16)
+
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(subject.denoiser, "predict", full)
+    with pytest.raises(torch.OutOfMemoryError, match=r"batch_size must fit .*which 16 does not; try 8") as caught:
+        subject.classify(_images(), IDS)
+    assert "Tried to allocate" in str(caught.value.__cause__)
+
+
+def test_the_example_works_as_typed():
+    example = doctest.DocTestFinder(recurse=False).find(classifier.DiffusionClassifier, globs={})[0]
+    assert len(example.examples) == 6
+    assert doctest.DocTestRunner().run(example).failed == 0
+
+
+def test_classes_without_names_are_called_as_the_model_calls_their_labels(build):
+    assert build([[7, 1], [0]], to_keep=(1,), n_samples=(1,)).names == ("7", "0")
+    named = ClassConditional(
+        model=build().denoiser.model, scheduler=SCHEDULERS["epsilon"], labels={"tabby": 7, "tabby cat": 7, "owl": 1}
+    )
+    assert DiffusionClassifier(named, [[7, 1], [0]]).names == ("tabby", "0")

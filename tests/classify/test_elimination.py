@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bigain.classify import Stages
-from bigain.classify.elimination import rank, survivors
+from bigain.classify.elimination import probabilities, rank, survivors
 
 
 def test_five_of_twenty_are_every_fourth():
@@ -43,15 +43,15 @@ def test_forwards_of_a_single_stage():
 @pytest.mark.parametrize(
     ("to_keep", "n_samples", "message"),
     [
-        ((), (), r"to_keep is \(\); it must hold one integer per stage"),
-        ((5, 0), (5, 20), "to_keep is .* each at least 1"),
-        ((5.0, 1), (5, 20), "to_keep is .* integer"),
-        ((5, 1), (0, 20), "n_samples is .* each at least 1"),
-        ((5, 1), (5,), r"to_keep \(5, 1\) and n_samples \(5,\) must be equally long"),
-        ((5, 5, 1), (5, 10, 20), r"to_keep is \(5, 5, 1\); it must decrease"),
-        ((5, 2), (5, 20), r"to_keep is \(5, 2\); it must .*end in 1"),
-        ((5, 1), (20, 5), r"n_samples is \(20, 5\); it must increase"),
-        ((5, 1), (5, 5), "n_samples is .*increase"),
+        ((), (), r"to_keep must hold one integer per stage, each at least 1, not \(\)"),
+        ((5, 0), (5, 20), "to_keep must .* each at least 1, not"),
+        ((5.0, 1), (5, 20), "to_keep must .* integer"),
+        ((5, 1), (0, 20), "n_samples must .* each at least 1"),
+        ((5, 1), (5,), r"n_samples must be as long as to_keep \(5, 1\), not \(5,\)"),
+        ((5, 5, 1), (5, 10, 20), r"to_keep must decrease .*, not \(5, 5, 1\)"),
+        ((5, 2), (5, 20), r"to_keep must .*end in 1, not \(5, 2\)"),
+        ((5, 1), (20, 5), r"n_samples must increase .*, not \(20, 5\)"),
+        ((5, 1), (5, 5), "n_samples must increase"),
     ],
 )
 def test_bad_stages(to_keep, n_samples, message):
@@ -59,12 +59,40 @@ def test_bad_stages(to_keep, n_samples, message):
         Stages(to_keep, n_samples)
 
 
+@pytest.mark.parametrize(
+    ("conditions", "given", "expected"),
+    [
+        (2, {}, ((1,), (20,))),
+        (5, {}, ((1,), (20,))),
+        (6, {}, ((5, 1), (5, 20))),
+        (10, {"n_samples": (2, 4)}, ((5, 1), (2, 4))),
+        (2, {"to_keep": (2, 1)}, ((2, 1), (5, 20))),
+        (2, {"n_samples": (5, 20)}, ((2, 1), (5, 20))),
+        (10, {"n_samples": (8,)}, ((1,), (8,))),
+        (10, {"to_keep": (3, 2, 1), "n_samples": (1, 2, 3)}, ((3, 2, 1), (1, 2, 3))),
+    ],
+)
+def test_stages_that_are_left_out_follow_from_the_number_of_conditions(conditions, given, expected):
+    stages = Stages.of(conditions, **given)
+    assert (stages.to_keep, stages.n_samples) == expected
+    stages.check(conditions, 1000)
+
+
+def test_half_of_three_stages_is_refused():
+    with pytest.raises(ValueError, match="to_keep and n_samples must both be given for 3 stages"):
+        Stages.of(10, to_keep=(3, 2, 1))
+
+
+def test_later_stages_are_nested_in_earlier_ones():
+    assert [len(added) for added in Stages((9, 5, 3, 1), (50, 100, 500, 1000)).positions()] == [50, 50, 400, 500]
+
+
 def test_stages_that_do_not_fit():
     stages = Stages((5, 1), (5, 20))
     stages.check(conditions=5, timesteps=20)
-    with pytest.raises(ValueError, match=r"to_keep is \(5, 1\), but there are only 4 conditions"):
+    with pytest.raises(ValueError, match=r"to_keep must keep at most the 4 conditions, not \(5, 1\)"):
         stages.check(conditions=4, timesteps=1000)
-    with pytest.raises(ValueError, match=r"n_samples is \(5, 20\), but the model has only 19 timesteps"):
+    with pytest.raises(ValueError, match=r"n_samples must be at most the model's 19 timesteps, not \(5, 20\)"):
         stages.check(conditions=10, timesteps=19)
 
 
@@ -84,3 +112,38 @@ def test_a_survivor_never_ranks_under_an_eliminated_condition():
     """Later timesteps may have larger errors: a mean over all does not compare with one over the first few."""
     errors = np.array([[1.0, 9.0], [2.0, np.nan], [1.5, 8.0], [3.0, np.nan]], dtype=np.float32)
     assert rank(errors, [1, 0, 2, 0]) == [2, 0, 1, 3]
+
+
+def _slow_probabilities(errors: np.ndarray, stage: list[int]) -> list[float]:
+    """Two stages, written out: a softmax over all, then one over the survivors, who share what they had."""
+    first = [np.exp(-np.mean([e for j, e in enumerate(row) if not np.isnan(errors[:, j]).any()])) for row in errors]
+    first = [value / sum(first) for value in first]
+    alive = [i for i, survived in enumerate(stage) if survived >= 1]
+    weights = {i: np.exp(-np.mean(errors[i])) for i in alive}
+    pool = sum(first[i] for i in alive)
+    return [pool * weights[i] / sum(weights.values()) if i in alive else first[i] for i in range(len(stage))]
+
+
+def test_probabilities_divide_among_survivors_what_they_have_together():
+    errors = np.array([[1.0, 9.0, 2.0], [2.0, np.nan, 2.0], [1.5, 8.0, 1.0], [3.0, np.nan, 9.0]], dtype=np.float32)
+    stage = [1, 0, 2, 0]
+    np.testing.assert_allclose(
+        probabilities(errors, stage), _slow_probabilities(errors.astype(float), stage), rtol=1e-12
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), count=st.integers(2, 8), temperature=st.sampled_from([0.1, 1.0, 10.0]))
+def test_the_best_condition_has_the_highest_probability(data, count, temperature):
+    values = data.draw(st.lists(st.floats(0, 4, width=32), min_size=4 * count, max_size=4 * count))
+    full = np.array(values, dtype=np.float32).reshape(count, 4)
+    keep = data.draw(st.integers(1, count - 1))
+    errors, stage = np.full_like(full, np.nan), np.zeros(count, dtype=int)
+    errors[:, :2] = full[:, :2]
+    kept = survivors(errors, range(count), keep)
+    errors[kept] = full[kept]
+    stage[kept] = 1
+    stage[survivors(errors, kept, 1)] = 2
+    share = probabilities(errors, stage.tolist(), temperature)
+    assert share.sum() == pytest.approx(1)
+    assert share[rank(errors, stage.tolist())[0]] >= share.max() - 1e-12

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from bigain.cli import app
 from bigain.data import load
-from bigain.run.engine import encode_png
+from bigain.run.files import encode_png
 
 
 @pytest.fixture

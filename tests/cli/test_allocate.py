@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 import bigain
-from bigain import evaluate
 from bigain.diffusion import open_model
 from bigain.methods import parse, spec
-from bigain.run import cost as timing
 from bigain.run.cost import flops
+from bigain.run.store import Store
+from bigain.search import choice, clock
 from bigain.search.allocation import CONTRAST_WEIGHT, most_saved
 from bigain.search.clock import Clocked
 from bigain.search.offers import read_offers
@@ -38,7 +38,7 @@ def test_the_preset_saves_what_was_asked_for_and_is_taken_everywhere(
     denoiser = open_model(tiny_model)
     plain = flops(denoiser, "none", 0)
     call("allocate", "--save", 0.001, "--model", tiny_model, *SMALL, "--out", tmp_path)
-    most = sum(most_saved(read_offers(tmp_path / "offers.json").offers).values()) / plain
+    most = most_saved(read_offers(tmp_path / "offers.json").offers) / plain
     written = []
     for save in (most / 4, most * 0.9):
         text = call("allocate", "--save", save, "--model", tiny_model, *SMALL, "--out", tmp_path).output
@@ -65,23 +65,41 @@ def test_the_weight_of_the_contrast_is_the_librarys_or_as_asked_for(
     assert all(content["contrast"] > 0 for content in contents)
 
 
-def test_the_flops_may_be_those_of_a_method(call: Callable[..., Any], tiny_model: str, tmp_path: Path) -> None:
-    denoiser = open_model(tiny_model)
-    call("allocate", "--flops-of", "todo-2", "--model", tiny_model, *SMALL, "--out", tmp_path)
+def test_as_much_is_saved_as_keeps_accuracy_and_images(
+    call: Callable[..., Any], tiny_model: str, tmp_path: Path
+) -> None:
+    run = ("allocate", "--lose-at-most", 100, "--psnr", 1, "--classify", 4, "--generate", 2, "--model", tiny_model)
+    output = " ".join(call(*run, *SMALL, "--out", tmp_path).output.split())
     content = json.loads((tmp_path / "preset.json").read_text())
-    assert flops(denoiser, content["methods"], 0) <= flops(denoiser, "todo-2", 0)
+    assert content["targets"] == {"lose_at_most": 100, "psnr": 1}
+    offers = read_offers(tmp_path / "offers.json")
+    assert content["saved"] == pytest.approx(most_saved(offers.offers) / offers.flops, abs=1e-4)
+    assert (content["measured"]["classified"], content["measured"]["generated"]) == (4, 2)
+    assert content["measured"]["psnr"]["value"] >= 1
+    with Store(tmp_path / "results.sqlite") as store:
+        assert content["methods"] in store.methods()
+    assert output.count("yes") == 6
+    assert "keeps the target" in output
+    assert "preset.json, offers.json, results.sqlite" in output
+
+
+def test_a_target_that_nothing_keeps_is_refused(call: Callable[..., Any], tiny_model: str, tmp_path: Path) -> None:
+    run = ("allocate", "--psnr", 200, "--generate", 2, "--model", tiny_model, *SMALL, "--out", tmp_path)
+    stderr = " ".join(call(*run, fails=True).stderr.split())
+    assert "Error: --psnr must be at most" in stderr
+    assert "already the least saving" in stderr
+    assert not (tmp_path / "preset.json").exists()
 
 
 @pytest.mark.parametrize(
     ("target", "words"),
     [
-        ((), "give one of --save"),
-        (("--save", 0.1, "--flops-of", "todo-2"), "give one of --save"),
-        (("--save", 0.1, "--speed-up", 1.2), "give one of --save"),
+        ((), "the target must be one of save"),
+        (("--save", 0.1, "--psnr", 25), "not save and psnr"),
+        (("--save", 0.1, "--speed-up", 1.2), "not save and speed_up"),
         (("--speed-up", 1), "--speed-up must be above 1, not 1"),
         (("--save", 1.5), "--save must lie between 0 and 1, not 1.5"),
-        (("--save", 0.99), "FLOPs cannot be saved: the candidates save at most"),
-        (("--flops-of", "none"), "none saves no FLOPs in this model"),
+        (("--save", 0.99), "--save must be at most 0."),
     ],
 )
 def test_what_cannot_be_allocated_is_refused(
@@ -109,8 +127,8 @@ def test_the_target_may_be_a_speed_up_on_this_machine(
         saved = {offer.method: 0.1 * (1 + offer.layer) for offer in offers}
         return Clocked({"batch_size": 3}, 7, 1.0, saved)
 
-    monkeypatch.setattr(evaluate, "clock_offers", clocked)
-    monkeypatch.setattr(timing, "measure", lambda *_, **__: {"none": [3.0], text: [milliseconds]})
+    monkeypatch.setattr(choice, "clock_offers", clocked)
+    monkeypatch.setattr(clock, "measure", lambda *_, **__: {"none": [3.0], text: [milliseconds]})
     run = ("allocate", "--speed-up", 1.2, "--batch-size", 3, "--timing-rounds", 2, "--model", tiny_model, *SMALL[:-1])
     output = " ".join(call(*run, "todo-2", "--out", tmp_path).output.split())
     content = json.loads((tmp_path / "preset.json").read_text())
@@ -129,5 +147,5 @@ def test_times_that_do_not_compare_are_refused_before_anything_is_measured(
 ) -> None:
     (tmp_path / "times.json").write_text("[]")
     result = call("allocate", "--speed-up", 1.2, "--model", tiny_model, *SMALL, "--out", tmp_path, fails=True)
-    assert "times.json is no file of times" in " ".join(result.stderr.split())
+    assert "times.json must hold a JSON object of format 'bigain offer timings 1'" in " ".join(result.stderr.split())
     assert not (tmp_path / "offers.json").exists()

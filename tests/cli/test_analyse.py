@@ -39,9 +39,9 @@ def test_a_method_is_analysed_once(call: Callable[..., Any], tiny_model: str, tm
 
 def test_bad_input_is_named(call: Callable[..., Any], tiny_model: str, tmp_path: Path) -> None:
     for more, words in (
-        ([], "give at least one method"),
-        (["-m", "lgtm-0.5+todo-2"], "2 methods at once"),
-        (["-m", "freqsel-2"], "no spectrum of what stays"),
+        ([], "--methods must have at least one that compresses"),
+        (["-m", "lgtm-0.5+todo-2"], "must each have their own layers"),
+        (["-m", "freqsel-2"], "--methods must merge or pool, not drop tokens"),
         (["-m", "todo-2", "--images", 9999], "not 9999"),
         (["-m", ""], "--methods must name at least one method"),
     ):

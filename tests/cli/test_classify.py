@@ -47,7 +47,7 @@ def test_a_bad_image_is_fatal_or_skipped_as_asked(call: Callable[..., Any], tiny
     ("path", "more", "words"),
     [
         ("letters/missing.png", [], "missing.png"),
-        ("empty", [], "has no image"),
+        ("empty", [], "must hold images"),
         ("letters", ["-p", "a cat"], "class-conditional"),
         ("letters", ["--dtype", "int8"], "--dtype must be one of"),
     ],
@@ -57,3 +57,58 @@ def test_bad_input_is_named(
 ) -> None:
     (letters.parent / "empty").mkdir()
     assert words in call("classify", letters.parent / path, "--model", tiny_model, *SMALL, *more, fails=True).stderr
+
+
+def test_the_same_picture_under_two_names_scores_the_same(
+    call: Callable[..., Any], tiny_model: str, letters: Path
+) -> None:
+    first = sorted(letters.iterdir())[0]
+    copies = [letters.parent / "a.png", letters.parent / "b.png"]
+    for copy in copies:
+        copy.write_bytes(first.read_bytes())
+    rows = json.loads(call("classify", *copies, "--model", tiny_model, *SMALL, "--json", "-").stdout)["images"]
+    assert [Path(row.pop("image")).name for row in rows] == ["a.png", "b.png"]
+    assert [place["class"] for place in rows[0]["ranking"]] == [place["class"] for place in rows[1]["ranking"]]
+    for one, two in zip(rows[0]["ranking"], rows[1]["ranking"], strict=True):
+        assert one["error"] == pytest.approx(two["error"], abs=2e-6)
+
+
+def test_an_image_says_how_sure_the_model_is_and_what_it_cost(
+    call: Callable[..., Any], tiny_model: str, letters: Path
+) -> None:
+    rows = json.loads(call("classify", letters, "--model", tiny_model, *SMALL, "--json", "-").stdout)["images"]
+    for row in rows:
+        assert row["forwards"] == 12
+        assert row["margin"] == pytest.approx(row["ranking"][1]["error"] - row["ranking"][0]["error"], abs=2e-6)
+        assert row["probability"] == row["ranking"][0]["probability"]
+        assert sum(place["probability"] for place in row["ranking"]) == pytest.approx(1, abs=1e-4)
+
+
+def test_it_fails_where_all_images_are_skipped(call: Callable[..., Any], tiny_model: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_text("no image")
+    asked = ("classify", tmp_path / "bad.png", "--model", tiny_model, *SMALL, "--bad-images", "skip")
+    assert "all 1 were skipped" in call(*asked, fails=True).stderr
+
+
+def test_stages_may_be_left_out(call: Callable[..., Any], tiny_model: str, letters: Path) -> None:
+    first = sorted(letters.iterdir())[0]
+    [row] = json.loads(call("classify", first, "--model", tiny_model, "-q", "--json", "-").stdout)["images"]
+    assert row["forwards"] == 10 * 5 + 5 * 15
+
+
+@pytest.mark.parametrize(
+    ("prompts", "words"),
+    [(["a cat", "a cat"], "must differ between classes"), (["a cat"], "at least two classes")],
+)
+def test_prompts_that_tell_nothing_apart_are_refused(
+    call: Callable[..., Any], letters: Path, prompts: list[str], words: str
+) -> None:
+    given = [part for prompt in prompts for part in ("-p", prompt)]
+    assert words in call("classify", letters, "--model", "glyphs-sd", *given, fails=True).stderr
+
+
+def test_quiet_is_quiet(call: Callable[..., Any], letters: Path) -> None:
+    first = sorted(letters.iterdir())[0]
+    prompts = ["-p", "a photo of the letter A", "-p", "a photo of the letter B"]
+    result = call("classify", first, "--model", "glyphs-sd", *prompts, "--n-samples", "1", "--quiet", "--json", "-")
+    assert result.stderr == ""

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 import bigain
 from bigain.cli import app, options
-from bigain.cli.command import Command
+from bigain.cli.command import Command, show_tracebacks
 from bigain.run.settings import Group, ModelSettings, ProbeSettings, setting
 from bigain.zoo import presets
 
@@ -102,7 +102,7 @@ def test_an_error_is_one_line_and_a_status(call: Callable[..., Any]) -> None:
     result = call("methods", "lgmt", fails=True)
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: name must be one of lgtm,")
-    assert result.stderr.endswith("not 'lgmt': did you mean lgtm?\n")
+    assert result.stderr.endswith("not 'lgmt'; did you mean 'lgtm'?\n")
 
 
 def test_a_traceback_is_there_on_demand(call: Callable[..., Any]) -> None:
@@ -151,7 +151,8 @@ def test_what_a_user_cannot_mend_stays_a_traceback() -> None:
 @pytest.fixture
 def application(tiny_model: str, tmp_path: Path) -> list[str]:
     """A run of many seconds."""
-    small = "-m todo-2 --to-keep 2,1 --n-samples 50,100 --classify 5000 --generate 0 --batch-size 8 --timing-rounds 0"
+    sizes = "--classify 5000 --generate 0 --to-keep 2,1 --n-samples 50,100 --batch-size 8 --timing-rounds 0"
+    small = f"-q -m todo-2 --features none {sizes}"
     return [*RUN, "evaluate", "--model", tiny_model, *small.split(), "--out", str(tmp_path / "run")]
 
 
@@ -162,7 +163,7 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(application: list[str], tmp_p
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     error = process.communicate(timeout=60)[1]
-    assert process.returncode == 130
+    assert process.returncode == 130, error
     assert "Traceback" not in error
     last = error.splitlines()[-1]
     assert last.startswith("Stopped. What is done is kept; to go on: bigain evaluate --model ")
@@ -179,12 +180,26 @@ def _has_rows(path: Path) -> bool:
             return False
 
 
-@pytest.mark.parametrize(("flag", "value"), [("--device", "bogus"), ("--device", "meta"), ("--device", "mps")])
-def test_a_device_that_cannot_be_used_is_named(call: Callable[..., Any], flag: str, value: str) -> None:
-    result = call("generate", "A", flag, value, fails=True)
-    assert f"Error: --device must be one that PyTorch can use on this machine, such as cpu, not '{value}'" in (
-        result.stderr
-    )
+@pytest.mark.parametrize("device", ["bogus", "meta", "mps"])
+def test_a_device_that_cannot_be_used_is_named(call: Callable[..., Any], device: str) -> None:
+    stderr = call("generate", "A", "--device", device, fails=True).stderr
+    assert stderr.startswith("Error: --device must be one that PyTorch can use here (cpu")
+    assert stderr.endswith(f"not '{device}'\n")
+
+
+def test_quiet_writes_nothing_beside_what_was_asked_for(tmp_path: Path) -> None:
+    run = [*RUN, "generate", "a photo of the letter A", "--model", "glyphs-sd", "--steps", "1", "--count", "1", "-q"]
+    process = subprocess.run([*run, "--out", str(tmp_path)], capture_output=True, text=True, check=True)
+    assert process.stderr == ""
+    assert process.stdout.count("\n") == 1
+
+
+def test_a_warning_of_ours_is_one_line(tmp_path: Path) -> None:
+    run = [*RUN, "generate", "the letter A", "-m", "glyphs-sd/fast", "--steps", "1", "--count", "1", "-q", "--out"]
+    run += [str(tmp_path), "--model", "glyphs-sd"]
+    process = subprocess.run(run, capture_output=True, text=True, check=True)
+    assert process.stderr.startswith("Warning: preset glyphs-sd/fast was chosen for something else: its dtype was")
+    assert process.stderr.count("\n") == 1
 
 
 def test_more_threads_than_the_system_gives_are_refused(call: Callable[..., Any]) -> None:
@@ -261,6 +276,7 @@ class SizeSettings(Group):
 
 def run(command: Callable[..., None], *arguments: str) -> Any:
     """Calls a command of its own."""
+    show_tracebacks.set(False)
     single = typer.Typer(pretty_exceptions_enable=False)
     single.command(cls=Command)(options.grouped(command))
     return CliRunner().invoke(single, arguments)

@@ -43,3 +43,11 @@ def test_an_image_depends_on_its_number_not_on_the_batch(
 def test_an_unknown_class_is_named_with_the_range(call: Callable[..., Any], tiny_model: str, label: str) -> None:
     result = call("generate", label, "--model", tiny_model, fails=True)
     assert f"a class must be a label in [0, 10), not '{label}'" in result.stderr
+
+
+def test_classes_have_the_names_that_the_model_knows(call: Callable[..., Any], tmp_path: Path) -> None:
+    call("generate", "B", "--steps", 1, "--count", 1, "--out", tmp_path / "name", "--quiet")
+    call("generate", 1, "--steps", 1, "--count", 1, "--out", tmp_path / "label", "--quiet")
+    name, label = tmp_path / "name" / "none" / "0000-B.png", tmp_path / "label" / "none" / "0000-1.png"
+    assert name.read_bytes() == label.read_bytes()
+    assert "a class must be A, B, E, " in call("generate", "b", fails=True).stderr

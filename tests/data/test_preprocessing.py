@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from bigain.data import preprocess
-from bigain.data.files import read_image
+from bigain.images import read_image
 
 SIZES = [(20, 20), (31, 20), (20, 33), (1, 1), (3, 2), (1, 9), (97, 16), (16, 16), (17, 16)]  # (width, height)
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from bigain.data import BadImageWarning, load
-from bigain.data.files import BadImageError, read_image, to_rgb
+from bigain.images import BadImageError, read_image, to_rgb
 
 
 def png(image: Image.Image) -> bytes:

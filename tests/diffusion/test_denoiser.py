@@ -68,12 +68,12 @@ def test_the_null_class_is_a_row_but_no_condition(denoiser):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([], "no conditions; give at least one"),
-        ([0, 10], r"label 10 is out of range; it must be in \[0, 10\)"),
-        ([-1], "label -1 is out of range"),
-        (["cat"], "'cat' is not a class label"),
-        ([True], "True is not a class label"),
-        ([1.0], "1.0 is not a class label"),
+        ([], "conditions must hold at least one"),
+        ([0, 10], r"conditions must be class labels in \[0, 10\), not 10"),
+        ([-1], "class labels in .*, not -1"),
+        (["cat"], "class labels, integers in .*, not 'cat'"),
+        ([True], "class labels, integers in .*, not True"),
+        ([1.0], "class labels, integers in .*, not 1.0"),
     ],
 )
 def test_bad_labels(denoiser, labels, message):
@@ -84,13 +84,16 @@ def test_bad_labels(denoiser, labels, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda x: x[:, :1], r"shape \(2, 1, 16, 16\); it must be \(B, 3, 16, 16\)"),
-        (lambda x: x[:, :, :8], r"shape \(2, 3, 8, 16\)"),
-        (lambda x: x[0], r"shape \(3, 16, 16\)"),
-        (lambda x: x[:0], r"shape \(0, 3, 16, 16\).*B > 0"),
-        (lambda x: (x * 127).to(torch.uint8), "dtype torch.uint8"),
-        (lambda x: x.index_put((torch.tensor(1), torch.tensor(0)), torch.tensor(float("nan"))), "image 1 .*not finite"),
-        (lambda x: x * 127.5 + 127.5, r"values from .* to 25.*must be in \[-1, 1\]"),
+        (lambda x: x[:, :1], r"shape \(B, 3, 16, 16\) with B > 0, not \(2, 1, 16, 16\)"),
+        (lambda x: x[:, :, :8], r"not \(2, 3, 8, 16\)"),
+        (lambda x: x[0], r"not \(3, 16, 16\)"),
+        (lambda x: x[:0], r"B > 0, not \(0, 3, 16, 16\)"),
+        (lambda x: (x * 127).to(torch.uint8), "must be floats .*, not torch.uint8"),
+        (
+            lambda x: x.index_put((torch.tensor(1), torch.tensor(0)), torch.tensor(float("nan"))),
+            "must be finite, which image 1 .* is not",
+        ),
+        (lambda x: x * 127.5 + 127.5, r"must lie in \[-1, 1\], not from .* to 25"),
     ],
 )
 def test_bad_images(denoiser, change, message):
@@ -105,7 +108,7 @@ def test_rounding_at_the_ends_of_the_range_is_allowed(denoiser):
 
 
 def test_conditions_with_too_few_rows():
-    with pytest.raises(ValueError, match="'text_embeds' has 1 rows; it must have 2"):
+    with pytest.raises(ValueError, match="text_embeds must have 2 rows, one per condition, not 1"):
         Conditions(("a", "b"), {"added_cond_kwargs": {"text_embeds": torch.ones(1, 4)}})
 
 
@@ -124,7 +127,7 @@ def test_an_unsupported_scheduler_is_found_when_the_model_is_opened(families):
 
 def test_a_model_that_does_not_fit_its_image_space(families):
     vae = AutoencoderKL(block_out_channels=(8,), norm_num_groups=4, latent_channels=4)
-    with pytest.raises(ValueError, match="takes 3 channels, its image space has 4"):
+    with pytest.raises(ValueError, match="must take the 4 channels of its image space, not 3"):
         ClassConditional(model=families["dit"].build(), scheduler=DDIMScheduler(), vae=vae)
 
 

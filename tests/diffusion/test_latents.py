@@ -77,5 +77,5 @@ def _vae_like(vae: AutoencoderKL) -> AutoencoderKL:
 
 
 def test_another_autoencoder_is_refused():
-    with pytest.raises(ValueError, match="AutoencoderTiny is not supported; supported is AutoencoderKL"):
+    with pytest.raises(ValueError, match="autoencoder must be an AutoencoderKL, not AutoencoderTiny"):
         Latents(AutoencoderTiny())

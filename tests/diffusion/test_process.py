@@ -106,7 +106,7 @@ def test_timesteps_are_distinct_in_range_and_evenly_spaced(count):
 
 @pytest.mark.parametrize("count", [0, 1001])
 def test_too_few_or_too_many_timesteps(count):
-    with pytest.raises(ValueError, match=f"is {count}; it must be from 1 to 1000"):
+    with pytest.raises(ValueError, match=f"must be from 1 to 1000, not {count}"):
         _process("epsilon").timesteps(count)
 
 
@@ -129,18 +129,18 @@ def test_what_a_scheduler_predicts(scheduler, prediction):
 
 
 def test_an_unsupported_scheduler_is_named_with_what_is_supported():
-    with pytest.raises(ValueError, match=r"EDMEulerScheduler.*not supported; supported are.*DDIM.*FlowMatch"):
+    with pytest.raises(ValueError, match=r"the scheduler must .*DDIM.*FlowMatch.*not EDMEulerScheduler"):
         process_of(EDMEulerScheduler())
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("noise", 10, torch.ones(10)), "prediction is 'noise'"),
-        (("epsilon", 0, torch.ones(0)), "steps is 0"),
-        (("epsilon", 10, None), "prediction is 'epsilon'"),
-        (("flow", 10, torch.ones(10)), "prediction is 'flow'"),
-        (("epsilon", 10, torch.ones(9)), r"shape \(9,\); it must be \(10,\)"),
+        (("noise", 10, torch.ones(10)), "prediction must be one of .*, not 'noise'"),
+        (("epsilon", 0, torch.ones(0)), "steps must be at least 1, not 0"),
+        (("epsilon", 10, None), "alphas_cumprod must be given for every prediction but 'flow'"),
+        (("flow", 10, torch.ones(10)), "alphas_cumprod must be given for every prediction but 'flow'"),
+        (("epsilon", 10, torch.ones(9)), r"alphas_cumprod must have shape \(10,\), not \(9,\)"),
     ],
 )
 def test_a_process_checks_its_fields(arguments, message):

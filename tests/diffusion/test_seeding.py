@@ -7,10 +7,11 @@ import torch
 from bigain.diffusion import image_key, seeded_generator
 
 
-def test_image_key_is_the_first_62_bits_of_sha256():
-    bits = "".join(f"{byte:08b}" for byte in hashlib.sha256(b"val/0001").digest())
-    assert image_key("val/0001") == int(bits[:62], 2)
-    assert torch.tensor([image_key(str(i)) for i in range(200)]).unique().numel() == 200
+def test_an_image_key_is_the_first_62_bits_of_sha256_over_seed_and_name():
+    bits = "".join(f"{byte:08b}" for byte in hashlib.sha256(b'["image", 3, "val/0001"]').digest())
+    assert image_key("val/0001", 3) == int(bits[:62], 2)
+    keys = [image_key(str(i), seed) for i in range(100) for seed in (0, 1)]
+    assert torch.tensor(keys).unique().numel() == 200
 
 
 def test_a_generator_depends_on_every_part_and_on_where_parts_end():

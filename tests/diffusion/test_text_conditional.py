@@ -198,7 +198,9 @@ def test_half_precision_conditions_follow_the_model(pipe):
     assert prediction.isfinite().all()
 
 
-@pytest.mark.parametrize(("prompts", "message"), [([], "no conditions"), ([3], "condition 3 is not a prompt")])
+@pytest.mark.parametrize(
+    ("prompts", "message"), [([], "conditions must hold at least one"), ([3], "conditions must be prompts, not 3")]
+)
 def test_bad_prompts(families, tmp_path, prompts, message):
     denoiser = open_model(_stable_diffusion(families, tmp_path))
     with pytest.raises(ValueError, match=message):
@@ -208,14 +210,14 @@ def test_bad_prompts(families, tmp_path, prompts, message):
 def test_a_pipeline_without_its_text_encoder(families, tmp_path):
     pipe = _stable_diffusion(families, tmp_path)
     pipe.text_encoder = None
-    with pytest.raises(ValueError, match="has no text_encoder; load it with one, or give ready-made Conditions"):
+    with pytest.raises(ValueError, match="must have a text_encoder to encode prompts; or give ready-made Conditions"):
         open_model(pipe).conditions(PROMPTS)
 
 
 def test_an_inpainting_unet_is_refused(families, tmp_path):
     pipe = _stable_diffusion(families, tmp_path)
     pipe.unet = families["unet"].build(in_channels=9)
-    with pytest.raises(ValueError, match=r"takes 9 channels, its image space has 4; .*inpainting"):
+    with pytest.raises(ValueError, match=r"must take the 4 channels of its image space, not 9; .*inpainting"):
         open_model(pipe)
 
 

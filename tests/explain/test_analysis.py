@@ -16,32 +16,50 @@ from bigain.classify import DiffusionClassifier, paired_noise
 from bigain.data import load, preprocess
 from bigain.diffusion import Denoiser, image_key, open_model
 from bigain.explain import analysis
-from bigain.explain.analysis import analyse
-from bigain.explain.effects import in_layer, margins, read_analysis
-from bigain.explain.spectra import SpectrumMeter, remaining
+from bigain.explain.analysis import SpectrumMeter, analyse, remaining
+from bigain.explain.effects import Analysis, in_layer, margins, read_analysis
 from bigain.methods import Context, parse
 from bigain.metrics.accuracy import paired_difference
 from bigain.metrics.spectrum import radial_power
 from bigain.operators.grid import Grid
 from bigain.operators.random import mix_keys
 from bigain.run import probe
-from bigain.run.engine import encode_png
-from bigain.run.settings import Settings
+from bigain.run.files import encode_png
+from bigain.run.settings import DataSettings, ModelSettings, ProbeSettings
 
-Make = Callable[..., Settings]
+Analyse = Callable[..., Analysis]
 IMAGES, TIMESTEPS = 3, 2
 PER_FORWARD = "tome:ratio=0.5,destinations=random,redraw=forward"
 
 
 @pytest.fixture
-def small(tiny_settings: Make) -> Make:
-    """Settings of an analysis of a second."""
-    return lambda **changes: tiny_settings(**{"methods": ("lgtm-0.5",), "classify": IMAGES} | changes)
+def model(tiny_model: Path) -> ModelSettings:
+    return ModelSettings(model=str(tiny_model), batch_size=8)
 
 
 @pytest.fixture
-def denoiser(small: Make) -> Denoiser:
-    return open_model(small().model)
+def small(model: ModelSettings) -> Analyse:
+    """Makes an analysis of a second."""
+
+    def make(
+        path: Path, *methods: str, images: int = IMAGES, timesteps: int = 1, seed: int = 0, loss: str = "l2",
+        split: str | None = None, **options: Any,
+    ) -> Analysis:  # fmt: skip
+        settings = ProbeSettings(images=images, timesteps=timesteps, seed=seed, loss=loss)
+        chosen = methods or ("lgtm-0.5",)
+        return analyse(chosen, path, model=model, data=DataSettings(split=split), settings=settings, **options)
+
+    return make
+
+
+@pytest.fixture
+def denoiser(model: ModelSettings) -> Denoiser:
+    return open_model(model.model)
+
+
+def a_probe(model: ModelSettings, denoiser: Denoiser, timesteps: int) -> probe.Probe:
+    settings = ProbeSettings(images=IMAGES, timesteps=timesteps, seed=0)
+    return probe.Probe.of(model, DataSettings(), settings, denoiser)
 
 
 def image(number: int) -> tuple[torch.Tensor, str, int]:
@@ -56,15 +74,15 @@ def slow_prediction(denoiser: Denoiser, number: int, t: int, condition: int) -> 
     noise = paired_noise(0, name, t, (3, 16, 16))[None]
     x_t = denoiser.process.noise(pixels[None], noise, at)
     index = torch.tensor([condition])
-    with row_keys(denoiser.model, image=torch.tensor([image_key(name)]), draw=mix_keys(index, at)):
+    with row_keys(denoiser.model, image=torch.tensor([image_key(name, 0)]), draw=mix_keys(index, at)):
         return denoiser.predict(x_t, at, denoiser.conditions(range(10)), index), noise
 
 
 @pytest.mark.parametrize("method", ["todo:factor=2", PER_FORWARD])
 def test_gaps_and_accuracy_are_those_of_the_classifier(
-    small: Make, denoiser: Denoiser, tmp_path: Path, method: str
+    small: Analyse, denoiser: Denoiser, tmp_path: Path, method: str
 ) -> None:
-    found = analyse(small(methods=(method,)), tmp_path / "a.json", timesteps=TIMESTEPS)
+    found = small(tmp_path / "a.json", method, timesteps=TIMESTEPS)
     [method] = found.methods
     for name in ("none", method):
         classifier = DiffusionClassifier(denoiser, range(10), to_keep=(1,), n_samples=(TIMESTEPS,))
@@ -95,10 +113,10 @@ def test_gaps_and_accuracy_are_those_of_the_classifier(
 
 @pytest.mark.parametrize("method", ["iekvd:factor=2,alpha=0.8>1.2", PER_FORWARD])
 def test_the_change_of_the_prediction_and_the_spectrum_are_those_of_single_forwards(
-    small: Make, denoiser: Denoiser, tmp_path: Path, method: str
+    small: Analyse, denoiser: Denoiser, tmp_path: Path, method: str
 ) -> None:
     images = 2
-    found = analyse(small(methods=(method,), classify=images), tmp_path / "a.json", timesteps=TIMESTEPS, bands=3)
+    found = small(tmp_path / "a.json", method, images=images, timesteps=TIMESTEPS, bands=3)
     for layer, name in {None: found.methods[0], 1: found.alone(found.methods[0])[1]}.items():
         [only] = parse(name)
         assert only.layers == (None if layer is None else (layer,))
@@ -140,12 +158,12 @@ def slow_remaining(method: Any, seen: Seen) -> np.ndarray:
     for i in range(64):
         corner = i // 16 * 16 + i % 8 // 2 * 2
         window = x[[corner, corner + 1, corner + 8, corner + 9]]
-        rows.append(alpha * window[0] + (1 - alpha) * window.mean(axis=0))
+        rows.append(alpha * window[3] + (1 - alpha) * window.mean(axis=0))
     return np.stack(rows)
 
 
-def test_a_method_sees_what_it_sees_in_the_classifier(small: Make, denoiser: Denoiser) -> None:
-    work = probe.Probe.of(replace(small(), to_keep=(1,), n_samples=(TIMESTEPS,)), denoiser)
+def test_a_method_sees_what_it_sees_in_the_classifier(model: ModelSettings, denoiser: Denoiser) -> None:
+    work = a_probe(model, denoiser, TIMESTEPS)
     with compressed(denoiser.model, PER_FORWARD):
         errors = work.errors(lambda forwards: None)
         predictions = torch.cat(list(work._predictions()))
@@ -157,8 +175,8 @@ def test_a_method_sees_what_it_sees_in_the_classifier(small: Make, denoiser: Den
             assert errors[number, label, step] == pytest.approx(float(error), rel=1e-5)
 
 
-def test_a_method_that_takes_nothing_away_keeps_everything(small: Make, tmp_path: Path) -> None:
-    found = analyse(small(methods=("lgtm:ratio=0.001>0",)), tmp_path / "a.json", timesteps=1, bands=4)
+def test_a_method_that_takes_nothing_away_keeps_everything(small: Analyse, tmp_path: Path) -> None:
+    found = small(tmp_path / "a.json", "lgtm:ratio=0.001>0", timesteps=1, bands=4)
     [method] = found.methods
     for one in found.pieces[method].spectra:
         assert one.kept == pytest.approx((1.0,) * 4)
@@ -224,42 +242,42 @@ def test_margins_are_those_of_a_loop_over_classes() -> None:
 
 
 def test_the_same_call_gives_the_same_file_and_a_killed_one_goes_on(
-    small: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: Analyse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = small(methods=("abm-0.5", "avgpool-2"), classify=2)
-    analyse(settings, tmp_path / "whole" / "a.json", timesteps=1)
+    methods = ("abm-0.5", "avgpool-2")
+    small(tmp_path / "whole" / "a.json", *methods, images=2)
     whole = (tmp_path / "whole" / "a.json").read_bytes()
     measured: list[str] = []
     measure = analysis._measure
 
-    def killed(on: Any, methods: Any, *arguments: Any) -> Any:
+    def killed(on: Any, chosen: Any, *arguments: Any) -> Any:
         if len(measured) == 4:
             raise KeyboardInterrupt
-        measured.append(str(methods))
-        return measure(on, methods, *arguments)
+        measured.append(str(chosen))
+        return measure(on, chosen, *arguments)
 
     monkeypatch.setattr(analysis, "_measure", killed)
     with pytest.raises(KeyboardInterrupt):
-        analyse(settings, tmp_path / "a.json", timesteps=1)
+        small(tmp_path / "a.json", *methods, images=2)
     half = read_analysis(tmp_path / "a.json")
     assert half.methods == ("abm:ratio=0.5",)
     assert len(half.pieces) == 4
     measured.append("anew")
-    found = analyse(settings, tmp_path / "a.json", timesteps=1)
+    found = small(tmp_path / "a.json", *methods, images=2)
     assert len(measured) == 5 + 3
     assert (tmp_path / "a.json").read_bytes() == whole
-    analyse(settings, tmp_path / "a.json", timesteps=1)
+    small(tmp_path / "a.json", *methods, images=2)
     assert len(measured) == 5 + 3  # nothing was left to do
     assert (tmp_path / "a.json").read_bytes() == whole
     assert read_analysis(tmp_path / "a.json").pieces == found.pieces
 
 
 def test_all_versions_that_took_part_are_listed_once(
-    small: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: Analyse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def listed(torch_version: str, *methods: str) -> list[str]:
         monkeypatch.setattr(analysis, "versions", lambda: {"torch": torch_version})
-        analyse(small(classify=2, methods=methods), tmp_path / "a.json", timesteps=1)
+        small(tmp_path / "a.json", *methods, images=2)
         return [each["torch"] for each in read_analysis(tmp_path / "a.json").facts["versions"]]
 
     assert listed("1", "todo-2") == ["1"]
@@ -269,7 +287,7 @@ def test_all_versions_that_took_part_are_listed_once(
 
 
 def test_the_bar_counts_every_forward_that_is_made(
-    small: Make, denoiser: Denoiser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: Analyse, denoiser: Denoiser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts: dict[str, int] = {}
     progress_bar, predict = analysis.progress_bar, type(denoiser).predict
@@ -288,33 +306,33 @@ def test_the_bar_counts_every_forward_that_is_made(
     monkeypatch.setattr(type(denoiser), "predict", counted_predict)
     each = IMAGES * TIMESTEPS * (10 + 1)  # of 10 classes and the true one once more
     for method, pieces in (("todo-2", 2 + 2), ("avgpool-2", 2 + 1)):  # 2 layers; none is there the second time
-        analyse(small(methods=(method,)), tmp_path / "a.json", timesteps=TIMESTEPS, denoiser=denoiser)
+        small(tmp_path / "a.json", method, timesteps=TIMESTEPS, denoiser=denoiser)
         again = IMAGES * TIMESTEPS if method == "avgpool-2" else 0  # without compression, which is not in the file
         assert counts == dict.fromkeys(("total", "done", "made"), pieces * each + again)
 
 
 @pytest.mark.parametrize("several", [False, True])
 def test_data_with_several_true_classes_say_so(
-    small: Make, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch, several: bool
+    model: ModelSettings, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch, several: bool
 ) -> None:
     data = replace(load("glyphs", image_size=16, limit=IMAGES), multi_label=several)
-    monkeypatch.setattr(probe, "load_data", lambda *_: data)
-    work = probe.Probe.of(replace(small(), to_keep=(1,), n_samples=(1,)), denoiser)
+    monkeypatch.setattr(DataSettings, "load", lambda *_: data)
+    work = a_probe(model, denoiser, 1)
     assert work.facts()["multi_label"] == several
 
 
-def test_a_layer_alone_is_a_method_of_its_own(small: Make, tmp_path: Path) -> None:
-    analyse(small(classify=2), tmp_path / "a.json", timesteps=1)
+def test_a_layer_alone_is_a_method_of_its_own(small: Analyse, tmp_path: Path) -> None:
+    small(tmp_path / "a.json", images=2, timesteps=1)
     alone = in_layer("lgtm-0.5", 1)
     assert alone == "lgtm:ratio=0.5,layers=1"
-    found = analyse(small(classify=2, methods=(alone,)), tmp_path / "a.json", timesteps=1)
+    found = small(tmp_path / "a.json", alone, images=2)
     assert found.methods == read_analysis(tmp_path / "a.json").methods == ("lgtm:ratio=0.5", alone)
     assert found.layers[alone] == (1,)
 
 
-def test_methods_in_different_layers_are_each_measured_in_their_own(small: Make, tmp_path: Path) -> None:
+def test_methods_in_different_layers_are_each_measured_in_their_own(small: Analyse, tmp_path: Path) -> None:
     both = "lgtm:ratio=0.5,layers=0+todo:factor=2,layers=1"
-    found = analyse(small(classify=2, methods=(both,)), tmp_path / "a.json", timesteps=1)
+    found = small(tmp_path / "a.json", both, images=2)
     alone = {0: "lgtm:ratio=0.5,layers=0", 1: "todo:factor=2,layers=1"}
     assert found.alone(both) == alone
     assert [one.layer for one in found.pieces[both].spectra] == [0, 1]
@@ -326,66 +344,64 @@ def test_methods_in_different_layers_are_each_measured_in_their_own(small: Make,
 @pytest.mark.parametrize(
     "method", ["lgtm-0.5+todo:factor=2,layers=1", "lgtm:ratio=0.5,layers=0/1+todo:factor=2,layers=1"]
 )
-def test_methods_that_share_a_layer_are_refused(small: Make, tmp_path: Path, method: str) -> None:
-    with pytest.raises(ValueError, match="2 methods at once, of which it could not be told which costs what"):
-        analyse(small(methods=(method,)), tmp_path / "a.json", timesteps=1)
+def test_methods_that_share_a_layer_are_refused(small: Analyse, tmp_path: Path, method: str) -> None:
+    with pytest.raises(ValueError, match="must each have their own layers"):
+        small(tmp_path / "a.json", method, timesteps=1)
 
 
 @pytest.mark.parametrize(
-    ("changes", "options", "words"),
+    ("changes", "words"),
     [
-        ({"seed": 1}, {}, "seed is 0 there and 1 here"),
-        ({"classify": 3}, {}, "images is 2 there and 3 here"),
-        ({}, {"timesteps": 2}, "timesteps is 1 there and 2 here"),
-        ({}, {"bands": 2}, "bands is 8 there and 2 here"),
-        ({"loss": "l1", "split": "validation"}, {}, r"split is .*loss is .*Give another folder"),
+        ({"seed": 1}, "but seed is 0 there and 1 here"),
+        ({"images": 3}, "but images is 2 there and 3 here"),
+        ({"timesteps": 2}, "but timesteps is 1 there and 2 here"),
+        ({"bands": 2}, "but bands is 8 there and 2 here"),
+        ({"loss": "l1", "split": "validation"}, r"split is .*loss is .*: give another folder"),
     ],
 )
-def test_another_analysis_in_the_file_is_refused(
-    small: Make, tmp_path: Path, changes: Any, options: Any, words: str
-) -> None:
-    analyse(small(classify=2), tmp_path / "a.json", timesteps=1)
+def test_another_analysis_in_the_file_is_refused(small: Analyse, tmp_path: Path, changes: Any, words: str) -> None:
+    small(tmp_path / "a.json", images=2)
     before = (tmp_path / "a.json").read_bytes()
     with pytest.raises(ValueError, match=words):
-        analyse(small(**{"classify": 2} | changes), tmp_path / "a.json", **{"timesteps": 1} | options)
+        small(tmp_path / "a.json", **{"images": 2} | changes)
     assert (tmp_path / "a.json").read_bytes() == before
 
 
-def test_other_weights_are_refused(small: Make, denoiser: Denoiser, tmp_path: Path) -> None:
-    analyse(small(classify=2), tmp_path / "a.json", timesteps=1, denoiser=denoiser)
+def test_other_weights_are_refused(small: Analyse, denoiser: Denoiser, tmp_path: Path) -> None:
+    small(tmp_path / "a.json", images=2, timesteps=1, denoiser=denoiser)
     with torch.no_grad():
         next(iter(denoiser.model.parameters())).add_(1)
     with pytest.raises(ValueError, match="weights is"):
-        analyse(small(classify=2), tmp_path / "a.json", timesteps=1, denoiser=denoiser)
+        small(tmp_path / "a.json", images=2, timesteps=1, denoiser=denoiser)
 
 
 @pytest.mark.parametrize(
-    ("changes", "options", "words"),
+    ("method", "changes", "words"),
     [
-        ({"methods": ("none",)}, {}, "give at least one method"),
-        ({"methods": ("lgtm-0.5+todo-2",)}, {}, "2 methods at once"),
-        ({"methods": ("freqsel-2",)}, {}, "drops tokens and puts nothing in their place"),
-        ({"methods": ("todo-1",)}, {}, "compresses nothing by its settings"),
-        ({"methods": ("lgtm:ratio=0.5,layers=7",)}, {}, r"layers \[7\] do not exist"),
-        ({"classify": 1}, {}, r"must lie in \[2, 5000\].*not 1"),
-        ({"classify": 5001}, {}, "not 5001"),
-        ({}, {"timesteps": 0}, "timesteps must be at least 1, not 0"),
-        ({}, {"timesteps": 1001}, "1001"),
-        ({}, {"bands": 0}, "bands must be at least 1, not 0"),
+        ("none", {}, "methods must have at least one that compresses"),
+        ("lgtm-0.5+todo-2", {}, "must each have their own layers"),
+        ("freqsel-2", {}, "must merge or pool, not drop tokens"),
+        ("todo-1", {}, "must compress by their ratio or factor"),
+        ("lgtm:ratio=0.5,layers=7", {}, "layers"),
+        ("lgtm-0.5", {"images": 1}, "images must be at least 2, not 1"),
+        ("lgtm-0.5", {"images": 5001}, "5001"),
+        ("lgtm-0.5", {"timesteps": 0}, "timesteps must be at least 1, not 0"),
+        ("lgtm-0.5", {"timesteps": 1001}, "1001"),
+        ("lgtm-0.5", {"bands": 0}, "bands must be at least 1, not 0"),
     ],
 )
 def test_what_cannot_be_analysed_is_refused(
-    small: Make, tmp_path: Path, changes: Any, options: Any, words: str
+    small: Analyse, tmp_path: Path, method: str, changes: Any, words: str
 ) -> None:
     with pytest.raises(ValueError, match=words):
-        analyse(small(**changes), tmp_path / "a.json", **options)
+        small(tmp_path / "a.json", method, **changes)
     assert not (tmp_path / "a.json").exists()
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"format": "bigain preset 1"}', '{"format": "bigain analysis 1"}'])
 def test_a_file_of_something_else_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "a.json").write_text(content)
-    with pytest.raises(ValueError, match="no file of bigain analyse"):
+    with pytest.raises(ValueError, match=r"a\.json must "):
         read_analysis(tmp_path / "a.json")
 
 
@@ -398,11 +414,13 @@ def test_a_text_model_with_several_prompts_of_a_class(pipeline_folder: Path, tmp
         name = "ABC"[item.labels[0]]
         (letters / name).mkdir(parents=True)
         (letters / name / "0.png").write_bytes(encode_png(item.image))
-    settings = Settings(
-        model=str(pipeline_folder), data=str(letters), prompts_csv=str(prompts), methods=("sito-0.5",), classify=3,
-        generate=0, features="none",
-    )  # fmt: skip
-    found = analyse(settings, tmp_path / "a.json", timesteps=1)
+    found = analyse(
+        ["sito-0.5"],
+        tmp_path / "a.json",
+        model=ModelSettings(model=str(pipeline_folder)),
+        data=DataSettings(data=str(letters), prompts_csv=str(prompts)),
+        settings=ProbeSettings(images=3, timesteps=1, seed=0),
+    )
     assert found.facts["classes"] == 3
     assert found.layers["sito:ratio=0.5"] == (0, 2, 3)  # the middle block is on the second level
     assert found.facts["images"] == {"A/0.png": [0], "B/0.png": [1], "C/0.png": [2]}

@@ -18,7 +18,7 @@ from diffusers import (
 
 import bigain
 from bigain.diffusion import ClassConditional, Conditions, open_model, seeded_generator
-from bigain.generate import sample, sampling
+from bigain.generate import Sampling, sample, sampling
 
 INDEX, IMAGE_IDS = [3, 0, 3, 7, 5], [10, 11, 12, 13, 14]
 SCHEDULERS = {
@@ -49,7 +49,9 @@ def build(families):
 
 def _drawn(denoiser, **options) -> list[np.ndarray]:
     options = {"steps": 3} | options
-    return list(sample(denoiser, denoiser.conditions(range(10)), INDEX, IMAGE_IDS, **options))
+    progress = options.pop("progress", False)
+    conditions = denoiser.conditions(range(10))
+    return list(sample(denoiser, conditions, INDEX, IMAGE_IDS, Sampling(**options), progress=progress))
 
 
 def _close(a: list[np.ndarray], b: list[np.ndarray]) -> bool:
@@ -66,7 +68,7 @@ def test_any_batch_size_and_order_gives_the_same_images(build, scheduler, guidan
     assert all(image.dtype == np.uint8 for image in expected)
     assert _close(_drawn(denoiser, batch_size=2, guidance=guidance), expected)
     conditions = denoiser.conditions([5, 7])
-    backwards = list(sample(denoiser, conditions, [0, 1], [14, 13], steps=3, guidance=guidance))
+    backwards = list(sample(denoiser, conditions, [0, 1], [14, 13], Sampling(steps=3, guidance=guidance)))
     assert _close(backwards, expected[:2:-1])
 
 
@@ -79,7 +81,7 @@ def test_images_with_the_same_label_differ_and_the_seed_matters(build):
 def test_the_noise_of_an_image_depends_on_seed_and_id_alone(build):
     """Against a loop for one image, everything written out: DDIM by its formula (Song et al. 2021, eq. 12)."""
     denoiser = build("v")
-    [image] = sample(denoiser, denoiser.conditions([4]), [0], [12], steps=4, guidance=2.5, seed=7)
+    [image] = sample(denoiser, denoiser.conditions([4]), [0], [12], Sampling(steps=4, guidance=2.5, seed=7))
     alphas = denoiser.scheduler.alphas_cumprod
     x = torch.randn(1, 3, 8, 8, generator=seeded_generator("generate", 7, 12))
     for t in (750, 500, 250, 0):
@@ -103,7 +105,7 @@ def test_a_dit_pipeline_gives_the_same_images(families):
     )
     pipe = DiTPipeline(model, vae, DDIMScheduler(clip_sample=False))
     denoiser = open_model(pipe)
-    images = list(sample(denoiser, denoiser.conditions([3, 7]), [0, 1], [1, 2], steps=3, guidance=4.0))
+    images = list(sample(denoiser, denoiser.conditions([3, 7]), [0, 1], [1, 2], Sampling(steps=3, guidance=4.0)))
     pipe.set_progress_bar_config(disable=True)
     generators = [seeded_generator("generate", 0, i) for i in (1, 2)]
     expected = pipe([3, 7], guidance_scale=4.0, generator=generators, num_inference_steps=3, output_type="np").images
@@ -136,7 +138,7 @@ def test_images_come_as_soon_as_their_batch_is_done(build):
     denoiser = build()
     calls = []
     handle = denoiser.model.register_forward_hook(lambda *_: calls.append(1))
-    images = sample(denoiser, denoiser.conditions([0]), [0] * 4, range(4), steps=3, batch_size=2)
+    images = sample(denoiser, denoiser.conditions([0]), [0] * 4, range(4), Sampling(steps=3, batch_size=2))
     next(images)
     assert len(calls) == 3
     list(images)
@@ -179,38 +181,75 @@ def test_the_progress_bar_counts_steps(build, capsys):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"index": [0, 1]}, "index has 2 entries and image_ids 1"),
+        ({"index": [0, 1]}, "image_ids must be as many as index, 2, not 1"),
         ({"index": [0, 1], "image_ids": [4, 4]}, "image_ids must differ"),
-        ({"index": [10]}, r"condition 10 is out of range; it must be in \[0, 10\)"),
-        ({"index": [-1]}, "condition -1 is out of range"),
-        ({"steps": 0}, "steps is 0; it must be at least 1"),
-        ({"batch_size": 0}, "batch_size is 0"),
-        ({"guidance": 0.5}, "guidance is 0.5; it must be finite and at least 1"),
-        ({"guidance": float("nan")}, "guidance is nan"),
-        ({"sampler": "magic"}, "sampler is 'magic'; it must be one of ddim, euler"),
+        ({"index": [10]}, r"index must lie in \[0, 10\), not 10"),
+        ({"index": [-1]}, "index must .*, not -1"),
+        ({"steps": 0}, "steps must be at least 1, not 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
+        ({"guidance": 0.5}, "guidance must be finite and at least 1, which is none, not 0.5"),
+        ({"guidance": float("nan")}, "guidance must .*, not nan"),
+        ({"sampler": "magic"}, "sampler must be one of ddim, euler, .*not 'magic'"),
     ],
 )
 def test_bad_arguments_at_the_call(build, change, message):
     denoiser = build()
+    conditions = denoiser.conditions(range(10))
     arguments = {"index": [0], "image_ids": [4]} | change
+
+    def draw(index, image_ids, **options):
+        return sample(denoiser, conditions, index, image_ids, Sampling(**options))
+
     with pytest.raises(ValueError, match=message):
-        sample(denoiser, denoiser.conditions(range(10)), **arguments)
+        draw(**arguments)
 
 
 def test_guidance_needs_a_null_class(build):
     conditions = Conditions((0,), {"class_labels": torch.tensor([0])})
-    with pytest.raises(ValueError, match="no null class"):
-        sample(build(), conditions, [0], [0], guidance=2.0)
+    with pytest.raises(ValueError, match=r"guidance must be 1 .*no null class, not 2"):
+        sample(build(), conditions, [0], [0], Sampling(guidance=2.0))
 
 
 def test_a_named_sampler_does_not_fit_flow_matching(build):
     denoiser = build("flow")
-    with pytest.raises(ValueError, match="flow matching; it must be None"):
-        sample(denoiser, denoiser.conditions([0]), [0], [0], sampler="ddim")
+    with pytest.raises(ValueError, match="sampler must be None for a model trained by flow matching"):
+        sample(denoiser, denoiser.conditions([0]), [0], [0], Sampling(sampler="ddim"))
 
 
 def test_a_sample_that_is_not_finite(build):
     denoiser = build("v")
     denoiser.model.proj_out_2.weight.data.fill_(float("nan"))
-    with pytest.raises(FloatingPointError, match=r"images \[10, 11, 12, 13, 14\] is not finite"):
+    with pytest.raises(FloatingPointError, match=r"images \[10, 11, 12, 13, 14\] must be finite"):
         _drawn(denoiser)
+
+
+@pytest.mark.parametrize("sampler", [None, "ddim", "euler"])
+def test_more_steps_than_the_model_has_are_refused_before_anything_is_drawn(build, sampler):
+    denoiser = build()
+    Sampling(1000, sampler=sampler).scheduler(denoiser)
+    with pytest.raises(ValueError, match="steps must be at most the model's 1000 timesteps, not 1001"):
+        Sampling(1001, sampler=sampler).scheduler(denoiser)
+    with pytest.raises(ValueError, match="not 1001"):
+        sample(denoiser, denoiser.conditions([0]), [0], [0], Sampling(1001, sampler=sampler))
+
+
+def test_the_seed_reaches_the_draws_of_methods(build, monkeypatch):
+    """With the same noise for every seed, only the draws can differ."""
+    monkeypatch.setattr(sampling, "seeded_generator", lambda name, seed, image: seeded_generator(name, 0, image))
+    denoiser = build()
+    with bigain.compressed(denoiser.model, bigain.ToMe(ratio=0.5, destinations="random")):
+        first, again, other = (_drawn(denoiser, seed=seed, batch_size=size) for seed, size in ((0, 5), (0, 2), (1, 5)))
+    assert _close(first, again)
+    assert not _close(first, other)
+
+
+def test_a_device_that_runs_out_of_memory_names_the_batch_size_to_try(build, monkeypatch):
+    denoiser = build()
+
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(denoiser, "predict", full)
+    with pytest.raises(torch.OutOfMemoryError, match="which 4 does not; try 2") as caught:
+        _drawn(denoiser, batch_size=4)
+    assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)

@@ -19,7 +19,7 @@ from diffusers import (
 
 import bigain
 from bigain.diffusion import Conditions, open_model, seeded_generator
-from bigain.generate import sample, sampling
+from bigain.generate import Sampling, sample, sampling
 
 INDEX, IMAGE_IDS = [1, 0, 1], [5, 6, 7]
 
@@ -91,7 +91,7 @@ def _close(a, b) -> bool:
 def test_images_are_the_pipelines_own(opened):
     denoiser, conditions, guidance = opened
     pipe = denoiser.pipe
-    images = list(sample(denoiser, conditions, INDEX, IMAGE_IDS, steps=3, guidance=guidance, seed=2))
+    images = list(sample(denoiser, conditions, INDEX, IMAGE_IDS, Sampling(3, guidance, seed=2)))
     generators = [seeded_generator("generate", 2, i) for i in IMAGE_IDS]
     rows = conditions.rows(torch.tensor(INDEX))
     arguments = {"prompt_embeds": rows["encoder_hidden_states"]}
@@ -109,7 +109,7 @@ def test_images_are_the_pipelines_own(opened):
 def test_any_batch_size_gives_the_same_images(opened):
     denoiser, conditions, guidance = opened
     drawn = [
-        list(sample(denoiser, conditions, INDEX, IMAGE_IDS, steps=3, guidance=guidance, batch_size=size))
+        list(sample(denoiser, conditions, INDEX, IMAGE_IDS, Sampling(3, guidance, batch_size=size)))
         for size in (1, 2, 3)
     ]
     assert _close(drawn[0], drawn[2])
@@ -122,7 +122,7 @@ def test_the_pipeline_is_left_as_it_was(opened):
     pipe = denoiser.pipe
     scheduler, state = pipe.scheduler, dict(pipe.scheduler.__dict__)
     pipe.set_progress_bar_config(desc="mine")
-    list(sample(denoiser, conditions, INDEX, IMAGE_IDS, steps=3, guidance=guidance, sampler="euler"))
+    list(sample(denoiser, conditions, INDEX, IMAGE_IDS, Sampling(3, guidance, "euler")))
     assert pipe.scheduler is scheduler
     assert scheduler.num_inference_steps is state["num_inference_steps"]
     assert pipe._progress_bar_config == {"desc": "mine"}
@@ -130,9 +130,9 @@ def test_the_pipeline_is_left_as_it_was(opened):
 
 def test_the_progress_bar_is_ours_alone(opened, capsys):
     denoiser, conditions, guidance = opened
-    list(sample(denoiser, conditions, INDEX, IMAGE_IDS, steps=3, guidance=guidance, batch_size=2))
+    list(sample(denoiser, conditions, INDEX, IMAGE_IDS, Sampling(3, guidance, batch_size=2)))
     assert capsys.readouterr().err == ""
-    list(sample(denoiser, conditions, INDEX, IMAGE_IDS, steps=3, guidance=guidance, batch_size=2, progress=True))
+    list(sample(denoiser, conditions, INDEX, IMAGE_IDS, Sampling(3, guidance, batch_size=2), progress=True))
     assert "6/6" in capsys.readouterr().err
 
 
@@ -148,7 +148,7 @@ def test_keys_of_each_forward(opened, monkeypatch):
 
     monkeypatch.setattr(sampling, "row_keys", record)
     handle = denoiser.model.register_forward_hook(lambda _m, _a, output: seen.append([len(output[0]), *open_keys]))
-    list(sample(denoiser, conditions, INDEX, IMAGE_IDS, steps=3, guidance=guidance))
+    list(sample(denoiser, conditions, INDEX, IMAGE_IDS, Sampling(3, guidance)))
     handle.remove()
     assert not open_keys
     rows = 3 if guidance == 1 else 6
@@ -162,10 +162,11 @@ def test_keys_of_each_forward(opened, monkeypatch):
 def test_compression_reaches_the_pipeline_and_does_not_depend_on_the_batch(opened):
     denoiser, conditions, guidance = opened
     options = {"steps": 3, "guidance": guidance}
-    plain = list(sample(denoiser, conditions, INDEX, IMAGE_IDS, **options))
+    plain = list(sample(denoiser, conditions, INDEX, IMAGE_IDS, Sampling(**options)))
     with bigain.compressed(denoiser.pipe, bigain.ToMe(ratio=0.5, destinations="random", redraw="forward")):
         first, second = (
-            list(sample(denoiser, conditions, INDEX, IMAGE_IDS, batch_size=size, **options)) for size in (2, 3)
+            list(sample(denoiser, conditions, INDEX, IMAGE_IDS, Sampling(batch_size=size, **options)))
+            for size in (2, 3)
         )
     assert _close(first, second)
     assert any(not np.array_equal(a, b) for a, b in zip(first, plain, strict=True))

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bigain.explain.effects import Analysis, Piece, in_layer
-from bigain.explain.spectra import Spectrum
+from bigain.explain.effects import Analysis, Piece, Spectrum, in_layer
 from bigain.methods import parse, spec
 from bigain.report import analysis
+from bigain.report import style as styles
 from bigain.report.analysis import analysis_page, analysis_tables, write_analysis
 
 METHODS = ("lgtm-0.5", "todo-2")
@@ -104,14 +104,14 @@ def test_of_many_methods_the_spectra_take_more_pictures_and_all_lines_differ(tmp
     names = write_analysis(found, tmp_path)
     assert names[1:3] == ("spectrum-1.png", "spectrum-2.png")
     assert pixels(tmp_path / names[1]).shape[1] > pixels(tmp_path / names[2]).shape[1]
-    styles = analysis._styles(found.methods)
-    assert len({colour for colour, _ in styles.values()}) == len(methods)
-    assert styles["abm:ratio=0.5"][0] == analysis.COLOURS["ABM"]
-    assert "#000000" not in dict(styles.values())
+    by_method = analysis._styles(found.methods)
+    assert len({style.colour for style in by_method.values()}) == len(methods)
+    assert by_method["abm:ratio=0.5"].colour == styles.COLOURS["ABM"]
+    assert styles.PLAIN.colour not in {style.colour for style in by_method.values()}
 
 
 def test_nothing_finished_is_nothing_to_write(tmp_path: Path) -> None:
     found = known("lgtm-0.5")
     found.pieces.pop("lgtm:ratio=0.5")
-    with pytest.raises(ValueError, match="no method of this analysis is finished"):
+    with pytest.raises(ValueError, match="must have a finished method"):
         write_analysis(found, tmp_path)

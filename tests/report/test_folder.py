@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bigain.report.folder import write_folder
-from bigain.run.export import read_results
+from bigain.run.results import read_results
 from bigain.run.store import Store
 
 

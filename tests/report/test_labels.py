@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from bigain.methods import parse, spec
+from bigain.methods import parse, preset_names, spec
 from bigain.report.labels import label
-from bigain.run.settings import GRIDS
+from bigain.zoo.presets import text_of
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ from bigain.run.settings import GRIDS
         ("lgtm:ratio=0.5,score=l1_norm,cached=true", "L-GTM 50%, cached, score l1_norm", "L-GTM, cached"),
         (
             "tome:ratio=0.5,size_aware=true,queries=full,layers=0",
-            "ToMe 50%, first of the cell, layers 0, size-aware, keys and values alone",
+            "ToMe 50%, first of the cell, layers 0, size-aware, keys and values only",
             "ToMe",
         ),
         ("lgtm-0.5+todo-2", "L-GTM 50% + ToDo 2×", "L-GTM 50% + ToDo 2×"),
@@ -40,8 +40,8 @@ def test_a_label_says_method_strength_and_what_is_not_as_published(spec: str, na
     assert label(spec).family.startswith(family)
 
 
-def test_labels_of_the_full_grid_differ() -> None:
-    assert len({str(label(spec)) for spec in GRIDS["full"]}) == len(GRIDS["full"])
+def test_labels_of_all_shorthands_differ() -> None:
+    assert len({str(label(name)) for name in preset_names()}) == len(preset_names())
 
 
 def test_strength_grows_with_the_compression() -> None:
@@ -50,7 +50,9 @@ def test_strength_grows_with_the_compression() -> None:
 
 
 def test_presets_of_models_go_by_their_names() -> None:
-    assert str(label("glyphs-sd/balanced")) == str(label(spec(parse("glyphs-dit/balanced")))) == "Preset balanced"
+    assert (
+        str(label("glyphs-sd/balanced")) == str(label(spec(parse(text_of("glyphs-dit/balanced"))))) == "Preset balanced"
+    )
     ordered = [label(f"glyphs-dit/{name}") for name in ("quality", "balanced", "fast")]
     assert [each.family for each in ordered] == ["Preset"] * 3
     assert ordered[0].amount < ordered[1].amount < ordered[2].amount

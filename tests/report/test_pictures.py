@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bigain.methods import preset_names
 from bigain.report import pictures
 from bigain.report.labels import label
 from bigain.report.pictures import draw_front, draw_samples
-from bigain.run.settings import GRIDS, Settings
+from bigain.run.results import Results, Row
 from bigain.run.store import Store
-from bigain.run.summary import Results, Row, summarise, timings
+from bigain.run.summary import summarise, timings
 
 
 def opened(path: Path) -> np.ndarray:
@@ -51,11 +52,14 @@ def test_a_front_shows_accuracy_first_and_savings_as_a_share(known_store: Store)
     assert all(panel.x(row) is None for panel in pictures._panels(results, None)[2::2] for row in results.rows)
 
 
-def test_families_of_the_full_grid_differ_in_colour_or_marker() -> None:
-    specs = Settings(methods=GRIDS["full"]).methods
-    styles = pictures._styles([Row(method=spec) for spec in specs])
-    assert styles.keys() == {label(spec).family for spec in specs}
-    assert len(set(styles.values())) == len(styles)
+def test_families_differ_in_colour_or_marker() -> None:
+    variants = ("tome:ratio=0.5,destinations=random", "tome:ratio=0.5,destinations=random,redraw=forward")
+    specs = ("none", *preset_names(), *variants, "iekvd:factor=2,alpha=0.8>1.2", "lgtm-0.5+todo-2", "abm-0.5+todo-2")
+    by_family = pictures._styles([Row(method=spec) for spec in specs])
+    assert by_family.keys() == {label(spec).family for spec in specs}
+    assert len(set(by_family.values())) == len(by_family)
+    shared = {by_family[label(text).family].colour for text in ("tome-0.5", *variants)}
+    assert len(shared) == 1, "a method has one colour"
 
 
 def test_samples_stand_in_their_row_and_column(tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ import io
 import pytest
 from rich.console import Console
 
-from bigain.report.table import markdown, terminal
+from bigain.report.table import caption, markdown, terminal
+from bigain.run.results import Results, Timings
 from bigain.run.store import Store
-from bigain.run.summary import Results, Timings, summarise, timings
+from bigain.run.summary import summarise, timings
 
 
 @pytest.fixture
@@ -51,7 +52,9 @@ def test_an_fid_of_few_images_is_cautioned(found: tuple[Results, Timings]) -> No
     results, times = found
     assert "rough guide" not in markdown(results, times)
     few = tuple(dataclasses.replace(row, generated=2) for row in results.rows)
-    assert "its 2 dimensions is biased" in markdown(dataclasses.replace(results, rows=few), times)
+    assert "rough guides only, of no more images than its 2 dimensions" in markdown(
+        dataclasses.replace(results, rows=few), times
+    )
 
 
 def test_columns_that_nothing_fills_are_left_out(found: tuple[Results, Timings]) -> None:
@@ -67,6 +70,28 @@ def test_counts_have_a_column_where_a_run_is_not_finished(found: tuple[Results, 
     rows = (results.rows[0], dataclasses.replace(results.rows[1], classified=2))
     table = cells(markdown(dataclasses.replace(results, rows=rows), times))
     assert [line["classified"] for line in table] == ["4", "2"]
+
+
+def test_the_caption_says_what_an_unfinished_run_lacks(found: tuple[Results, Timings]) -> None:
+    results, times = found
+    assert " has " not in caption(results, times)
+    plain, todo = results.rows
+    short = dataclasses.replace(todo, classified=2, change_images=2)
+    text = caption(dataclasses.replace(results, rows=(plain, short)), times)
+    assert "todo:factor=2 has 2 classified images and no compression 4; the two are compared on the 2" in text
+    many = (plain, *(dataclasses.replace(short, method=f"todo:factor={factor}") for factor in range(2, 8)))
+    text = caption(dataclasses.replace(results, rows=many), times)
+    assert text.count("the two are compared") == 3
+    assert text.endswith("So of 3 more methods.")
+
+
+def test_precision_and_recall_have_columns_where_they_were_measured(found: tuple[Results, Timings]) -> None:
+    results, times = found
+    rows = tuple(dataclasses.replace(row, precision=0.5, recall=0.25) for row in results.rows)
+    plain, _ = cells(markdown(dataclasses.replace(results, rows=rows), times))
+    assert (plain["precision, %"], plain["recall, %"]) == ("50.0", "25.0")
+    rows = tuple(dataclasses.replace(row, precision=None, recall=None) for row in results.rows)
+    assert "precision, %" not in cells(markdown(dataclasses.replace(results, rows=rows), times))[0]
 
 
 @pytest.mark.parametrize("width", [80, 170])

@@ -18,7 +18,8 @@ from bigain.diffusion import open_model
 from bigain.metrics import features
 from bigain.metrics.recognise import Recogniser, RecogniserConfig
 from bigain.run import engine
-from bigain.run.engine import fingerprint, run
+from bigain.run.engine import run
+from bigain.run.opening import fingerprint
 from bigain.run.settings import Settings
 from bigain.run.store import Store
 from bigain.run.summary import summarise
@@ -61,7 +62,7 @@ def test_predictions_are_those_of_the_classifier_alone(tiny_settings: Make, tmp_
         alone = classifier.classify(torch.stack([preprocess(i.image, 16) for i in items]), [i.id for i in items])
     with Store(path) as store:
         for kept, wanted, item in zip(store.classified("todo:factor=2"), alone, items, strict=True):
-            assert (kept.image_id, kept.labels, kept.prediction) == (item.id, item.labels, wanted.prediction)
+            assert (kept.id, kept.labels, kept.prediction) == (item.id, item.labels, wanted.prediction)
             np.testing.assert_allclose(kept.errors, wanted.errors, rtol=1e-5)
 
 
@@ -173,7 +174,7 @@ def test_results_of_other_weights_are_refused(tiny_settings: Make, tiny_model: P
 
 def test_a_method_that_does_not_fit_the_model_is_found_before_any_image(tiny_settings: Make, tmp_path: Path) -> None:
     path = tmp_path / "r.sqlite"
-    with pytest.raises(ValueError, match=r"at most 48, a ratio of 0\.75"):
+    with pytest.raises(ValueError, match=r"cells of 2x2 allow 48 to merge, not 0\.9"):
         run(tiny_settings(methods=("todo-2", "lgtm-0.9")), path)
     with Store(path) as store:
         assert store.classified("none") == []
@@ -194,6 +195,7 @@ def test_what_does_not_fit_the_data_is_refused(
     monkeypatch.setattr(features, "load_recogniser", lambda: recogniser)
     with pytest.raises(ValueError, match=words):
         run(tiny_settings(**change), tmp_path / "r.sqlite")
+    assert not (tmp_path / "r.sqlite").exists(), "refused before anything is done"
 
 
 def test_inception_features_need_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,3 +219,11 @@ def test_a_folder_of_images_with_a_bad_one(tiny_settings: Make, tmp_path: Path) 
         run(skipping, tmp_path / "r.sqlite")
     with Store(tmp_path / "r.sqlite") as store:
         assert [row.position for row in store.classified("none")] == [0, 2]
+
+
+def test_steps_that_the_model_cannot_take_are_refused_before_anything_is_done(
+    tiny_settings: Make, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="steps must be at most the model's 1000 timesteps, not 1001"):
+        run(tiny_settings(steps=1001), tmp_path / "r.sqlite")
+    assert not (tmp_path / "r.sqlite").exists()

@@ -17,7 +17,8 @@ from bigain.data import ImageCollection, Item, load
 from bigain.data.glyphs import CLASSES, Glyphs
 from bigain.diffusion import ClassConditional, open_model
 from bigain.metrics.recognise import load_recogniser
-from bigain.run.engine import class_conditions, run
+from bigain.run.engine import run
+from bigain.run.opening import class_conditions
 from bigain.run.settings import (
     ClassifierSettings,
     CountSettings,
@@ -83,7 +84,7 @@ def test_embedded_letters_keep_their_labels_on_the_embedded_models() -> None:
     ("text", "message"),
     [
         ("{", r"labels\.json must be JSON"),
-        ('["A"]', r"labels\.json must map class names to labels"),
+        ('["A"]', r"labels\.json must hold a JSON object, not list"),
         ('{"A": 10}', r"the label of 'A' must be an integer in \[0, 10\), not 10"),
         ('{"A": "0"}', r"the label of 'A' must be an integer in \[0, 10\), not '0'"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import asdict
 
 import numpy as np
@@ -10,23 +11,25 @@ import pytest
 
 from bigain.metrics.accuracy import paired_difference
 from bigain.metrics.distribution import fid, resampled_fid
-from bigain.run.engine import encode_png
-from bigain.run.paired import Comparison, Gain, Paired, compare
+from bigain.run.files import encode_png
+from bigain.run.paired import Paired, compare
+from bigain.run.results import Comparison, Gain, Results
 from bigain.run.store import Classified, Generated, Store
-from bigain.run.summary import Results, summarise
+from bigain.run.summary import summarise
 
 TODO = "todo:factor=2"
 ABM = "abm:ratio=0.3"
 
 
 @pytest.fixture
-def store(known_store: Store) -> Store:
+def store(known_store: Store, classified: Callable[..., Classified]) -> Store:
     """With a third method, which is always right, with the images of the second and features that are 5 lower."""
     known_store.add_methods(["none", TODO, ABM])
     errors = np.zeros((3, 2), np.float32)
     for row in known_store.classified("none"):
         known_store.add_classified(
-            ABM, [Classified(row.image_id, row.position, row.labels, row.labels[0], (0, 1, 2), (1, 0, 0), errors)]
+            ABM,
+            [classified(row.id, row.position, row.labels, (*row.labels, *({0, 1, 2} - {*row.labels})), errors)],
         )
     for image in known_store.generated(TODO):
         features = None if image.features is None else image.features - 5
@@ -48,6 +51,7 @@ def test_a_method_is_compared_with_every_other_but_none(store: Store) -> None:
     assert found.fid.low <= found.fid.value <= found.fid.high
     assert found.fid.is_certain
     assert found.psnr == Gain(0, 0, 0), "the very same images"
+    assert (found.classified, found.generated) == (4, 6)
     assert not found.psnr.is_certain
 
 
@@ -99,11 +103,13 @@ def test_a_method_that_changes_no_image_has_no_psnr_to_compare(store: Store) -> 
 def test_what_was_not_measured_for_both_is_none(store: Store) -> None:
     store.add_methods(["none", TODO, ABM, "sito:ratio=0.3"])
     found = Paired(store).compare("sito:ratio=0.3", TODO)
-    assert found == Comparison(method="sito:ratio=0.3", other=TODO)
+    assert found == Comparison(method="sito:ratio=0.3", other=TODO, classified=0, generated=0)
 
 
 def test_a_method_that_is_not_there_is_refused(store: Store) -> None:
-    with pytest.raises(ValueError, match=r"iekvd:factor=2 is not in .*: compare with what it has, none todo:factor=2"):
+    with pytest.raises(
+        ValueError, match=r"--against must name methods of .*, none todo:factor=2 .*, not iekvd:factor=2"
+    ):
         compare(store, ["iekvd:factor=2"])
 
 

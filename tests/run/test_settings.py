@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from bigain.methods import parse
-from bigain.run.settings import GRIDS, Settings, differences, identity_hash, split_specs
+from bigain.run.settings import (
+    CountSettings,
+    DataSettings,
+    SamplingSettings,
+    Settings,
+    differences,
+    identity_hash,
+    split_specs,
+)
 
 
 @pytest.mark.parametrize(
-    ("texts", "found"),
+    ("texts", "specs"),
     [
         (["lgtm-0.7"], ("lgtm-0.7",)),
         (["lgtm-0.7,todo-2 ,  abm-0.3"], ("lgtm-0.7", "todo-2", "abm-0.3")),
@@ -24,15 +32,16 @@ from bigain.run.settings import GRIDS, Settings, differences, identity_hash, spl
         ([], ()),
     ],
 )  # fmt: skip
-def test_lists_of_methods_come_apart_between_methods_only(texts: list[str], found: tuple[str, ...]) -> None:
-    assert split_specs(texts) == found
+def test_lists_of_methods_come_apart_between_methods_only(texts: list[str], specs: tuple[str, ...]) -> None:
+    assert split_specs(texts) == specs
 
 
 @pytest.mark.parametrize(("kind", "usual"), [("class", 4.0), ("text", 7.5)])
 def test_guidance_that_is_left_out_is_the_papers(kind: str, usual: float) -> None:
-    assert Settings().resolved(kind).guidance == usual
-    assert Settings(guidance=2.0).resolved(kind).guidance == 2.0
-    assert Settings(steps=3).resolved(kind).generation_forwards() == 6
+    assert SamplingSettings().resolved(kind).guidance == usual
+    assert SamplingSettings(guidance=2.0).resolved(kind).guidance == 2.0
+    assert SamplingSettings(steps=3).resolved(kind).forwards == 6
+    assert SamplingSettings(steps=3, guidance=1.0).forwards == 3
 
 
 def test_no_compression_comes_first_and_once() -> None:
@@ -48,32 +57,53 @@ def test_no_compression_comes_first_and_once() -> None:
         ({"methods": ("todo-0",)}, "factor"),
         ({"methods": ("iekvd:factor=2,alpha=nan",)}, "alpha"),
         ({"classify": -1}, "classify must be at least 0, not -1"),
-        ({"classify": 0, "generate": 0, "timing_rounds": 0}, "nothing to evaluate"),
-        ({"steps": 0}, "steps"),
-        ({"guidance": 0.5}, "guidance"),
-        ({"guidance": float("nan")}, "guidance"),
-        ({"loss": "l3"}, "l2, l1, huber"),
-        ({"dtype": "int8"}, "bfloat16"),
-        ({"sampler": "magic"}, "ddim"),
-        ({"features": "recogniser", "data": "folder:x"}, "glyphs"),
-        ({"to_keep": (5, 2)}, "to_keep"),
-        ({"to_keep": (1,)}, "n_samples"),
-        ({"batch_size": 0}, "batch_size"),
-        ({"timing_batch": 0}, "timing_batch"),
-        ({"shard": (2, 2)}, "shard"),
+        ({"classify": 0, "generate": 0, "timing_rounds": 0}, "timing_rounds must be above 0, not all 0"),
+        ({"steps": 0}, "steps must be at least 1, not 0"),
+        ({"guidance": 0.5}, "guidance must be at least 1, not 0.5"),
+        ({"guidance": float("nan")}, "guidance must be at least 1, not nan"),
+        ({"loss": "l3"}, "loss must be one of l2, l1, huber, not 'l3'"),
+        ({"dtype": "int8"}, "dtype must be one of float32, bfloat16, float16, not 'int8'"),
+        ({"sampler": "magic"}, "sampler must be one of ddim, euler, not 'magic'"),
+        ({"features": "recogniser", "data": "folder:x"}, "features must be inception or none for 'folder:x'"),
+        ({"bad_images": "ignore"}, "bad_images must be one of raise, skip, not 'ignore'"),
+        ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
+        ({"timing_batch": 0}, "timing_batch must be at least 1, not 0"),
+        ({"threads": 100_000}, "threads must be at most .* on this machine, not 100000"),
     ],
 )
-def test_a_bad_setting_is_named(change: dict[str, Any], words: str) -> None:
+def test_a_bad_setting_is_named(make_settings: Callable[..., Settings], change: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        Settings(**change)
+        make_settings(**change)
 
 
-def test_what_may_change_when_a_run_goes_on_is_not_part_of_its_identity() -> None:
-    settings = Settings()
-    grown = dataclasses.replace(
-        settings, methods=("lgtm-0.7",), classify=7, generate=9, batch_size=3, device="cuda", timing_rounds=1
-    )
-    assert identity_hash(grown.identity()) == identity_hash(settings.identity())
+@pytest.mark.parametrize(
+    ("to_keep", "n_samples", "words"), [((5, 2), (5, 20), "to_keep"), ((1,), (5, 20), "n_samples")]
+)
+def test_stages_that_cannot_be_are_named(
+    make_settings: Callable[..., Settings], to_keep: tuple[int, ...], n_samples: tuple[int, ...], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        make_settings(to_keep=to_keep, n_samples=n_samples).classifier.stages(26)
+
+
+@pytest.mark.parametrize(("text", "share"), [(None, (0, 1)), ("1/2", (0, 2)), ("4/4", (3, 4))])
+def test_a_share_is_counted_from_zero(text: str | None, share: tuple[int, int]) -> None:
+    assert CountSettings(shard=text).share == share
+
+
+@pytest.mark.parametrize("text", ["3/2", "0/2", "half", "1/2/3", "-1/2", ""])
+def test_a_share_that_cannot_be_is_named(text: str) -> None:
+    with pytest.raises(ValueError, match="shard must be I/N with I from 1 to N"):
+        CountSettings(shard=text)
+
+
+def test_what_may_change_when_a_run_goes_on_is_not_part_of_its_identity(make_settings: Callable[..., Settings]) -> None:
+    grown = make_settings(
+        methods=("lgtm-0.7",), classify=7, generate=9, batch_size=3, device="cuda", threads=1, timing_rounds=1,
+        shard="1/2",
+    )  # fmt: skip
+    grown = dataclasses.replace(grown, command="bigain evaluate")
+    assert identity_hash(grown.identity()) == identity_hash(Settings().identity())
 
 
 @pytest.mark.parametrize(
@@ -81,18 +111,19 @@ def test_what_may_change_when_a_run_goes_on_is_not_part_of_its_identity() -> Non
     [{"model": "m"}, {"data": "folder:x"}, {"seed": 1}, {"n_samples": (5, 21)}, {"to_keep": (4, 1)}, {"loss": "l1"},
      {"steps": 21}, {"guidance": 2.0}, {"dtype": "bfloat16"}, {"sampler": "ddim"}, {"split": "validation"}],
 )  # fmt: skip
-def test_what_changes_results_changes_the_identity(change: dict[str, Any]) -> None:
-    before, after = Settings().identity(), Settings(**change).identity()
+def test_what_changes_results_changes_the_identity(
+    make_settings: Callable[..., Settings], change: dict[str, Any]
+) -> None:
+    before, after = Settings().identity(), make_settings(**change).identity()
     assert identity_hash(before) != identity_hash(after)
     assert any(phrase.startswith(f"{next(iter(change))} is ") for phrase in differences(before, after))
 
 
-def test_the_default_split_and_the_same_split_by_name_are_one() -> None:
-    assert Settings().identity() == Settings(split="test").identity()
+def test_the_default_split_and_the_same_split_by_name_are_one(make_settings: Callable[..., Settings]) -> None:
+    assert Settings().identity() == make_settings(split="test").identity()
 
 
-@pytest.mark.parametrize(("grid", "count"), [("demo", 8), ("published", 22), ("full", 32)])
-def test_grids_hold_distinct_methods_after_no_compression(grid: str, count: int) -> None:
-    assert GRIDS[grid][0] == "none"
-    assert len(Settings(methods=GRIDS[grid]).methods) == count
-    assert all(parse(spec) for spec in GRIDS[grid][1:])
+def test_unseen_is_the_validation_split_of_embedded_data_where_none_is_named() -> None:
+    assert DataSettings().unseen().split == "validation"
+    assert DataSettings(split="test").unseen().split == "test"
+    assert DataSettings(data="folder:x").unseen().split is None

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from bigain.run import store as store_module
 from bigain.run.store import Classified, Generated, Store, _create
 
 FACTS = {"conditions": 3, "timesteps": [1, 2]}
@@ -15,7 +19,9 @@ ERRORS = np.array([[0.1, np.nan], [1e-30, 2.5], [np.nan, np.nan]], dtype=np.floa
 
 
 def image(name: str, position: int = 0) -> Classified:
-    return Classified(name, position, (2, 0), 1, (1, 0, 2), (2, 1, 0), ERRORS)
+    return Classified(
+        id=name, position=position, labels=(2, 0), prediction=1, ranking=(1, 0, 2), stage=(2, 1, 0), errors=ERRORS
+    )
 
 
 @pytest.fixture
@@ -33,7 +39,7 @@ def test_rows_come_out_as_they_went_in_also_after_reopening(path: Path) -> None:
         )
         store.set_reference({"images": 2}, np.stack([features, features]))
     with Store.open(path, {"seed": 0}, {"other": "facts"}) as store:
-        assert [row.image_id for row in store.classified("none")] == ["a", "b"]
+        assert [row.id for row in store.classified("none")] == ["a", "b"]
         row = store.classified("none")[1]
         assert (row.position, row.labels, row.prediction, row.ranking, row.stage) == (
             1,
@@ -67,7 +73,7 @@ def test_a_transaction_that_fails_leaves_nothing(path: Path) -> None:
     with Store.open(path, {}, FACTS) as store:
         store.add_methods(["none"])
         new_then_known = [("abm-0.3", 1), ("none", 2)]
-        with pytest.raises(sqlite3.IntegrityError), store.transaction() as connection:
+        with pytest.raises(ValueError, match="UNIQUE"), store.transaction() as connection:
             connection.executemany("INSERT INTO method (spec, position) VALUES (?, ?)", new_then_known)
         assert store.methods() == ["none"]
 
@@ -94,17 +100,18 @@ def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
     with sqlite3.connect(other) as connection:
         connection.execute("CREATE TABLE run (x)")
     for path in (text, other):
-        with pytest.raises(ValueError, match="no results file"):
+        with pytest.raises(ValueError, match="must be a results file of bigain evaluate, not"):
             Store(path)
     with pytest.raises(FileNotFoundError, match=r"c\.sqlite"):
         Store(tmp_path / "c.sqlite")
 
 
-def test_a_later_version_of_the_format_is_refused(path: Path) -> None:
+@pytest.mark.parametrize("version", [1, 99])
+def test_another_version_of_the_format_is_refused(path: Path, version: int) -> None:
     Store.open(path, {}, FACTS).close()
     with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA user_version = 99")
-    with pytest.raises(ValueError, match="version 99"):
+        connection.execute(f"PRAGMA user_version = {version}")
+    with pytest.raises(ValueError, match=f"version 2 of the results format, not {version}: run again"):
         Store(path)
 
 
@@ -140,3 +147,142 @@ def test_a_file_that_another_process_made_meanwhile_stays(path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["results.sqlite"]
     with Store(path) as store:
         assert store.identity == {"seed": 0}
+
+
+def _change(path: Path, statement: str, *values: object) -> None:
+    with sqlite3.connect(path) as connection:
+        assert connection.execute(statement, values).rowcount == 1
+
+
+@pytest.fixture
+def small(path: Path) -> Path:
+    """One image of each kind, with a reference, FLOPs and times."""
+    with Store.open(path, {"seed": 0}, FACTS) as store:
+        store.add_methods(["none"])
+        store.set_flops("none", 8)
+        store.add_classified("none", [image("a")])
+        store.add_generated("none", [Generated(3, 1, "x", b"png", 1, np.ones(2, np.float32))])
+        store.set_reference({"images": 1}, np.ones((1, 2), np.float32))
+        store.set_timing({}, {"none": [1.5]})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("column", "named"),
+    [
+        *((f"classification.{name}", "image 'a' classified under none")
+          for name in ("position", "labels", "prediction", "ranking", "stage", "errors")),
+        *((f"generation.{name}", "image 3 generated under none")
+          for name in ("label", "condition", "png", "recognised", "features")),
+        ("reference.features", "the features of the real images"),
+        ("reference.facts", "the features of the real images"),
+        ("method.flops", "the FLOPs of none"),
+        ("timing.milliseconds", "the times of none"),
+        ("run.settings", "the settings of the run"),
+        ("run.facts", "the settings of the run"),
+    ],
+)  # fmt: skip
+def test_a_flipped_bit_is_an_error_that_names_method_and_image(small: Path, column: str, named: str) -> None:
+    table, name = column.split(".")
+    with sqlite3.connect(small) as connection:
+        [(value,)] = connection.execute(f"SELECT {name} FROM {table}").fetchall()
+    if isinstance(value, int):
+        altered: object = value ^ 4
+    else:
+        content = bytearray(value.encode() if isinstance(value, str) else value)
+        content[len(content) // 2] ^= 4
+        altered = content.decode() if isinstance(value, str) else bytes(content)
+    _change(small, f"UPDATE {table} SET {name} = ?", altered)
+    with pytest.raises(ValueError, match=f"{named} must be as it was written, but has changed"):
+        _read_all(small)
+
+
+def _read_all(path: Path) -> None:
+    with Store(path) as store:
+        for read in (store.reference, store.flops, store.timing):
+            read()
+        for read_images in (store.classified, store.generated):
+            read_images("none")
+
+
+def test_a_value_that_is_missing_is_a_change_too(small: Path) -> None:
+    _change(small, "UPDATE generation SET features = NULL")
+    with Store(small) as store, pytest.raises(ValueError, match="image 3 generated under none must be as it was"):
+        store.generated("none")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"prediction": 999}, "prediction of image 'b' classified under none must fit 3 classes, 3 .*, not 999"),
+        ({"labels": (3,)}, "labels of image 'b'"),
+        ({"ranking": (1, 0)}, "ranking of image 'b'"),
+        ({"ranking": (1, 0, 0)}, "ranking of image 'b'"),
+        ({"stage": (1,)}, "stage of image 'b'"),
+        ({"errors": np.zeros((3, 1), np.float32)}, "errors of image 'b'"),
+    ],
+)
+def test_a_row_that_does_not_fit_the_run_is_named(path: Path, change: dict[str, Any], words: str) -> None:
+    with Store.open(path, {}, FACTS | {"classes": ["A", "B", "C"]}) as store:
+        store.add_methods(["none"])
+        store.add_classified("none", [image("a"), replace(image("b", 1), **change)])
+        with pytest.raises(ValueError, match=words):
+            store.classified("none")
+
+
+def test_settings_that_do_not_have_their_hash_are_refused(path: Path) -> None:
+    Store.open(path, {"seed": 0}, FACTS).close()
+    with sqlite3.connect(path) as connection:
+        [(digest, facts)] = connection.execute("SELECT hash, facts FROM run").fetchall()
+    checksum = store_module._checksum((digest, '{"seed":1}', facts))
+    _change(path, "UPDATE run SET settings = ?, checksum = ?", '{"seed":1}', checksum)
+    with pytest.raises(ValueError, match=f"must have the hash {digest}, not another"):
+        Store(path)
+
+
+def test_a_damaged_file_is_named_with_what_to_do(small: Path) -> None:
+    content = bytearray(small.read_bytes())
+    pages = range(4096, len(content), 4096)
+    for page in pages:
+        content[page : page + 2048] = b"\xff" * 2048
+    small.write_bytes(content)
+    with pytest.raises(ValueError, match=r"results\.sqlite must be whole, not damaged: .*Take the file from a copy"):
+        _read_all(small)
+
+
+def test_a_full_disk_says_that_what_is_done_is_kept(small: Path) -> None:
+    rng = np.random.default_rng(0)
+    with Store(small) as store:
+        [(pages,)] = store._rows("PRAGMA page_count")
+        store._rows(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(OSError, match=r"must be on a disk that has room .* full.*give the same command again"):
+            store.add_generated("none", [Generated(9, 0, "x", rng.bytes(100_000))])
+    with Store(small) as store:
+        assert store.generated_images("none") == {3}
+
+
+def test_closing_does_not_hide_the_error_before_it(small: Path) -> None:
+    def fail() -> None:
+        with Store.open(small, {"seed": 0}, FACTS) as store:
+            store.set_flops("none", 9)
+            reading = store.connection.execute("SELECT * FROM generation, (SELECT 1 UNION SELECT 2)")
+            reading.fetchone()  # an open cursor: nothing can be moved into the file, the database table is locked
+            raise KeyError("the true one", reading)
+
+    with pytest.raises(KeyError, match="the true one"):
+        fail()
+    with Store(small) as store:
+        assert store.flops() == {"none": 9}
+
+
+def test_a_finished_file_on_storage_that_cannot_be_written_is_read(small: Path, monkeypatch: Any) -> None:
+    before = sorted(small.parent.iterdir())
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with Store(small) as store:
+        assert [row.id for row in store.classified("none")] == ["a"]
+        assert sorted(small.parent.iterdir()) == before, "nothing is made beside it"
+        with pytest.raises(OSError, match="can be written"):
+            store.set_flops("none", 9)
+    small.with_name("results.sqlite-wal").write_bytes(b"log")
+    with pytest.raises(OSError, match=r"has not finished: copy .*-wal too"):
+        Store(small)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
 from bigain.metrics.accuracy import accuracy_interval, mcnemar, paired_difference
-from bigain.metrics.distribution import fid, kid
+from bigain.metrics.distribution import fid, kid, precision_recall
+from bigain.run.results import Results, Row, Timings
 from bigain.run.store import Classified, Generated, Store
-from bigain.run.summary import Results, Row, Timings, summarise, timings
+from bigain.run.summary import summarise, timings
+
+Make = Callable[..., Classified]
 
 
 @pytest.fixture
@@ -50,15 +54,17 @@ def test_cost_is_relative_to_no_compression(rows: tuple[Row, Row], known_store: 
     assert found.environment["threads"] == 1
 
 
-def test_only_images_that_both_have_are_paired(known_store: Store) -> None:
+def test_only_images_that_both_have_are_paired(known_store: Store, classified: Make) -> None:
     errors = np.zeros((3, 2), np.float32)
-    known_store.add_classified("todo:factor=2", [Classified("new", 9, (0,), 0, (0, 1, 2), (1, 0, 0), errors)])
+    known_store.add_classified("todo:factor=2", [classified("new", 9, (0,), (0, 1, 2), errors)])
     row = summarise(known_store).rows[1]
     assert (row.classified, row.correct) == (5, 3)
     assert row.change == pytest.approx(-0.25)
 
 
-def test_several_labels_per_image_give_precision_and_two_kinds_of_average_precision(tmp_path: Any) -> None:
+def test_several_labels_per_image_give_precision_and_two_kinds_of_average_precision(
+    tmp_path: Any, classified: Make
+) -> None:
     facts = {"multi_label": True, "conditions": 3, "timesteps": [1], "feature_network": "none"}
     errors = np.zeros((3, 1), dtype=np.float32)
     with Store.open(tmp_path / "r.sqlite", {}, facts) as store:
@@ -66,8 +72,8 @@ def test_several_labels_per_image_give_precision_and_two_kinds_of_average_precis
         store.add_classified(
             "none",
             [
-                Classified("x", 0, (0, 2), 2, (2, 1, 0), (1, 0, 0), errors),
-                Classified("y", 1, (1,), 0, (0, 1, 2), (1, 0, 0), errors),
+                classified("x", 0, (0, 2), (2, 1, 0), errors),
+                classified("y", 1, (1,), (0, 1, 2), errors),
             ],
         )
         row = summarise(store).rows[0]
@@ -99,5 +105,48 @@ def test_results_and_times_come_back_from_json(known_store: Store) -> None:
     results, times = summarise(known_store), timings(known_store)
     assert Results.from_json(results.to_json()) == results
     assert Timings.from_json(times.to_json()) == times
-    with pytest.raises(ValueError, match="format"):
-        Results.from_json({"format": "something else"})
+
+
+def test_precision_and_recall_are_those_of_the_stored_features(known_store: Store) -> None:
+    plain, todo = summarise(known_store).rows
+    assert (plain.precision, plain.recall) == (1.0, 1.0), "the very same features"
+    assert (todo.precision, todo.recall) == (0.0, 0.0), "every feature is 10 higher, far out of every ball"
+    real = known_store.reference()[1]
+    known_store.add_methods(["none", "todo:factor=2", "abm:ratio=0.3"])
+    png, features = known_store.generated("none")[0].png, real + np.float32(1.5)
+    known_store.add_generated("abm:ratio=0.3", [Generated(n, 0, "x", png, 0, one) for n, one in enumerate(features)])
+    row = summarise(known_store).rows[2]
+    assert (row.precision, row.recall) == pytest.approx(precision_recall(real, features, 3))
+    assert row.precision not in (0.0, 1.0), "a case that can tell"
+
+
+def test_images_of_which_some_lack_features_are_an_error(known_store: Store) -> None:
+    png = known_store.generated("none")[0].png
+    known_store.add_generated("todo:factor=2", [Generated(6, 0, "x", png)])
+    with pytest.raises(ValueError, match="image 6 of todo:factor=2 must have 2 features as the others, not none"):
+        summarise(known_store)
+    with pytest.raises(ValueError, match="image 6 of todo:factor=2"):
+        summarise(known_store, ["todo:factor=2"])
+
+
+def test_an_unfinished_run_says_what_it_lacks(known_store: Store) -> None:
+    assert summarise(known_store).gaps() == []
+    with known_store.transaction() as connection:
+        connection.execute("DELETE FROM classification WHERE method = 'none' AND image_id = 'i0'")
+        connection.execute("DELETE FROM generation WHERE method = 'todo:factor=2' AND image < 2")
+    results = summarise(known_store)
+    assert (results.rows[1].change_images, results.rows[1].psnr_images) == (3, 4)
+    assert results.gaps() == [
+        "todo:factor=2 has 4 classified images and no compression 3; the two are compared on the 3 that both have.",
+        "todo:factor=2 has 4 generated images and no compression 6; the two are compared on the 4 that both have.",
+    ]
+
+
+def test_without_no_compression_nothing_is_compared(known_store: Store) -> None:
+    with known_store.transaction() as connection:
+        for table, column in (("classification", "method"), ("generation", "method"), ("method", "spec")):
+            connection.execute(f"DELETE FROM {table} WHERE {column} = 'none'")
+    results = summarise(known_store)
+    [row] = results.rows
+    assert (row.change, row.psnr, row.flops_change, row.mcnemar_p) == (None, None, None, None)
+    assert results.gaps()[0].startswith("No compression (none) was not measured")

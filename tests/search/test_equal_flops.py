@@ -60,15 +60,15 @@ def test_several_levels_are_searched_by_the_tokens_of_the_finest() -> None:
 @pytest.mark.parametrize(
     ("method", "reference", "words"),
     [
-        ("none", "iekvd-2", "no method: give single ones"),
-        ("lgtm-0.5+iekvd-2", "iekvd-2", "2 methods at once: give single ones"),
-        ("lgtm:ratio=0.5>0.3", "iekvd-2", "follows a schedule"),
-        ("abm:ratio=0,threshold=5", "iekvd-2", "under a threshold: leave it out"),
-        ("abm", "abm:ratio=0,threshold=5", "its FLOPs depend on the image"),
+        ("none", "iekvd-2", "must be of single methods, not the 0 of"),
+        ("lgtm-0.5+iekvd-2", "iekvd-2", "must be of single methods, not the 2 of"),
+        ("lgtm:ratio=0.5>0.3", "iekvd-2", "not by a schedule"),
+        ("abm:ratio=0,threshold=5", "iekvd-2", "not by a threshold"),
+        ("abm", "abm:ratio=0,threshold=5", "FLOPs that do not depend on the image, not a threshold"),
         ("tome:queries=full", "todo-4", "give larger cells, more levels or layers, or merge the queries too"),
         ("todo:layers=1", "todo-2", "give more levels or layers"),
-        ("abm:cell=16x16", "iekvd-2", "can merge no token of the model's 8x8 grid"),
-        ("tome:layers=7", "iekvd-2", "takes part in no layer"),
+        ("abm:cell=16x16", "iekvd-2", "must be of methods that suit a 8x8 grid"),
+        ("tome:layers=7", "iekvd-2", "must be of methods that act in a layer of this model"),
     ],
 )
 def test_what_cannot_be_is_refused(dit: Denoiser, method: str, reference: str, words: str) -> None:
@@ -78,5 +78,5 @@ def test_what_cannot_be_is_refused(dit: Denoiser, method: str, reference: str, w
 
 @pytest.mark.parametrize(("methods", "references"), [([], ["todo-2"]), (["tome"], [])])
 def test_there_must_be_both(dit: Denoiser, methods: list[str], references: list[str]) -> None:
-    with pytest.raises(ValueError, match="at least one method, and one other"):
+    with pytest.raises(ValueError, match="at least one method, and one reference"):
         at_equal_flops(dit, methods, references)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,31 +21,38 @@ from bigain.methods import parse, spec
 from bigain.operators.grid import Grid
 from bigain.operators.random import mix_keys
 from bigain.run.cost import flops
-from bigain.run.settings import Settings
+from bigain.run.settings import DataSettings, ModelSettings, ProbeSettings
 from bigain.search import offers
 from bigain.search.grids import Space
-from bigain.search.offers import CANDIDATES, measure_offers, read_offers
+from bigain.search.offers import CANDIDATES, read_offers
 
-Make = Callable[..., Settings]
-FEW: dict[str, Any] = {"candidates": ("todo-2", "tome:ratio=0.5,cell=4x4"), "images": 2, "timesteps": 2}
+FEW = ("todo-2", "tome:ratio=0.5,cell=4x4")
+VALIDATION = DataSettings(split="validation")
+PROBE = ProbeSettings(images=2, timesteps=2, seed=0)
 
 
-@pytest.fixture
-def denoiser(tiny_settings: Make) -> Denoiser:
-    return open_model(tiny_settings().model)
+def measure(
+    denoiser: Denoiser,
+    path: Path | None = None,
+    *,
+    model: ModelSettings,
+    data: DataSettings = VALIDATION,
+    settings: ProbeSettings = PROBE,
+    candidates: tuple[str, ...] = FEW,
+    **options: Any,
+) -> offers.Offers:
+    return offers.measure_offers(
+        denoiser, path, model=model, data=data, settings=settings, candidates=candidates, **options
+    )
 
 
 def test_an_offer_is_what_the_analysis_finds_of_the_layer_alone(
-    tiny_settings: Make, denoiser: Denoiser, tmp_path: Path
+    model: ModelSettings, denoiser: Denoiser, tmp_path: Path
 ) -> None:
-    settings = tiny_settings(split="validation")
-    found = measure_offers(settings, denoiser, **FEW)
-    seen = analyse(
-        tiny_settings(split="validation", methods=FEW["candidates"], classify=2), tmp_path / "a.json", timesteps=2
-    )
-    expected = [
-        (layer, spec(parse(in_layer(method, layer)))) for layer in (0, 1) for method in map(str, FEW["candidates"])
-    ]
+    found = measure(denoiser, model=model)
+    methods = [spec(parse(text)) for text in FEW]
+    seen = analyse(methods, tmp_path / "a.json", model=model, data=VALIDATION, settings=PROBE)
+    expected = [(layer, spec(parse(in_layer(method, layer)))) for layer in (0, 1) for method in methods]
     assert [(offer.layer, offer.method) for offer in found.offers] == expected
     plain = flops(denoiser, "none", 0)
     assert found.flops == plain
@@ -55,18 +61,15 @@ def test_an_offer_is_what_the_analysis_finds_of_the_layer_alone(
         assert offer.saved == plain - flops(denoiser, offer.method, 0) > 0
 
 
-def test_the_contrast_is_that_of_the_true_class_to_another(tiny_settings: Make, denoiser: Denoiser) -> None:
-    settings = tiny_settings()
-    [offer] = [
-        each for each in measure_offers(settings, denoiser, **FEW).offers if each.method == "todo:factor=2,layers=1"
-    ]
-    probe = probe_of(settings, denoiser)
+def test_the_contrast_is_that_of_the_true_class_to_another(model: ModelSettings, denoiser: Denoiser) -> None:
+    [offer] = [one for one in measure(denoiser, model=model).offers if one.method == "todo:factor=2,layers=1"]
+    probe = probe_of(model, denoiser)
     classifier, conditions = probe.classifier, probe.classifier.conditions
 
     def predicted(image: int, position: int, condition: int) -> Tensor:
         t, item = classifier.timesteps[position : position + 1], probe.items[image]
         x0 = denoiser.encode(preprocess(item.image, denoiser.image_size)[None])
-        noise = paired_noise(settings.seed, item.id, int(t), x0.shape[1:])[None]
+        noise = paired_noise(PROBE.seed, item.id, int(t), x0.shape[1:])[None]
         return denoiser.predict(denoiser.process.noise(x0, noise, t), t, conditions, torch.tensor([condition])).double()
 
     def differences() -> list[Tensor]:
@@ -75,7 +78,7 @@ def test_the_contrast_is_that_of_the_true_class_to_another(tiny_settings: Make, 
             item = probe.items[image]
             [true] = item.labels
             others = [condition for condition in range(len(conditions)) if condition != true]
-            draw = mix_keys(torch.tensor([image_key(item.id)]), classifier.timesteps[position : position + 1])
+            draw = mix_keys(torch.tensor([image_key(item.id, 0)]), classifier.timesteps[position : position + 1])
             other = others[int(draw) % len(others)]
             found.append(predicted(image, position, true) - predicted(image, position, other))
         return found
@@ -89,33 +92,27 @@ def test_the_contrast_is_that_of_the_true_class_to_another(tiny_settings: Make, 
     assert offer.contrast > 0
 
 
-def probe_of(settings: Settings, denoiser: Denoiser) -> offers.Probe:
-    return offers.Probe.of(replace(settings, classify=2, to_keep=(1,), n_samples=(2,)), denoiser)
+def probe_of(model: ModelSettings, denoiser: Denoiser) -> offers.Probe:
+    return offers.Probe.of(model, VALIDATION, PROBE, denoiser)
 
 
-def test_the_other_class_is_one_that_the_image_does_not_show(tiny_settings: Make, denoiser: Denoiser) -> None:
+def test_the_other_class_is_one_that_the_image_does_not_show(model: ModelSettings, denoiser: Denoiser) -> None:
     """Of three prompts per class the first; of all classes each is drawn at times."""
-    probe = probe_of(tiny_settings(), denoiser)
+    probe = probe_of(model, denoiser)
     probe.classifier.groups = (0, 0, 0, 1, 1, 1, 2, 2, 2, 3)
     probe.items[0] = replace(probe.items[0], labels=(2, 0))
     assert probe._condition(0, 12345, other=False) == 6
     assert {probe._condition(0, draw, other=True) for draw in range(-50, 50)} == {3, 9}
 
 
-def test_there_must_be_another_class(tiny_settings: Make, denoiser: Denoiser) -> None:
-    probe = probe_of(tiny_settings(), denoiser)
+def test_there_must_be_another_class(model: ModelSettings, denoiser: Denoiser) -> None:
+    probe = probe_of(model, denoiser)
     probe.items[1] = replace(probe.items[1], labels=tuple(range(probe.classifier.classes)))
     with pytest.raises(ValueError, match="shows every class"):
         probe.check_classes()
     probe.classifier.groups = (0,) * 10  # prompts of one class
     with pytest.raises(ValueError, match="has 1 classes: there must be two"):
         probe.check_classes()
-
-
-def test_an_earlier_file_of_offers_is_told_from_another_file(tmp_path: Path) -> None:
-    (tmp_path / "o.json").write_text('{"format": "bigain offers 1"}')
-    with pytest.raises(ValueError, match=r"is of an earlier version.*delete it, or give another folder with --out"):
-        read_offers(tmp_path / "o.json")
 
 
 def test_a_candidate_is_left_out_where_the_grid_does_not_suit_it() -> None:
@@ -130,22 +127,20 @@ def test_a_candidate_is_left_out_where_the_grid_does_not_suit_it() -> None:
     ]
 
 
-def test_a_candidate_that_is_given_twice_is_measured_once(tiny_settings: Make, denoiser: Denoiser) -> None:
-    twice = FEW | {"candidates": ("todo-2", "todo:factor=2,layers=1")}
-    found = measure_offers(tiny_settings(), denoiser, **twice)
+def test_a_candidate_that_is_given_twice_is_measured_once(model: ModelSettings, denoiser: Denoiser) -> None:
+    found = measure(denoiser, model=model, candidates=("todo-2", "todo:factor=2,layers=1"))
     assert [offer.method for offer in found.offers] == ["todo:factor=2,layers=0", "todo:factor=2,layers=1"]
 
 
-def test_a_text_model_with_several_grids_has_offers_on_each(
-    pipeline_folder: Path, tiny_settings: Make, tmp_path: Path
-) -> None:
-    settings = tiny_settings(model=str(pipeline_folder))
-    denoiser = open_model(settings.model)
-    found = measure_offers(settings, denoiser, **FEW | {"candidates": ("todo-2",), "timesteps": 1})
+def test_a_text_model_with_several_grids_has_offers_on_each(pipeline_folder: Path) -> None:
+    model = ModelSettings(model=str(pipeline_folder), batch_size=8)
+    denoiser = open_model(model.model)
+    found = measure(denoiser, model=model, candidates=("todo-2",), settings=replace(PROBE, timesteps=1))
     space = Space.of(denoiser)
-    assert {offer.layer: parse(offer.method)[0].levels for offer in found.offers} == {
-        layer: (level,) for layer, level in enumerate(space.levels) if min(vars(space.grids[level - 1]).values()) >= 2
+    assert {offer.layer for offer in found.offers} == {
+        layer for layer, level in enumerate(space.levels) if min(vars(space.grids[level - 1]).values()) >= 2
     }
+    assert len({*space.levels}) > 1
     assert all(offer.saved > 0 and offer.change > 0 for offer in found.offers)
 
 
@@ -159,10 +154,10 @@ def test_the_default_candidates_are_single_methods_with_layers_left_open() -> No
 
 
 def test_measuring_goes_on_where_it_was_stopped(
-    tiny_settings: Make, denoiser: Denoiser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: ModelSettings, denoiser: Denoiser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings, path = tiny_settings(), tmp_path / "offers.json"
-    whole = measure_offers(settings, denoiser, **FEW)
+    path = tmp_path / "offers.json"
+    whole = measure(denoiser, model=model)
     changes, made = offers.Probe.changes, []
 
     def killed(self: Any) -> tuple[float, float]:
@@ -173,61 +168,67 @@ def test_measuring_goes_on_where_it_was_stopped(
 
     monkeypatch.setattr(offers.Probe, "changes", killed)
     with pytest.raises(KeyboardInterrupt):
-        measure_offers(settings, denoiser, path, **FEW)
+        measure(denoiser, path, model=model)
     assert read_offers(path).offers == whole.offers[:3]
     made.clear()
     counts: list[tuple[int, int]] = []
-    found = measure_offers(settings, denoiser, path, **FEW, counted=lambda done, of: counts.append((done, of)))
+    found = measure(denoiser, path, model=model, counted=lambda done, of: counts.append((done, of)))
     assert len(made) == 1
     assert found == read_offers(path) == whole
     assert counts == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    fewer = measure_offers(settings, denoiser, path, **FEW | {"candidates": ("todo-2",)})
+    fewer = measure(denoiser, path, model=model, candidates=("todo-2",))
     assert [offer.candidate for offer in fewer.offers] == ["todo:factor=2"] * 2
     assert read_offers(path) == whole  # nothing measured is lost
 
 
 @pytest.mark.parametrize(
-    ("changes", "options", "words"),
+    ("changes", "candidates", "words"),
     [
-        ({"seed": 3}, {}, "seed is 0 there and 3 here"),
-        ({}, {"images": 3}, "images is 2 there and 3 here"),
-        ({}, {"timesteps": 1}, "timesteps is 2 there and 1 here.*Give another folder"),
-        ({}, {"candidates": ("todo-2+lgtm-0.5",)}, "is 2 methods: a candidate is one"),
-        ({}, {"candidates": ("none",)}, "is 0 methods"),
-        ({}, {"images": 1}, "must lie in"),
-        (
-            {},
-            {"candidates": ("lgtm-0.8",)},
-            "'lgtm-0.8' suits no layer of this model, whose grids are 8x8: give a weaker",
-        ),
-        ({}, {"candidates": ("abm:ratio=0,threshold=0.1",)}, "depend on the image"),
-        ({}, {"candidates": ("lgtm:ratio=0.5,cached=true",)}, "is cached"),
-        ({}, {"candidates": ("lgtm-0",)}, "compresses nothing"),
+        ({"seed": 3}, FEW, "but seed is 0 there and 3 here"),
+        ({"images": 3}, FEW, "but images is 2 there and 3 here"),
+        ({"timesteps": 1}, FEW, "but timesteps is 2 there and 1 here: give another folder"),
+        ({"images": 5001}, FEW, "5001"),
+        ({}, ("todo-2+lgtm-0.5",), "must be one method, not the 2 of 'todo-2"),
+        ({}, ("none",), "must be one method, not the 0 of 'none'"),
+        ({}, ("lgtm-0.8",), "must suit a layer of this model, whose grids are 8x8, not 'lgtm-0.8'"),
+        ({}, ("abm:ratio=0,threshold=0.1",), "must have a ratio, not a threshold"),
+        ({}, ("lgtm:ratio=0.5,cached=true",), "must not be cached"),
+        ({}, ("lgtm-0",), "must compress by its ratio or factor"),
     ],
 )
 def test_what_does_not_go_on_is_refused(
-    tiny_settings: Make, denoiser: Denoiser, tmp_path: Path, changes: Any, options: Any, words: str
+    model: ModelSettings,
+    denoiser: Denoiser,
+    tmp_path: Path,
+    changes: dict[str, int],
+    candidates: tuple[str, ...],
+    words: str,
 ) -> None:
-    measure_offers(tiny_settings(), denoiser, tmp_path / "o.json", **FEW | {"candidates": ("todo-2",)})
+    measure(denoiser, tmp_path / "o.json", model=model, candidates=("todo-2",))
     with pytest.raises(ValueError, match=words):
-        measure_offers(tiny_settings(**changes), denoiser, tmp_path / "o.json", **FEW | options)
+        measure(denoiser, tmp_path / "o.json", model=model, settings=replace(PROBE, **changes), candidates=candidates)
 
 
 def test_a_change_that_is_no_number_is_an_error(
-    tiny_settings: Make, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
+    model: ModelSettings, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(offers.Probe, "changes", lambda self: (1.0, float("nan")))
-    with pytest.raises(
-        ValueError, match=r"layers=0 changes the prediction by 1.0 and its difference .* by nan in float32"
-    ):
-        measure_offers(tiny_settings(), denoiser, **FEW)
+    with pytest.raises(ValueError, match=r"must be finite, not 1.0 and nan, under todo.*layers=0 in float32"):
+        measure(denoiser, model=model)
 
 
 @pytest.mark.parametrize(
-    "content", ['{"format": "bigain offers 2", "flops": 1}', "[]", '{"format": "bigain preset 1"}', "not json"]
+    "content",
+    [
+        '{"format": "bigain offers 3", "flops": 1}',
+        '{"format": "bigain offers 1"}',
+        "[]",
+        '{"format": "bigain preset 1"}',
+        "not json",
+    ],
 )
 def test_another_file_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "o.json"
     path.write_text(content)
-    with pytest.raises(ValueError, match=r"o\.json is no (whole )?file of offers"):
+    with pytest.raises(ValueError, match=r"o\.json must (be|have|hold)"):
         read_offers(path)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from bigain.classify import DiffusionClassifier
 from bigain.diffusion import open_model
-from bigain.generate import sample
+from bigain.generate import Sampling, sample
 
 Train = Callable[..., None]
 TRAINING = Path(__file__).parents[2] / "training"
@@ -71,7 +71,7 @@ def test_the_text_to_image_model_is_a_pipeline_that_opens(train: Train, tmp_path
     denoiser = open_model(folder)
     assert (denoiser.kind, denoiser.image_size) == ("text", 64)
     conditions = denoiser.conditions(["a photo of the letter A", "a photo of the letters B and X"])
-    [image] = sample(denoiser, conditions, [1], [0], steps=1, guidance=7.5)
+    [image] = sample(denoiser, conditions, [1], [0], Sampling(1, 7.5))
     assert image.shape == (64, 64, 3)
 
     pipe = StableDiffusionPipeline.from_pretrained(folder)  # its parts must have one dtype

@@ -18,6 +18,10 @@ class Stages:
     ``Stages((5, 1), (5, 20))`` is the schedule that the papers write "5 1 / 5 20": 5 timesteps for all conditions,
     15 more for the best 5, of which the best wins.
 
+    Timesteps are nested: a stage evaluates what the stages before it have not. So 50, 100, 500 and 1000 add 50, 50, 400
+    and 500 timesteps, where the released code of Li et al. (2023) adds 50, 100, 400 and 450, as its grid of 100 shares
+    no timestep with its grid of 50. With two stages both are the same.
+
     Args:
         to_keep: strictly decreasing, the last is 1.
         n_samples: strictly increasing, as many as ``to_keep``; the last is the number of timesteps in all.
@@ -29,20 +33,45 @@ class Stages:
     def __post_init__(self) -> None:
         for name, values in (("to_keep", self.to_keep), ("n_samples", self.n_samples)):
             if not values or any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in values):
-                raise ValueError(f"{name} is {values}; it must hold one integer per stage, each at least 1")
+                raise ValueError(f"{name} must hold one integer per stage, each at least 1, not {values}")
         if len(self.to_keep) != len(self.n_samples):
-            raise ValueError(f"to_keep {self.to_keep} and n_samples {self.n_samples} must be equally long")
+            raise ValueError(f"n_samples must be as long as to_keep {self.to_keep}, not {self.n_samples}")
         if list(self.to_keep) != sorted(set(self.to_keep), reverse=True) or self.to_keep[-1] != 1:
-            raise ValueError(f"to_keep is {self.to_keep}; it must decrease from stage to stage and end in 1")
+            raise ValueError(f"to_keep must decrease from stage to stage and end in 1, not {self.to_keep}")
         if list(self.n_samples) != sorted(set(self.n_samples)):
-            raise ValueError(f"n_samples is {self.n_samples}; it must increase from stage to stage")
+            raise ValueError(f"n_samples must increase from stage to stage, not {self.n_samples}")
+
+    @classmethod
+    def of(
+        cls, conditions: int, to_keep: Sequence[int] | None = None, n_samples: Sequence[int] | None = None
+    ) -> Stages:
+        """The stages for a number of conditions, with what is left out filled in.
+
+        With both left out: the papers' "5 1 / 5 20" for more than 5 conditions, and 20 timesteps for all of up to 5.
+        With one left out: its part of whichever of these has as many stages as the other.
+
+        Raises:
+            ValueError: for three or more stages of which one part is left out, and as the class.
+        """
+        given = n_samples if to_keep is None else to_keep
+        stages = (2 if conditions > 5 else 1) if given is None else len(given)
+        usual = {1: ((1,), (20,)), 2: ((min(5, conditions), 1), (5, 20))}.get(stages)
+        if usual is None:
+            if to_keep is None or n_samples is None:
+                raise ValueError(f"to_keep and n_samples must both be given for {stages} stages, not only one of them")
+            usual = (), ()
+        keep, samples = (
+            default if values is None else tuple(values)
+            for default, values in zip(usual, (to_keep, n_samples), strict=True)
+        )
+        return cls(keep, samples)
 
     def check(self, conditions: int, timesteps: int) -> None:
         """Raises a ValueError where there are too few conditions or training timesteps for these stages."""
         if self.to_keep[0] > conditions:
-            raise ValueError(f"to_keep is {self.to_keep}, but there are only {conditions} conditions to keep from")
+            raise ValueError(f"to_keep must keep at most the {conditions} conditions, not {self.to_keep}")
         if self.n_samples[-1] > timesteps:
-            raise ValueError(f"n_samples is {self.n_samples}, but the model has only {timesteps} timesteps")
+            raise ValueError(f"n_samples must be at most the model's {timesteps} timesteps, not {self.n_samples}")
 
     def positions(self) -> tuple[tuple[int, ...], ...]:
         """Per stage, the positions among all ``n_samples[-1]`` timesteps that it adds, ascending.
@@ -84,6 +113,34 @@ def rank(errors: Floats, stage: Sequence[int]) -> list[int]:
     never compared with one over 20.
     """
     return sorted(range(len(stage)), key=lambda c: (-stage[c], _mean(errors[c]), c))
+
+
+def probabilities(
+    errors: npt.NDArray[np.floating], stage: Sequence[int], temperature: float = 1.0
+) -> npt.NDArray[np.float64]:
+    """A probability for each condition: the softmax of the negative mean errors over the timesteps they share.
+
+    All conditions share the timesteps of the first stage only. So the softmax is taken stage by stage: what the
+    survivors of a stage have together is divided among them anew, by the timesteps that they share. The condition that
+    :func:`rank` puts first has the highest probability.
+
+    Args:
+        errors: (conditions, timesteps), NaN where not evaluated.
+        stage: the stages that each condition survived.
+        temperature: divides the errors.
+
+    Returns:
+        (conditions,) float64, of sum 1.
+    """
+    survived = np.asarray(stage)
+    result = np.ones(len(survived))
+    for number in range(max(survived)):
+        alive = np.flatnonzero(survived >= number)
+        shared = np.isfinite(errors[alive]).all(0)
+        logits = -errors[alive][:, shared].mean(1, dtype=np.float64) / temperature
+        share = np.exp(logits - logits.max())
+        result[alive] = result[alive].sum() * share / share.sum() if number else share / share.sum()
+    return result
 
 
 def _mean(row: Floats) -> float:

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from bigain.backbones import row_keys
-from bigain.diffusion import Conditions, Denoiser
-from bigain.diffusion.seeding import seeded_generator
+from bigain.diffusion import Conditions, Denoiser, image_key, seeded_generator
 from bigain.operators.random import mix_keys
 
 
@@ -31,22 +30,49 @@ def paired_noise(seed: int, image_id: str, timestep: int, shape: Sequence[int]) 
     return torch.randn(*shape, generator=seeded_generator("classify", seed, image_id, timestep))
 
 
-def keyed_prediction(
-    denoiser: Denoiser, x_t: Tensor, t: Tensor, conditions: Conditions, index: Tensor, keys: Tensor
-) -> Tensor:
-    """What a model predicts, with the random draws of its compression fixed by image, condition and timestep.
-
-    Draws that are one per image depend on its key alone; those that are one per forward on condition and timestep too.
+def noised(denoiser: Denoiser, x0: Tensor, ids: Sequence[str], t: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Samples under the paired noise of their images, and what the network should predict of them.
 
     Args:
-        x_t: (B, C, h, w), noised.
-        t: (B,) int64, on the CPU.
-        index: (B,) int64, of the conditions, on the CPU.
-        keys: (B,) int64, `bigain.diffusion.image_key` of each row's image.
+        x0: (B, C, h, w) clean samples, as ``denoiser.encode`` gives them.
+        ids: B names of the images.
+        t: (B,) int64 timesteps, on the CPU.
+        seed: of the run.
+
+    Returns:
+        x_t and the target, (B, C, h, w) float32 on the device of ``x0``.
+    """
+    shape = x0.shape[1:]
+    rows = [paired_noise(seed, name, step, shape) for name, step in zip(ids, t.tolist(), strict=True)]
+    noise = torch.stack(rows).to(x0.device)
+    return denoiser.process.noise(x0, noise, t), denoiser.process.target(x0, noise, t)
+
+
+def predictions(
+    denoiser: Denoiser,
+    x_t: Tensor,
+    ids: Sequence[str],
+    t: Tensor,
+    conditions: Conditions,
+    index: Tensor,
+    seed: int,
+) -> Tensor:
+    """What a model predicts, with the random draws of its compression fixed by seed, image, condition and timestep.
+
+    Draws that are one per image depend on seed and image alone; those that are one per forward on condition and
+    timestep too.
+
+    Args:
+        x_t: (B, C, h, w), from :func:`noised`.
+        ids: B names of the images.
+        t: (B,) int64 timesteps, on the CPU.
+        conditions: as the denoiser encoded them.
+        index: (B,) int64, each row's condition, on the CPU.
+        seed: of the run.
 
     Returns:
         (B, C, h, w) float32.
     """
-    device = denoiser.device
-    with row_keys(denoiser.model, image=keys.to(device), draw=mix_keys(index, t).to(device)):
+    keys = torch.tensor([image_key(name, seed) for name in ids]).to(denoiser.device)
+    with row_keys(denoiser.model, image=keys, draw=mix_keys(index, t).to(denoiser.device)):
         return denoiser.predict(x_t, t, conditions, index)

@@ -54,7 +54,7 @@ def analyse(
 
     out = options.folder(out, "analyse", model.model)
     path = out / "analysis.json"
-    denoiser = model.open()
+    denoiser = model.open(quiet)
     options.check_presets(methods, denoiser, data.data)
     analysis = measure(
         list(chosen),

@@ -12,7 +12,7 @@ from bigain.cli import options
 from bigain.run.settings import ClassifierSettings, DataSettings, ModelSettings
 
 if TYPE_CHECKING:
-    from bigain.classify import Classification
+    from bigain.classify import Classification, DiffusionClassifier
     from bigain.diffusion import Denoiser
 
 _CHUNK = 8  # images that are classified together
@@ -24,7 +24,7 @@ def classify(
     model: Annotated[ModelSettings, options.Without("threads")],
     classifier: ClassifierSettings,
     data: Annotated[DataSettings, options.Without("data", "split", "classes")],
-    methods: options.Method1 = None,
+    methods: options.OneMethod = None,
     prompt: Annotated[
         list[str] | None,
         typer.Option("--prompt", "-p", help="Prompt of a class, once per class (text-conditional models)."),
@@ -52,9 +52,9 @@ def classify(
     from bigain.classify import DiffusionClassifier
     from bigain.run.cost import applied
 
-    denoiser = model.open()
+    denoiser = model.open(quiet)
     options.check_presets(methods, denoiser)
-    names, conditions = _classes(denoiser, model.model, prompt, data.prompts_csv)
+    names, conditions = _classes(denoiser, prompt, data.prompts_csv)
     judge = DiffusionClassifier(
         denoiser,
         conditions,
@@ -66,7 +66,9 @@ def classify(
     )
     with applied(denoiser, method):
         results = _classified(judge, files, data.bad_images, quiet)
-    rows = [_row(one, names, judge.groups) for one in results]
+    if not results:
+        raise ValueError(f"IMAGES must hold at least one image that can be read; all {len(files)} were skipped")
+    rows = [_row(file, result, names) for file, result in results]
     content = json.dumps({"model": model.model, "method": method, "seed": seed, "images": rows}, indent=1)
     if json_file is not None and str(json_file) == "-":
         typer.echo(content)
@@ -77,7 +79,7 @@ def classify(
 
 
 def _files(paths: list[Path]) -> list[Path]:
-    """Files as they are, and the images of folders.
+    """The files, and the images of the folders.
 
     Raises:
         FileNotFoundError: a path does not exist.
@@ -85,83 +87,105 @@ def _files(paths: list[Path]) -> list[Path]:
     """
     from bigain.data import image_files
 
-    found: list[Path] = []
+    files: list[Path] = []
     for path in paths:
         inside = image_files(path) if path.is_dir() else [path]
         if not inside:
-            raise ValueError(f"the folder {path} has no image")
+            raise ValueError(f"the folder {path} must hold images, not none")
         if not path.exists():
-            raise FileNotFoundError(f"there is no image {path}")
-        found += inside
-    return list(dict.fromkeys(found))
+            raise FileNotFoundError(f"IMAGES must be files or folders that exist, not {path}")
+        files += inside
+    return list(dict.fromkeys(files))
 
 
 def _classes(
-    denoiser: Denoiser, model: str, prompts: list[str] | None, prompts_csv: str | None
+    denoiser: Denoiser, prompts: list[str] | None, prompts_csv: str | None
 ) -> tuple[tuple[str, ...], list[Any]]:
     """Names of the classes, and what the model is asked for each."""
     from bigain.data import read_prompts
+    from bigain.diffusion import ClassConditional
 
-    if denoiser.kind == "class":
+    if isinstance(denoiser, ClassConditional):
         if prompts or prompts_csv is not None:
-            raise ValueError("this model is class-conditional: it takes neither --prompt nor --prompts-csv")
-        names = options.class_names(denoiser, model)
+            raise ValueError("--prompt and --prompts-csv must be left out for a class-conditional model")
+        names = options.class_names(denoiser)
         return names, list(range(len(names)))
     if (prompts is None) == (prompts_csv is None):
-        raise ValueError("this model is text-conditional: give either --prompt for each class or --prompts-csv")
+        raise ValueError("either --prompt for each class or --prompts-csv must be given for a text-conditional model")
     if prompts_csv is not None:
         read = read_prompts(Path(prompts_csv))
         return read.classes, list(read.prompts)
     return tuple(prompts or ()), list(prompts or ())
 
 
-def _classified(classifier: Any, files: list[Path], bad_images: str, quiet: bool) -> list[Classification]:
-    import torch
+def _classified(
+    classifier: DiffusionClassifier, files: list[Path], bad_images: str, quiet: bool
+) -> list[tuple[Path, Classification]]:
     from tqdm.auto import tqdm
 
-    from bigain.data import BadImageError, preprocess, read_image
-
-    found: list[Classification] = []
+    results: list[tuple[Path, Classification]] = []
     with tqdm(total=len(files), disable=quiet, unit="image") as bar:
         for first in range(0, len(files), _CHUNK):
-            ids, images = [], []
-            for file in files[first : first + _CHUNK]:
-                try:
-                    images.append(preprocess(read_image(file, str(file)), classifier.denoiser.image_size))
-                    ids.append(str(file))
-                except BadImageError as error:
-                    if bad_images == "raise":
-                        raise
-                    typer.secho(f"skipped: {error}", fg="yellow", err=True)
+            chunk = files[first : first + _CHUNK]
+            images = {file: image for file in chunk if (image := _read(file, bad_images)) is not None}
             if images:
-                found += classifier.classify(torch.stack(images), ids)
-            bar.update(len(files[first : first + _CHUNK]))
-    return found
+                results += zip(images, classifier.classify(list(images.values())), strict=True)
+            bar.update(len(chunk))
+    return results
 
 
-def _row(found: Classification, names: tuple[str, ...], groups: tuple[int, ...]) -> dict[str, Any]:
-    """One image: classes best first, with the stages survived and the mean error of their best condition."""
+def _read(file: Path, bad_images: str) -> Any:
+    """Pixels of an image file; None where it cannot be read and is to be skipped."""
+    from bigain.images import BadImageError, read_image
+
+    try:
+        return read_image(file, str(file))
+    except BadImageError as error:
+        if bad_images == "raise":
+            raise
+        typer.secho(f"skipped: {error}", fg="yellow", err=True)
+        return None
+
+
+def _row(file: Path, result: Classification, names: tuple[str, ...]) -> dict[str, Any]:
+    """One image: classes best first, with probability, stages survived and mean error of their best condition."""
     import numpy as np
 
-    means = np.asarray(np.nanmean(found.errors, axis=1, dtype=np.float64))
+    means = np.asarray(np.nanmean(result.errors, axis=1, dtype=np.float64))
+    probabilities = result.probabilities()
     ranking = []
-    for place in found.ranking:
-        own = [condition for condition, group in enumerate(groups) if group == place]
-        best = min(own, key=lambda condition: (-found.stage[condition], means[condition]))
-        ranking.append({"class": names[place], "stages": found.stage[best], "error": round(float(means[best]), 6)})
-    return {"image": found.id, "prediction": names[found.prediction], "ranking": ranking}
+    for place in result.ranking:
+        own = [condition for condition, group in enumerate(result.groups) if group == place]
+        best = min(own, key=lambda condition: (-result.stage[condition], means[condition]))
+        ranking.append(
+            {
+                "class": names[place],
+                "probability": round(probabilities[place], 6),
+                "stages": result.stage[best],
+                "error": round(float(means[best]), 6),
+            }
+        )
+    return {
+        "image": str(file),
+        "prediction": names[result.prediction],
+        "probability": round(result.probability, 6),
+        "margin": round(result.margin, 6),
+        "forwards": result.forwards,
+        "ranking": ranking,
+    }
 
 
 def _show(rows: list[dict[str, Any]], forwards: int) -> None:
     from rich import box
     from rich.table import Table
 
-    caption = f"{forwards} forwards per image; in brackets: mean error"
+    caption = f"{forwards} forwards per image; in brackets: mean error; margin: between the first two"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=caption)
     table.add_column("image", overflow="fold")
     table.add_column("prediction", style="bold")
+    table.add_column("margin", justify="right")
     table.add_column("ranking")
     for row in rows:
         best = ", ".join(f"{place['class']} ({place['error']:.5f})" for place in row["ranking"][:_SHOWN])
-        table.add_row(row["image"], row["prediction"], best)
+        table.add_row(row["image"], row["prediction"], f"{row['margin']:.5f}", best)
     options.console().print(table)

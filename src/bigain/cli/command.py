@@ -55,7 +55,8 @@ class Command(TyperCommand):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        with reported(ctx), _hushed(ctx.params.get("quiet", False)):
+        with reported(ctx), warnings.catch_warnings():
+            warnings.showwarning = _show_warning
             return super().invoke(ctx)
 
 
@@ -78,6 +79,15 @@ def reported(ctx: Any) -> Iterator[None]:
             raise
         typer.secho(f"Error: {_with_flags(text, ctx)}", fg="red", err=True)
         raise typer.Exit(1) from error
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
+) -> None:
+    """What the package itself warns of is one line; others' warnings say where they arose."""
+    own = category is UserWarning and f"{os.sep}bigain{os.sep}" in filename
+    text = f"Warning: {message}\n" if own else warnings.formatwarning(message, category, filename, lineno)
+    typer.secho(text, fg="yellow", err=True, nl=False)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -108,20 +118,6 @@ def _with_flags(text: str, ctx: Any) -> str:
 
 def _is_flag(param: Any) -> bool:
     return any(text.startswith("--") for text in param.opts)
-
-
-@contextmanager
-def _hushed(quiet: bool) -> Iterator[None]:
-    """Keeps other packages from warning and from drawing bars, if they are imported within."""
-    if not quiet:
-        yield
-        return
-    for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
-        os.environ.setdefault(name, "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"(transformers|diffusers|huggingface_hub|torch|torchvision)\b")
-        yield
 
 
 def read_config(name: str, params: list[Any]) -> dict[str, Any]:
@@ -156,6 +152,8 @@ def _value(name: str, key: str, value: Any, flags: Mapping[str, Any]) -> Any:
     param = flags[key]
     if isinstance(value, dict) or isinstance(value, bool) != param.is_flag:
         raise ValueError(f"{key} in {name} must be {'true or false' if param.is_flag else 'a value'}, not {value!r}")
+    if value == []:
+        raise ValueError(f"{key} in {name} must have at least one value, not []")
     if param.multiple:
         return [str(part) for part in value] if isinstance(value, list) else [str(value)]
     return " ".join(map(str, value)) if isinstance(value, list) else value

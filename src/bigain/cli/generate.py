@@ -40,41 +40,26 @@ def generate(
     """
     specs = list(dict.fromkeys(["none", *options.read_methods(methods)]))
 
+    from bigain.diffusion import ClassConditional
     from bigain.generate import sample
     from bigain.report.labels import label
     from bigain.report.pictures import draw_samples
     from bigain.run.cost import applied
-    from bigain.run.engine import encode_png
-    from bigain.run.export import write_whole
+    from bigain.run.files import encode_png, write_whole
 
-    denoiser = model.open()
+    denoiser = model.open(quiet)
     options.check_presets(methods, denoiser)
-    sampling = sampling.resolved(denoiser.kind)
-    assert sampling.guidance is not None
     asked: list[str] | list[int] = conditions
-    if denoiser.kind == "class":
-        names = options.class_names(denoiser, model.model)
-        asked = [options.label_of(text, names) for text in conditions]
+    if isinstance(denoiser, ClassConditional):
+        asked = [options.label_of(text, denoiser) for text in conditions]
     encoded = denoiser.conditions(asked)
+    how = sampling.of(denoiser.kind, seed, model.batch_size)
     index = [position for position in range(len(conditions)) for _ in range(count)]
     out = options.folder(out, "generate", model.model)
     rows = []
     for name in specs:
         with applied(denoiser, name):
-            images = list(
-                sample(
-                    denoiser,
-                    encoded,
-                    index,
-                    range(len(index)),
-                    steps=sampling.steps,
-                    guidance=sampling.guidance,
-                    seed=seed,
-                    batch_size=model.batch_size,
-                    sampler=sampling.sampler,
-                    progress=not quiet,
-                )
-            )
+            images = list(sample(denoiser, encoded, index, range(len(index)), how, progress=not quiet))
         folder = out / _file_name(name)
         folder.mkdir(parents=True, exist_ok=True)
         for number, (place, image) in enumerate(zip(index, images, strict=True)):

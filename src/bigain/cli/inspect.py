@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def inspect(
     model: Annotated[ModelSettings, options.Without("variant", "threads", "batch_size")],
     data: Annotated[DataSettings, options.Without("split", "classes", "prompts_csv", "bad_images")],
-    methods: options.Method1 = None,
+    methods: options.OneMethod = None,
     image: Annotated[
         str, typer.Option("--image", "-i", help="An image file, or the number of an image in --data.")
     ] = "0",
@@ -34,7 +34,6 @@ def inspect(
             "first prompt that --data has for it); where that is not known label 0, or the empty prompt."
         ),
     ] = None,
-    seed: options.Seed = 0,
     out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("inspect.png"),
 ) -> None:
     """Draws the score map of an image and which of its tokens merge, at one timestep and layer.
@@ -61,12 +60,10 @@ def inspect(
     if denoiser.kind == "text":
         asked = own if condition is None and own is not None else condition or ""
     elif condition is not None:
-        asked = options.label_of(condition, options.class_names(denoiser, model.model))
+        asked = options.label_of(condition, denoiser)  # type: ignore[arg-type]
     else:
         asked = own or 0
-    inspection = inspect_method(
-        denoiser, method, pixels, name, timestep=timestep, condition=asked, layer=layer, seed=seed
-    )
+    inspection = inspect_method(denoiser, method, pixels, name, timestep=timestep, condition=asked, layer=layer)
     out.parent.mkdir(parents=True, exist_ok=True)
     draw_inspection(inspection, out)
     groups = len(inspection.kept)
@@ -77,7 +74,7 @@ def inspect(
 def _image(denoiser: Denoiser, image: str, source: DataSettings) -> tuple[Tensor, str, str | int | None]:
     """The image in [-1, 1], its id, and what the model is asked for its class, if that is known."""
     from bigain.data import preprocess, read_image
-    from bigain.run.engine import class_conditions
+    from bigain.run.opening import class_conditions
 
     if not image.isdigit():
         return preprocess(read_image(Path(image), image), denoiser.image_size), image, None

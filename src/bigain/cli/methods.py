@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Annotated
 
 import typer
@@ -25,12 +24,10 @@ def methods(
       bigain methods lgtm
     """
     from bigain.methods import METHODS
+    from bigain.methods.text import did_you_mean
 
     if name is not None and name not in METHODS:
-        near = difflib.get_close_matches(name.lower(), METHODS, n=1)
-        raise ValueError(
-            f"name must be one of {', '.join(METHODS)}, not {name!r}{f': did you mean {near[0]}?' if near else ''}"
-        )
+        raise ValueError(f"name must be one of {', '.join(METHODS)}, not {name!r}{did_you_mean(name, METHODS)}")
     if name is None:
         _overview()
     else:

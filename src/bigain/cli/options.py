@@ -17,37 +17,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bigain.run.settings import Group, split_specs
+from bigain.run.settings import METHODS_HELP, Group, split_specs
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from bigain.diffusion import Denoiser
+    from bigain.diffusion import ClassConditional, Denoiser
     from bigain.methods import Method
 
-Methods = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--methods",
-        "-m",
-        help="Methods, with commas or spaces between: a shorthand (lgtm-0.7), a spec (tome:ratio=0.5), a preset of a "
-        "model (glyphs-dit/fast) or a preset file (.json). See bigain methods.",
-    ),
-]
-Method1 = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--methods",
-        "-m",
-        help="One method: a shorthand (lgtm-0.7), a spec (tome:ratio=0.5), a preset of a model (glyphs-dit/fast) or a "
-        "preset file (.json). See bigain methods.",
-    ),
-]
+_NUMBERS = (tuple[int, ...], tuple[int, ...] | None)  # fields that are written '5 1'
+
+Methods = Annotated[list[str] | None, typer.Option("--methods", "-m", help=METHODS_HELP)]
+OneMethod = Annotated[list[str] | None, typer.Option("--methods", "-m", help=f"One, not several. {METHODS_HELP}")]
 Seed = Annotated[int, typer.Option(help="Of all randomness.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, and no warnings of other packages.")]
 
 
-@dataclass(frozen=True)
 class Without:
     """Marks a group of which a command does not show some fields, which then have their defaults.
 
@@ -55,10 +40,8 @@ class Without:
         >>> Annotated[ModelSettings, Without("variant", "threads")]
     """
 
-    names: tuple[str, ...]
-
     def __init__(self, *names: str) -> None:
-        object.__setattr__(self, "names", names)
+        self.names = names
 
 
 @dataclass(frozen=True)
@@ -136,8 +119,8 @@ def _option(field: Field[Any], value: Any, hint: Any, panel: str | None) -> insp
     """A field as a parameter that Typer makes an option of."""
     low, choices, short = (field.metadata[key] for key in ("low", "choices", "short"))
     flag = f"--{field.name.replace('_', '-')}"
-    if hint == tuple[int, ...]:
-        hint, value = str, " ".join(map(str, value))
+    if hint in _NUMBERS:
+        hint, value = str | None, None if value is None else " ".join(map(str, value))
     elif hint == tuple[str, ...]:
         hint, value = list[str] | None, None
     info = typer.Option(
@@ -154,8 +137,8 @@ def _option(field: Field[Any], value: Any, hint: Any, panel: str | None) -> insp
 
 def _read(name: str, given: Any, hint: Any, default: Any) -> Any:
     """The value of a field, from that of its option."""
-    if hint == tuple[int, ...]:
-        return whole_numbers(name, given)
+    if hint in _NUMBERS:
+        return None if given is None else whole_numbers(name, given)
     if hint == tuple[str, ...]:
         return default if given is None else method_texts(given, name)
     return given
@@ -244,26 +227,27 @@ def folder(out: Path | None, command: str, model: str) -> Path:
     return Path("runs", command, path.resolve().name if path.exists() else path.name)
 
 
-def class_names(denoiser: Any, model: str) -> tuple[str, ...]:
-    """What the labels of a class-conditional model are called: letters for an embedded one, else their numbers."""
-    from bigain.data.glyphs import CLASSES
-    from bigain.diffusion import EMBEDDED
+def class_names(denoiser: ClassConditional) -> tuple[str, ...]:
+    """What the labels of a class-conditional model are called: by the first name that it knows, else by number."""
+    names: dict[int, str] = {}
+    for name, label in denoiser.labels.items():
+        names.setdefault(label, name)
+    return tuple(names.get(label, str(label)) for label in range(denoiser.classes))
 
-    return CLASSES if model in EMBEDDED else tuple(str(label) for label in range(denoiser.classes))
 
-
-def label_of(text: str, names: tuple[str, ...]) -> int:
+def label_of(text: str, denoiser: ClassConditional) -> int:
     """The label that a name or a number stands for.
 
     Raises:
-        ValueError: lists the names, or the range.
+        ValueError: lists the names if they are few, and the range.
     """
-    if text in names:
-        return names.index(text)
-    if text.isascii() and text.isdigit() and int(text) < len(names):
+    if text in denoiser.labels:
+        return denoiser.labels[text]
+    if text.isascii() and text.isdigit() and int(text) < denoiser.classes:
         return int(text)
-    choices = f"{', '.join(names)} or a label" if len(names) <= 20 and not names[0].isdigit() else "a label"
-    raise ValueError(f"a class must be {choices} in [0, {len(names)}), not {text!r}")
+    names = [*denoiser.labels]
+    choices = f"{', '.join(names)} or " if 0 < len(names) <= 30 else ""
+    raise ValueError(f"a class must be {choices}a label in [0, {denoiser.classes}), not {text!r}")
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import typer
 from bigain.cli import options
 
 if TYPE_CHECKING:
-    from bigain.run.summary import Results, Timings
+    from bigain.run.results import Results, Timings
 
     Run = tuple[Results, Timings | None]
 
@@ -64,7 +64,8 @@ def report(
 
 def _from_json(source: Path, out: Path | None) -> Run:
     """The exported results; their table and picture go into ``out``, if that is given."""
-    from bigain.run.export import read_results, write_whole
+    from bigain.run.files import write_whole
+    from bigain.run.results import read_results
 
     results, times = read_results(source)
     if out is not None:
@@ -81,7 +82,7 @@ def _from_json(source: Path, out: Path | None) -> Run:
 def _from_store(source: Path, out: Path | None, export: Path | None) -> Run:
     """The results of a run; all files go into its folder or ``out``, unless it is to be exported alone."""
     from bigain.report.folder import write_folder
-    from bigain.run.export import write_results
+    from bigain.run.results import write_results
     from bigain.run.store import Store
     from bigain.run.summary import summarise, timings
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from bigain.data.dataset import ImageCollection, Item
-from bigain.data.files import inside, read_image, read_text, require_folder
+from bigain.data.files import inside, read_text, require_folder
+from bigain.images import read_image
 
 LAYOUT = "<split>/*.jpg, annotations/instances_<split>.json and annotations/captions_<split>.json"
 

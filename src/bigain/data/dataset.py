@@ -12,8 +12,8 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from bigain.data.files import BadImageError
 from bigain.data.prompts import PHOTO, from_template, map_classes
+from bigain.images import BadImageError
 
 Pixels = npt.NDArray[np.uint8]
 IMAGENET_CLASSES = 1000

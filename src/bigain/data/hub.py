@@ -9,8 +9,8 @@ from types import ModuleType
 from typing import Any
 
 from bigain.data.dataset import ImageCollection, Item, Pixels
-from bigain.data.files import BadImageError, read_image
 from bigain.data.folder import class_indices
+from bigain.images import BadImageError, read_image
 
 LAYOUT = "a folder written by datasets' save_to_disk, a local copy of a data set's repository, or an id on the Hub"
 IMAGES = ("image", "img")

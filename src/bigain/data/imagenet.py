@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 
 from bigain.data.dataset import IMAGENET_CLASSES, ImageCollection, Item
-from bigain.data.files import folders, inside, read_image, read_lines, read_rows, require_folder
+from bigain.data.files import folders, inside, read_lines, read_rows, require_folder
 from bigain.data.folder import class_entries, restrict
+from bigain.images import read_image
 
 MAPPING = "LOC_synset_mapping.txt"
 SOLUTION = "LOC_val_solution.csv"

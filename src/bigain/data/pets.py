@@ -7,8 +7,9 @@ from functools import partial
 from pathlib import Path
 
 from bigain.data.dataset import ImageCollection, Item
-from bigain.data.files import inside, read_image, read_lines, require_folder
+from bigain.data.files import inside, read_lines, require_folder
 from bigain.data.prompts import PET
+from bigain.images import read_image
 
 LAYOUT = (
     "images/<Breed>_<number>.jpg and annotations/<split>.txt with lines '<Breed>_<number> CLASS-ID SPECIES BREED-ID'"

@@ -60,12 +60,10 @@ class ClassConditional(Denoiser):
         labels: list[int] = []
         for value in conditions:
             if isinstance(value, (str, bool)) or not hasattr(value, "__index__"):
-                raise ValueError(
-                    f"condition {value!r} is not a class label; this model takes integers in [0, {self.classes})"
-                )
+                raise ValueError(f"conditions must be class labels, integers in [0, {self.classes}), not {value!r}")
             label = operator.index(value)
             if not 0 <= label < self.classes:
-                raise ValueError(f"label {label} is out of range; it must be in [0, {self.classes})")
+                raise ValueError(f"conditions must be class labels in [0, {self.classes}), not {label}")
             labels.append(label)
         table = torch.tensor([*labels, self.classes], dtype=torch.long, device=self.device)
         return Conditions(tuple(labels), {"class_labels": table}, null_index=len(labels))

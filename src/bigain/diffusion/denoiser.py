@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -25,22 +26,23 @@ class Conditions:
         arguments: keyword arguments of the model by name, each a (rows, ...) tensor or a mapping of such tensors.
             There are ``len(names)`` rows, and one more where ``null_index`` names it.
         null_index: the row of the unconditional class, which is no condition itself; None where there is none.
+        read: what the model reads of each condition, such as a prompt's tokens; those with equal entries are the same
+            to it. None where that is unknown.
     """
 
     names: tuple[str | int, ...]
     arguments: Mapping[str, Tensor | Mapping[str, Tensor]]
     null_index: int | None = None
+    read: tuple[Hashable, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.names:
-            raise ValueError("there are no conditions; give at least one prompt or class label")
+            raise ValueError("conditions must hold at least one prompt or class label, not 0")
         rows = len(self.names) + (self.null_index is not None)
         for name, value in self.arguments.items():
             for part, tensor in value.items() if isinstance(value, Mapping) else [(name, value)]:
                 if len(tensor) != rows:
-                    raise ValueError(
-                        f"argument {part!r} has {len(tensor)} rows; it must have {rows}, one per condition"
-                    )
+                    raise ValueError(f"{part} must have {rows} rows, one per condition, not {len(tensor)}")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -82,12 +84,12 @@ class Denoiser(ABC):
         self._model = model
         self._scheduler = scheduler
         self.model.eval()
-        _ = self.process  # an unsupported scheduler is found here, not after the first batch
+        _ = self.process  # an unsupported scheduler is refused here, not after the first batch
         channels = int(self.model.config.in_channels)
         if channels != space.channels:
             raise ValueError(
-                f"{type(self.model).__name__} takes {channels} channels, its image space has {space.channels}; "
-                "models with more inputs than the noised image (inpainting, upscaling) are not supported"
+                f"{type(self.model).__name__} must take the {space.channels} channels of its image space, not "
+                f"{channels}; models with more inputs than the noised image (inpainting, upscaling) are not supported"
             )
 
     @property
@@ -126,6 +128,7 @@ class Denoiser(ABC):
 
     @property
     def dtype(self) -> torch.dtype:
+        """Of the network's weights."""
         dtype: torch.dtype = self.model.dtype
         return dtype
 
@@ -145,7 +148,7 @@ class Denoiser(ABC):
         """
         _, height, width = self.sample_shape
         if height != width:
-            raise ValueError(f"the model's sample size is {height}x{width}; only square models are supported")
+            raise ValueError(f"the model's sample_size must be square, not {height}x{width}")
         return height * self.space.factor
 
     def encode(self, images: Tensor) -> Tensor:
@@ -192,15 +195,27 @@ class Denoiser(ABC):
         return sample
 
 
+@contextmanager
+def memory_advice(batch_size: int) -> Iterator[None]:
+    """Says which batch size to try where a forward of ``batch_size`` rows takes more memory than the device has."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        rest = f"try {batch_size // 2}" if batch_size > 1 else "try a smaller dtype, or another device"
+        raise torch.OutOfMemoryError(
+            f"batch_size must fit into the device's memory, which {batch_size} does not; {rest}"
+        ) from error
+
+
 def check_images(images: Tensor, size: int) -> None:
     """Raises a ValueError unless ``images`` is (B, 3, size, size) with B > 0, floating, finite and in [-1, 1]."""
     if images.ndim != 4 or images.shape[1:] != (3, size, size) or len(images) == 0:
-        raise ValueError(f"images have shape {tuple(images.shape)}; it must be (B, 3, {size}, {size}) with B > 0")
+        raise ValueError(f"images must have shape (B, 3, {size}, {size}) with B > 0, not {tuple(images.shape)}")
     if not images.is_floating_point():
-        raise ValueError(f"images have dtype {images.dtype}; they must be floats in [-1, 1]")
+        raise ValueError(f"images must be floats in [-1, 1], not {images.dtype}")
     bad = ~images.isfinite().flatten(1).all(1)
     if bad.any():
-        raise ValueError(f"image {int(bad.nonzero()[0])} of the batch has values that are not finite")
+        raise ValueError(f"images must be finite, which image {int(bad.nonzero()[0])} of the batch is not")
     low, high = images.min().item(), images.max().item()
     if low < -1 - _RANGE_TOLERANCE or high > 1 + _RANGE_TOLERANCE:
-        raise ValueError(f"images have values from {low:g} to {high:g}; they must be in [-1, 1]")
+        raise ValueError(f"images must lie in [-1, 1], not from {low:g} to {high:g}")

@@ -19,9 +19,13 @@ class Space(Protocol):
     """Pixels per sample along one side."""
     channels: int
 
-    def encode(self, images: Tensor) -> Tensor: ...
+    def encode(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) images in [-1, 1] to (B, C, H / factor, W / factor) float32 samples."""
+        ...
 
-    def decode(self, x0: Tensor) -> Tensor: ...
+    def decode(self, x0: Tensor) -> Tensor:
+        """(B, C, h, w) samples to (B, 3, h * factor, w * factor) float32 images, cut to [-1, 1]."""
+        ...
 
 
 class Pixels:
@@ -31,9 +35,11 @@ class Pixels:
     channels = 3
 
     def encode(self, images: Tensor) -> Tensor:
+        """The images in float32."""
         return images.float()
 
     def decode(self, x0: Tensor) -> Tensor:
+        """The images in float32, cut to [-1, 1]."""
         return x0.float().clamp(-1, 1)
 
 
@@ -50,7 +56,7 @@ class Latents:
     def __init__(self, vae: Any) -> None:
         name = type(getattr(vae, "_orig_mod", vae)).__name__  # torch.compile wraps the class
         if name != "AutoencoderKL":
-            raise ValueError(f"autoencoder {name} is not supported; supported is AutoencoderKL")
+            raise ValueError(f"the autoencoder must be an AutoencoderKL, not {name}")
         self.vae = vae.eval()
         self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
         self.channels = int(vae.config.latent_channels)

@@ -1,8 +1,10 @@
-"""Opens a model by name, folder, Hub id or as a pipeline that is there already."""
+"""Opens a model by name, folder or Hub id, or a pipeline that is open already."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,6 +36,7 @@ def open_model(
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
     variant: str | None = None,
+    quiet: bool = False,
 ) -> Denoiser:
     """A denoiser for a name, a folder, a Hub id, a pipeline or a denoiser.
 
@@ -45,63 +48,108 @@ def open_model(
         dtype: of the weights; None for float32, or for leaving a given pipeline as it is.
         device: None for the CPU, or for leaving a given pipeline where it is.
         variant: of the weights' files, such as ``"fp16"``.
+        quiet: whether diffusers and transformers keep their loading bars and remarks to themselves.
 
     Raises:
-        ValueError: for a name that is neither embedded nor a folder nor a Hub id, or an unsupported pipeline,
-            scheduler or autoencoder; lists what is supported.
+        ValueError: for a name that is neither embedded nor a folder nor a Hub id; an unsupported pipeline, scheduler or
+            autoencoder; a config that cannot be read or weights without one of the model's tensors; or a device that
+            PyTorch cannot use here. Names the file or the value, and what would be right.
         OSError: where weights are missing or exist as pickles only; nothing but safetensors is read.
         ImportError: for a text model's name or folder without transformers; names the extra that brings it.
     """
     if isinstance(model, Denoiser):
         if dtype is not None or device is not None:
-            raise ValueError("dtype and device are fixed by the denoiser; give the pipeline, or leave them out")
+            raise ValueError("dtype and device must be left out for a denoiser, which has its own")
         return model
+    if device is not None:
+        _check_device(device)
     if not isinstance(model, (str, Path)):
         if dtype is not None or device is not None:
-            _family(model)  # before anything is moved
+            _family(type(model))  # before anything is moved
             model = model.to(device=device, dtype=dtype)
-        return _wrapped(model)
-    dtype = torch.float32 if dtype is None else dtype
+        wrapped: Denoiser = _family(type(model))(model)
+        return wrapped
     device = "cpu" if device is None else device
+    options = {"dtype": torch.float32 if dtype is None else dtype, "variant": variant, "use_safetensors": True}
     folder = zoo.path(str(model)) if model in EMBEDDED else Path(model)
-    if folder.is_dir():
-        if (folder / "model_index.json").is_file():
-            return _open_pipeline(str(folder), dtype, device, variant)
-        return _open_parts(folder, dtype, device, variant)
-    if isinstance(model, Path) or model.count("/") != 1 or model.startswith((".", "/", "~")):
+    with _quiet_libraries() if quiet else ExitStack():
+        if folder.is_dir():
+            if (folder / "model_index.json").is_file():
+                return _open_pipeline(str(folder), device, options)
+            return _open_parts(folder, device, options)
+        if isinstance(model, Path) or model.count("/") != 1 or model.startswith((".", "/", "~")):
+            raise ValueError(
+                f"model must be embedded ({', '.join(EMBEDDED)}), a folder or a Hub id (owner/name), not {str(model)!r}"
+            )
+        return _open_pipeline(model, device, options)
+
+
+def _check_device(device: torch.device | str) -> None:
+    """Raises a ValueError for a device on which no tensor can be made."""
+    try:
+        usable = torch.empty(0, device=device).device.type != "meta"
+    except (RuntimeError, AssertionError):
+        usable = False
+    if not usable:
+        devices = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+        devices += ["mps"] if torch.backends.mps.is_available() else []
         raise ValueError(
-            f"model {str(model)!r} is neither embedded ({', '.join(EMBEDDED)}), nor a folder, nor a Hub id (owner/name)"
+            f"device must be one that PyTorch can use here ({', '.join(['cpu', *devices])}), not '{device}'"
         )
-    return _open_pipeline(model, dtype, device, variant)
 
 
-def _family(pipe: Any) -> type[Any]:
-    """The denoiser class for a pipeline."""
-    for base in type(pipe).__mro__:
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Turns the loading bars and remarks of diffusers and transformers off, and back to what they were."""
+    libraries = [name for name in ("diffusers", "transformers") if find_spec(name) is not None]
+    with ExitStack() as after:
+        for logging in [import_module(f"{name}.utils.logging") for name in libraries]:
+            after.callback(logging.set_verbosity, logging.get_verbosity())
+            if logging.is_progress_bar_enabled():
+                after.callback(logging.enable_progress_bar)
+            logging.set_verbosity_error()
+            logging.disable_progress_bar()
+        yield
+
+
+def _family(pipeline: type[Any]) -> type[Any]:
+    """The denoiser class for a pipeline's class."""
+    for base in pipeline.__mro__:
         if base.__name__ in _FAMILIES:
             module, name = _FAMILIES[base.__name__]
             family: type[Any] = getattr(import_module(module), name)
             return family
-    raise ValueError(f"pipeline {type(pipe).__name__} is not supported; supported are {', '.join(_FAMILIES)}")
+    raise ValueError(f"the pipeline must be one of {', '.join(_FAMILIES)}, not {pipeline.__name__}")
 
 
-def _wrapped(pipe: Any) -> Denoiser:
-    denoiser: Denoiser = _family(pipe)(pipe)
+def _open_pipeline(name: str, device: torch.device | str, options: dict[str, Any]) -> Denoiser:
+    import diffusers
+
+    _check_configs(Path(name))
+    with _described(name):
+        index = diffusers.DiffusionPipeline.load_config(name)
+    family = str(index.get("_class_name"))
+    if family in _FAMILIES and find_spec("transformers") is None and _FAMILIES[family][0].endswith("text_conditional"):
+        raise ImportError(f"{name} is a {family}, a text model, which needs: pip install 'bigain[text]'")
+    wrapper = _family(getattr(diffusers, family, diffusers.DiffusionPipeline))  # before gigabytes are loaded
+    networks = {}
+    for part, entry in index.items():
+        network = _network_class(entry)
+        if network is not None:
+            try:
+                networks[part] = _network(network, name, part, options)
+            except OSError:
+                # A part may have no such variant: then the pipeline takes its plain weights.
+                if options["variant"] is None:
+                    raise
+    with _described(name):
+        pipe = diffusers.DiffusionPipeline.from_pretrained(name, **networks, **options)
+    with _described(name):
+        denoiser: Denoiser = wrapper(pipe.to(device))
     return denoiser
 
 
-def _open_pipeline(name: str, dtype: torch.dtype, device: torch.device | str, variant: str | None) -> Denoiser:
-    from diffusers import DiffusionPipeline  # imports transformers, which folders of parts do not need
-
-    if find_spec("transformers") is None:
-        family = str(DiffusionPipeline.load_config(name).get("_class_name"))
-        if _FAMILIES.get(family, ("",))[0].endswith("text_conditional"):
-            raise ImportError(f"{name} is a {family}, a text model, which needs: pip install 'bigain[text]'")
-    pipe = DiffusionPipeline.from_pretrained(name, dtype=dtype, variant=variant, use_safetensors=True)
-    return _wrapped(pipe.to(device))
-
-
-def _open_parts(folder: Path, dtype: torch.dtype, device: torch.device | str, variant: str | None) -> Denoiser:
+def _open_parts(folder: Path, device: torch.device | str, options: dict[str, Any]) -> Denoiser:
     """A folder without ``model_index.json``: a DiT and its scheduler, with or without an autoencoder."""
     import diffusers
     from diffusers import AutoencoderKL, DiTTransformer2DModel
@@ -111,35 +159,73 @@ def _open_parts(folder: Path, dtype: torch.dtype, device: torch.device | str, va
         path = folder / part / file
         if not path.is_file():
             raise FileNotFoundError(
-                f"{path} is missing; a model folder holds model_index.json (a pipeline), or transformer/ and scheduler/"
+                f"{folder} must hold model_index.json (a pipeline), or transformer/ and scheduler/; {path} is missing"
             )
-        class_names[part] = json.loads(path.read_text()).get("_class_name")
+        class_names[part] = _config(path).get("_class_name")
+    _check_configs(folder)
     if class_names["transformer"] != "DiTTransformer2DModel":
         raise ValueError(
-            f"{folder / 'transformer'} holds {class_names['transformer']}; without model_index.json, "
-            "supported is DiTTransformer2DModel"
+            f"{folder / 'transformer'} must hold a DiTTransformer2DModel, as there is no model_index.json, "
+            f"not {class_names['transformer']}"
         )
     scheduler_class = getattr(diffusers, str(class_names["scheduler"]), None)
     if scheduler_class is None or not issubclass(scheduler_class, diffusers.SchedulerMixin):
-        raise ValueError(f"{folder / 'scheduler'} holds {class_names['scheduler']}, which is no scheduler of diffusers")
-    options: dict[str, Any] = {"dtype": dtype, "variant": variant, "use_safetensors": True}
-    model = DiTTransformer2DModel.from_pretrained(folder, subfolder="transformer", **options)
-    vae = None
-    if (folder / "vae").is_dir():
-        vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", **options).to(device)
-    scheduler = scheduler_class.from_pretrained(folder, subfolder="scheduler")
-    return ClassConditional(model=model.to(device), scheduler=scheduler, vae=vae, labels=_read_labels(folder))
+        raise ValueError(f"{folder / 'scheduler'} must hold a scheduler of diffusers, not {class_names['scheduler']}")
+    model = _network(DiTTransformer2DModel, folder, "transformer", options)
+    vae = _network(AutoencoderKL, folder, "vae", options) if (folder / "vae").is_dir() else None
+    with _described(folder / "scheduler"):
+        scheduler = scheduler_class.from_pretrained(folder, subfolder="scheduler")
+    names = folder / "labels.json"  # the label of each class by name
+    labels = _config(names) if names.is_file() else None
+    with _described(folder):
+        vae = None if vae is None else vae.to(device)
+        return ClassConditional(model=model.to(device), scheduler=scheduler, vae=vae, labels=labels)
 
 
-def _read_labels(folder: Path) -> dict[str, int] | None:
-    """The label of each class by name, from ``labels.json``; None where there is no such file."""
-    path = folder / "labels.json"
-    if not path.is_file():
+def _network_class(entry: Any) -> Any:
+    """The class of a network that an entry of model_index.json names, such as ["diffusers", "AutoencoderKL"]."""
+    if not isinstance(entry, (list, tuple)) or len(entry) != 2 or entry[0] not in ("diffusers", "transformers"):
         return None
+    network = getattr(import_module(entry[0]), str(entry[1]), None)
+    return network if isinstance(network, type) and issubclass(network, torch.nn.Module) else None
+
+
+def _network(network: Any, name: Path | str, part: str, options: dict[str, Any]) -> Any:
+    """A network with all its weights: both libraries would draw at random what the file lacks."""
+    with _described(f"{name}/{part}"):
+        model, report = network.from_pretrained(name, subfolder=part, output_loading_info=True, **options)
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ValueError(
+            f"{name}/{part} must have all weights of {network.__name__}; {len(missing)} missing: "
+            f"{', '.join(missing[:3])}"
+        )
+    return model
+
+
+@contextmanager
+def _described(what: Path | str) -> Iterator[None]:
+    """Turns what diffusers and transformers raise on configs and weights that they cannot take into a ValueError."""
     try:
-        labels = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} must be JSON: {error}") from error
-    if not isinstance(labels, dict):
-        raise ValueError(f'{path} must map class names to labels, as {{"cat": 0, "dog": 1}} does, not {labels!r}')
-    return labels
+        yield
+    except (OSError, ImportError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        why = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise ValueError(f"{what} must hold configs and weights of one model, not these: {why}") from error
+
+
+def _check_configs(folder: Path) -> None:
+    """Raises a ValueError for a config that is not a JSON object."""
+    for file in sorted([*folder.glob("model_index.json"), *folder.glob("*/*config.json")]):
+        _config(file)
+
+
+def _config(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} must be JSON, not this: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} must hold a JSON object, not {type(content).__name__}")
+    return content

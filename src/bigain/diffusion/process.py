@@ -41,13 +41,13 @@ class Process:
 
     def __post_init__(self) -> None:
         if self.prediction not in PREDICTIONS:
-            raise ValueError(f"prediction is {self.prediction!r}; it must be one of {', '.join(PREDICTIONS)}")
+            raise ValueError(f"prediction must be one of {', '.join(PREDICTIONS)}, not {self.prediction!r}")
         if self.steps < 1:
-            raise ValueError(f"steps is {self.steps}; it must be at least 1")
+            raise ValueError(f"steps must be at least 1, not {self.steps}")
         if (self.alphas_cumprod is None) != (self.prediction == "flow"):
-            raise ValueError(f"alphas_cumprod goes with every prediction but 'flow'; prediction is {self.prediction!r}")
+            raise ValueError("alphas_cumprod must be given for every prediction but 'flow', and not for that")
         if self.alphas_cumprod is not None and self.alphas_cumprod.shape != (self.steps,):
-            raise ValueError(f"alphas_cumprod has shape {tuple(self.alphas_cumprod.shape)}; it must be ({self.steps},)")
+            raise ValueError(f"alphas_cumprod must have shape ({self.steps},), not {tuple(self.alphas_cumprod.shape)}")
 
     def noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """The noised sample x_t.
@@ -94,7 +94,7 @@ class Process:
             ValueError: if ``count`` is not in [1, T].
         """
         if not 1 <= count <= self.steps:
-            raise ValueError(f"the number of timesteps is {count}; it must be from 1 to {self.steps}")
+            raise ValueError(f"the number of timesteps must be from 1 to {self.steps}, not {count}")
         return torch.tensor([(2 * i + 1) * self.steps // (2 * count) for i in range(count)])
 
     def _coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,7 +124,7 @@ def process_of(scheduler: Any) -> Process:
     if prediction in PREDICTIONS and isinstance(alphas, Tensor):
         return Process(prediction, len(alphas), alphas)
     raise ValueError(
-        f"scheduler {name} with prediction_type {prediction!r} is not supported; supported are schedulers with "
-        "alphas_cumprod and prediction_type epsilon, v_prediction or sample (DDIM, DDPM, PNDM, Euler, DPM-Solver++, "
-        "...), and flow matching (FlowMatch*, or prediction_type flow_prediction)"
+        "the scheduler must have alphas_cumprod and the prediction_type epsilon, v_prediction or sample (DDIM, DDPM, "
+        "PNDM, Euler, DPM-Solver++, ...), or be for flow matching (FlowMatch*, or prediction_type flow_prediction), "
+        f"not {name} with prediction_type {prediction!r}"
     )

@@ -14,19 +14,21 @@ import torch
 _KEY_BITS = 62  # what is left of 64 when keys must stay nonnegative and below 2**62
 
 
-def image_key(image_id: str) -> int:
-    """The first 62 bits of SHA-256 of an image's id: a nonnegative integer below 2**62.
+def image_key(image_id: str, seed: int) -> int:
+    """The key of an image in a run: a nonnegative integer below 2**62, from the SHA-256 digest of both.
 
-    Methods with seeded destinations draw from it, so an image has the same key for every class and timestep.
+    Methods with random destinations draw from it, so an image has the same draws for every class and timestep, and
+    other draws under another seed.
     """
-    digest = hashlib.sha256(image_id.encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> (64 - _KEY_BITS)
+    return _digest("image", seed, image_id)
 
 
 def seeded_generator(*parts: str | int) -> torch.Generator:
-    """A CPU generator seeded from the SHA-256 digest of ``parts``.
+    """A CPU generator seeded from the SHA-256 digest of ``parts``."""
+    return torch.Generator().manual_seed(_digest(*parts))
 
-    The parts are joined as a JSON list, so ``("a", 1)`` and ``("a1",)`` differ.
-    """
+
+def _digest(*parts: str | int) -> int:
+    # Joined as a JSON list, so that ("a", 1) and ("a1",) differ.
     digest = hashlib.sha256(json.dumps(parts).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> (64 - _KEY_BITS))
+    return int.from_bytes(digest[:8], "big") >> (64 - _KEY_BITS)

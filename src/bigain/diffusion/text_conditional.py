@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -23,6 +24,7 @@ class TextConditional(Denoiser):
 
     kind = "text"
     text_encoder_name: ClassVar[str] = "text_encoder"
+    tokenizer_name: ClassVar[str] = "tokenizer"
 
     def __init__(self, pipe: Any) -> None:
         super().__init__(space=Latents(pipe.vae), pipe=pipe)
@@ -40,16 +42,21 @@ class TextConditional(Denoiser):
         prompts: list[str] = []
         for prompt in conditions:
             if not isinstance(prompt, str):
-                raise ValueError(f"condition {prompt!r} is not a prompt; this model takes strings")
+                raise ValueError(f"conditions must be prompts, not {prompt!r}")
             prompts.append(prompt)
         if not prompts:
             return Conditions((), {})
         if getattr(self.pipe, self.text_encoder_name) is None:
             raise ValueError(
-                f"the pipeline has no {self.text_encoder_name}; load it with one, or give ready-made Conditions"
+                f"the pipeline must have a {self.text_encoder_name} to encode prompts; or give ready-made Conditions"
             )
         chunks = [self._encode(prompts[i : i + _CHUNK]) for i in range(0, len(prompts), _CHUNK)]
-        return Conditions(tuple(prompts), {name: _joined([c[name] for c in chunks]) for name in chunks[0]})
+        arguments = {name: _joined([c[name] for c in chunks]) for name in chunks[0]}
+        return Conditions(tuple(prompts), arguments, read=self._tokens(prompts))
+
+    def _tokens(self, prompts: list[str]) -> tuple[tuple[int, ...], ...]:
+        """What the text encoder sees of each prompt, cut to its length."""
+        return _tokenised(getattr(self.pipe, self.tokenizer_name), prompts)
 
     @abstractmethod
     def _encode(self, prompts: list[str]) -> Encoded:
@@ -76,6 +83,7 @@ class StableDiffusion(TextConditional):
         return {"encoder_hidden_states": embeds.to(self.dtype)}
 
     def pipeline_arguments(self, conditions: Conditions, index: Tensor, each_step: EachStep) -> dict[str, Any]:
+        """The prompts as ``prompt_embeds``."""
         embeds = conditions.rows(index)["encoder_hidden_states"]
         return {"prompt_embeds": embeds, "callback_on_step_end": _on_step_end(each_step)}
 
@@ -84,6 +92,7 @@ class StableDiffusionXL(TextConditional):
     """``StableDiffusionXLPipeline`` (Podell et al., 2023), conditioned on its full size without a crop."""
 
     model_name = "unet"
+    tokenizer_name = "tokenizer_2"
     text_encoder_name = "text_encoder_2"  # SDXL runs without its first text encoder, not without its second
 
     def _encode(self, prompts: list[str]) -> Encoded:
@@ -94,6 +103,7 @@ class StableDiffusionXL(TextConditional):
         return {"encoder_hidden_states": embeds.to(self.dtype), "added_cond_kwargs": added}
 
     def pipeline_arguments(self, conditions: Conditions, index: Tensor, each_step: EachStep) -> dict[str, Any]:
+        """The prompts as ``prompt_embeds`` and ``pooled_prompt_embeds``; the pipeline makes its size conditions."""
         rows = conditions.rows(index)
         return {
             "prompt_embeds": rows["encoder_hidden_states"],
@@ -105,6 +115,10 @@ class StableDiffusionXL(TextConditional):
 class PixArt(TextConditional):
     """``PixArtAlphaPipeline`` and ``PixArtSigmaPipeline`` (Chen et al., 2023 and 2024)."""
 
+    def _tokens(self, prompts: list[str]) -> tuple[tuple[int, ...], ...]:
+        length = inspect.signature(self.pipe.encode_prompt).parameters["max_sequence_length"].default
+        return _tokenised(self.pipe.tokenizer, self.pipe._text_preprocessing(list(prompts)), length)
+
     def _encode(self, prompts: list[str]) -> Encoded:
         embeds, mask, _, _ = self.pipe.encode_prompt(prompts, do_classifier_free_guidance=False, device=self.device)
         arguments: dict[str, Any] = {"encoder_hidden_states": embeds.to(self.dtype), "encoder_attention_mask": mask}
@@ -114,6 +128,7 @@ class PixArt(TextConditional):
         return arguments
 
     def pipeline_arguments(self, conditions: Conditions, index: Tensor, each_step: EachStep) -> dict[str, Any]:
+        """The prompts as ``prompt_embeds`` with their mask; at the model's own size, so without resolution bins."""
         rows = conditions.rows(index)
         return {
             "prompt_embeds": rows["encoder_hidden_states"],
@@ -122,6 +137,11 @@ class PixArt(TextConditional):
             "clean_caption": False,
             "use_resolution_binning": False,
         }
+
+
+def _tokenised(tokenizer: Any, prompts: list[str], length: int | None = None) -> tuple[tuple[int, ...], ...]:
+    length = tokenizer.model_max_length if length is None else length
+    return tuple(tuple(row) for row in tokenizer(prompts, truncation=True, max_length=length).input_ids)
 
 
 def _on_step_end(each_step: EachStep) -> Callable[..., dict[str, Any]]:

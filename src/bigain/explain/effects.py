@@ -1,8 +1,7 @@
-"""The numbers of an analysis: its pieces, what they do to classification, and the file that holds them."""
+"""The numbers of an analysis: its pieces, what they do to classification, and the file that holds them. No PyTorch."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,11 +10,28 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bigain.explain.spectra import Spectrum
-from bigain.methods import parse, spec
+from bigain.methods import Compression
 from bigain.metrics.accuracy import paired_difference
+from bigain.run.files import read_json
 
-_FORMAT = "bigain analysis 1"
+FORMAT = "bigain analysis 1"
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """What stays of the tokens in one layer, by radial frequency: (bands,) each, band 0 the lowest.
+
+    Args:
+        layer: number of the transformer block.
+        power: of the tokens, the mean over channels, images and timesteps.
+        kept: power of what stays of them, in units of ``power``; None in a band where they have none.
+        error: power of the difference, in the same units.
+    """
+
+    layer: int
+    power: tuple[float, ...]
+    kept: tuple[float | None, ...]
+    error: tuple[float | None, ...]
 
 
 @dataclass(frozen=True)
@@ -65,7 +81,7 @@ class Effect:
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """What is known of a model under some methods.
+    """What was measured of a model under some methods.
 
     Args:
         identity: what all of it depends on.
@@ -82,7 +98,7 @@ class Analysis:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """The specs of which every piece is there."""
+        """The specs of which every piece was measured."""
         done = self.pieces.keys()
         return tuple(name for name in self.layers if {"none", name, *self.alone(name).values()} <= done)
 
@@ -109,14 +125,13 @@ class Analysis:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, and beside the pieces their effects, for whoever reads the file."""
-        known = "none" in self.pieces
+        """Everything, and the effects of the pieces, for whoever reads the file."""
+        compared = self.pieces.keys() - {"none"} if "none" in self.pieces else set()
         return {
-            "format": _FORMAT,
             "identity": self.identity,
             "facts": self.facts,
             "layers": self.layers,
-            "effects": {name: asdict(self.effect(name)) for name in self.pieces if known and name != "none"},
+            "effects": {name: asdict(self.effect(name)) for name in self.pieces if name in compared},
             "pieces": {name: asdict(piece) for name, piece in self.pieces.items()},
         }
 
@@ -125,25 +140,25 @@ def read_analysis(path: Path) -> Analysis:
     """Reads the file of an analysis, finished or not.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not such a file.
+        FileNotFoundError: the file is missing.
+        ValueError: it is something else.
     """
+    content = read_json(path, FORMAT)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["format"] != _FORMAT:
-            raise ValueError(f"its format is {content['format']!r}, not {_FORMAT!r}")
-        layers = {name: tuple(several) for name, several in content["layers"].items()}
+        layers = {name: tuple(numbers) for name, numbers in content["layers"].items()}
         pieces = {name: _piece(values) for name, values in content["pieces"].items()}
         return Analysis(content["identity"], content["facts"], layers, pieces)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is no file of bigain analyse: {error}") from error
+        raise ValueError(f"{path} must be a whole file of bigain analyse, not this: {error!r}") from error
 
 
 def in_layer(method: str, layer: int) -> str:
     """The spec of what acts in one layer, in that layer alone; ``method`` may be several in different layers."""
-    return spec(
-        [replace(each, layers=(layer,)) for each in parse(method) if each.layers is None or layer in each.layers]
-    )
+    return Compression(
+        replace(one, levels=(1,), layers=(layer,))
+        for one in Compression.of(method)
+        if one.layers is None or layer in one.layers
+    ).text
 
 
 def margins(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +11,9 @@ import torch
 from torch import Tensor
 
 from bigain.backbones import Seen, recorded, resolve
-from bigain.classify import keyed_prediction, paired_noise
-from bigain.diffusion import Denoiser, image_key
+from bigain.classify import noised, predictions
+from bigain.diffusion import Denoiser
+from bigain.images import to_uint8
 from bigain.methods import TokenDownsampling
 from bigain.operators.frequency import score
 from bigain.operators.grid import Grid, cell_index
@@ -78,59 +80,54 @@ def inspect_method(
 
     Raises:
         ValueError: "none" or several methods, a timestep out of range, or a layer in which the method does not act;
-            lists those in which it does.
+            names those in which it does.
     """
     methods = resolve(method, denoiser.model)
-    if len(methods) != 1:
-        raise ValueError(f"method must be one compression method, not {method!r}")
-    if not methods[0].leaves_a_spectrum:
-        raise ValueError(f"{method!r} makes no groups of tokens that could be drawn: give another method")
+    if len(methods) != 1 or not methods[0].leaves_a_spectrum:
+        raise ValueError(f"method must be one compression method that makes groups of tokens, not {method!r}")
     if not 0 <= timestep < denoiser.process.steps:
         raise ValueError(f"timestep must lie in [0, {denoiser.process.steps}), not {timestep}")
-    x0 = denoiser.encode(image[None])
     t = torch.tensor([timestep])
-    noise = paired_noise(seed, image_id, timestep, x0.shape[1:])[None].to(x0.device)
-    x_t = denoiser.process.noise(x0, noise, t)
+    x_t, _ = noised(denoiser, denoiser.encode(image[None]), [image_id], t, seed)
     conditions = denoiser.conditions([condition])  # type: ignore[arg-type]
-    key, first = torch.tensor([image_key(image_id)]), torch.zeros(1, dtype=torch.long)
-    seen: dict[int, Seen] = {}  # by layer
+    decisions: dict[int, Seen] = {}  # by layer
 
-    def note(each: Seen) -> None:
-        if each.decided:
-            seen[each.context.layer] = each
+    def note(seen: Seen) -> None:
+        if seen.decided:
+            decisions[seen.context.layer] = seen
 
     with recorded(denoiser.model, methods[0], note):
-        keyed_prediction(denoiser, x_t, t, conditions, first, key)
-    chosen = min(seen) if layer is None else layer
-    if chosen not in seen:
-        raise ValueError(f"layer must be one in which {method} decides what merges, {sorted(seen)}, not {layer}")
-    found, grid = seen[chosen], seen[chosen].context.grid
+        predictions(denoiser, x_t, [image_id], t, conditions, torch.zeros(1, dtype=torch.long), seed)
+    chosen = min(decisions) if layer is None else layer
+    if chosen not in decisions:
+        raise ValueError(f"layer must be one in which {method} decides what merges, {sorted(decisions)}, not {layer}")
+    seen = decisions[chosen]
+    grid = seen.context.grid
     score_name = getattr(methods[0], "score", _DEFAULT_SCORE)
-    deciding = found.tokens if found.features is None else found.features
-    if found.assignment is None:
-        assert isinstance(methods[0], TokenDownsampling)
-        factor = methods[0].factor
-        groups = cell_index(grid, (factor, factor)).numpy()
-        kept = nearest_tokens(grid, factor, getattr(methods[0], "nearest", "centre")).numpy()
-    else:
-        groups, kept = found.assignment.index[0].cpu().numpy(), found.assignment.kept[0].cpu().numpy()
+    scores = score(seen.tokens if seen.features is None else seen.features, grid, score_name)[0]
+    groups, kept = _groups(seen)
     return Inspection(
         method=method,
         timestep=timestep,
         layer=chosen,
-        layer_name=found.name,
-        image=_pixels(image),
-        noised=_pixels(denoiser.decode(x_t)[0]),
+        layer_name=seen.name,
+        image=to_uint8(image[None])[0],
+        noised=to_uint8(denoiser.decode(x_t))[0],
         grid=grid,
         score_name=score_name,
         score_used=methods[0].reads_score,
-        scores=score(deciding, grid, score_name)[0].float().cpu().numpy().reshape(grid.height, grid.width),
+        scores=scores.float().cpu().numpy().reshape(grid.height, grid.width),
         groups=groups,
         kept=kept,
-        merges=found.assignment is not None,
+        merges=seen.assignment is not None,
     )
 
 
-def _pixels(image: Tensor) -> npt.NDArray[np.uint8]:
-    """(3, S, S) in about [-1, 1] to uint8 (S, S, 3)."""
-    return ((image + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+def _groups(seen: Seen) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The group of each token, and the token that stands for each group."""
+    if seen.assignment is not None:
+        return seen.assignment.index[0].cpu().numpy(), seen.assignment.kept[0].cpu().numpy()
+    method, grid = seen.method, seen.context.grid
+    assert isinstance(method, TokenDownsampling)
+    place: Literal["centre", "first"] = getattr(method, "nearest", "centre")
+    return cell_index(grid, (method.factor,) * 2).numpy(), nearest_tokens(grid, method.factor, place).numpy()

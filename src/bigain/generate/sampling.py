@@ -10,16 +10,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from bigain.backbones import row_keys
 from bigain.diffusion import Conditions, Denoiser, image_key, seeded_generator
-
-Image = npt.NDArray[np.uint8]
+from bigain.diffusion.denoiser import memory_advice
+from bigain.images import Pixels, to_uint8
 
 SAMPLERS: dict[str, str] = {"ddim": "DDIMScheduler", "euler": "EulerDiscreteScheduler"}
 """Samplers by name, and their class in diffusers: what the paper uses for DiT and for Stable Diffusion."""
@@ -28,9 +26,64 @@ USUAL_GUIDANCE: dict[str, float] = {"class": 4.0, "text": 7.5}
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How images are sampled.
+
+    Args:
+        steps: of the sampler.
+        guidance: scale of classifier-free guidance (Ho & Salimans 2022); 1 is none.
+        sampler: one of ``SAMPLERS``; None for the model's own.
+        seed: of all randomness: the images' noise, and the draws of the methods that are applied to the model.
+        batch_size: images per batch; a forward with guidance has twice as many rows.
+
+    Raises:
+        ValueError: for fewer than one step or image per batch, a guidance below 1, or an unknown sampler.
+    """
+
+    steps: int = 20
+    guidance: float = 1.0
+    sampler: str | None = None
+    seed: int = 0
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        for name, value in (("steps", self.steps), ("batch_size", self.batch_size)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+        if not (math.isfinite(self.guidance) and self.guidance >= 1):
+            raise ValueError(f"guidance must be finite and at least 1, which is none, not {self.guidance}")
+        if self.sampler is not None and self.sampler not in SAMPLERS:
+            raise ValueError(
+                f"sampler must be one of {', '.join(SAMPLERS)}, or None for the model's own, not {self.sampler!r}"
+            )
+
+    def scheduler(self, denoiser: Denoiser) -> Any:
+        """A copy of the model's scheduler, or the named one with its settings, that is ready for these steps.
+
+        Raises:
+            ValueError: for a named sampler on a model that is trained by flow matching, or more steps than the model
+                has timesteps. So a run that ends in sampling can check its settings before it begins.
+        """
+        process = denoiser.process
+        if self.sampler is None:
+            scheduler = copy.deepcopy(denoiser.scheduler)
+        elif process.prediction == "flow":
+            raise ValueError(f"sampler must be None for a model trained by flow matching, not {self.sampler!r}")
+        else:
+            import diffusers
+
+            scheduler = getattr(diffusers, SAMPLERS[self.sampler]).from_config(denoiser.scheduler.config)
+        if process.prediction != "flow" and self.steps > process.steps:
+            raise ValueError(f"steps must be at most the model's {process.steps} timesteps, not {self.steps}")
+        scheduler.set_timesteps(self.steps, device=denoiser.device)
+        return scheduler
+
+
+@dataclass(frozen=True)
 class _Batch:
     """Images that are sampled together."""
 
+    conditions: Conditions
     index: Tensor  # (B,) long, conditions
     noise: Tensor  # (B, C, h, w) float32
     generators: list[torch.Generator]  # for samplers that add noise at each step
@@ -42,14 +95,10 @@ def sample(
     conditions: Conditions,
     index: Sequence[int],
     image_ids: Sequence[int],
+    sampling: Sampling | None = None,
     *,
-    steps: int = 20,
-    guidance: float = 1.0,
-    seed: int = 0,
-    batch_size: int = 32,
-    sampler: str | None = None,
     progress: bool = False,
-) -> Iterator[Image]:
+) -> Iterator[Pixels]:
     """Draws one image per entry of ``index``.
 
     An image's noise depends on ``(seed, image id)`` alone, also the noise that ancestral samplers add at each step.
@@ -60,90 +109,68 @@ def sample(
         conditions: as it encoded them.
         index: each image's condition, in [0, len(conditions)).
         image_ids: each image's number, all different.
-        steps: of the sampler.
-        guidance: scale of classifier-free guidance (Ho & Salimans 2022); 1 is none.
-        seed: of the run.
-        batch_size: images per batch; a forward with guidance has twice as many rows.
-        sampler: one of ``SAMPLERS``; None for the model's own.
+        sampling: steps, guidance, sampler, seed and batch size; None for the defaults of :class:`Sampling`.
         progress: whether to show a bar that counts sampling steps.
 
     Yields:
         (H, W, 3) uint8 arrays in the order of ``index``, as soon as their batch is done.
 
     Raises:
-        ValueError: at the call, for lengths that differ, ids that are doubled, conditions out of range, fewer than one
-            step or image per batch, a guidance below 1, an unknown sampler, or guidance where there is no null class.
+        ValueError: at the call, for lengths that differ, ids that are doubled, conditions out of range, guidance where
+            there is no null class, and as :meth:`Sampling.scheduler`.
         FloatingPointError: where a sample is not finite.
+        torch.OutOfMemoryError: with the batch size to try next.
     """
+    sampling = Sampling() if sampling is None else sampling
     index, image_ids = [int(i) for i in index], [int(i) for i in image_ids]
     if len(index) != len(image_ids):
-        raise ValueError(f"index has {len(index)} entries and image_ids {len(image_ids)}; there must be equally many")
+        raise ValueError(f"image_ids must be as many as index, {len(index)}, not {len(image_ids)}")
     if len(set(image_ids)) < len(image_ids):
         raise ValueError("image_ids must differ, or images would have the same noise")
     wrong = [i for i in index if not 0 <= i < len(conditions)]
     if wrong:
-        raise ValueError(f"condition {wrong[0]} is out of range; it must be in [0, {len(conditions)})")
-    for name, value in (("steps", steps), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"{name} is {value}; it must be at least 1")
-    if not (math.isfinite(guidance) and guidance >= 1):
-        raise ValueError(f"guidance is {guidance}; it must be finite and at least 1, which is none")
-    if denoiser.kind == "class" and guidance > 1 and conditions.null_index is None:
-        raise ValueError(f"guidance is {guidance}, but the conditions have no null class; it must be 1")
-    scheduler = _scheduler(denoiser, sampler)
-    return _batches(denoiser, conditions, index, image_ids, scheduler, steps, guidance, seed, batch_size, progress)
+        raise ValueError(f"index must lie in [0, {len(conditions)}), not {wrong[0]}")
+    if denoiser.kind == "class" and sampling.guidance > 1 and conditions.null_index is None:
+        raise ValueError(f"guidance must be 1 for conditions that have no null class, not {sampling.guidance}")
+    batches = [
+        (index[first : first + sampling.batch_size], image_ids[first : first + sampling.batch_size])
+        for first in range(0, len(index), sampling.batch_size)
+    ]
+    return _images(denoiser, conditions, batches, sampling, sampling.scheduler(denoiser), progress)
 
 
-def _scheduler(denoiser: Denoiser, sampler: str | None) -> Any:
-    """A scheduler of our own, which may keep state."""
-    if sampler is None:
-        return copy.deepcopy(denoiser.scheduler)
-    if sampler not in SAMPLERS:
-        raise ValueError(f"sampler is {sampler!r}; it must be one of {', '.join(SAMPLERS)}, or None (the model's own)")
-    if denoiser.process.prediction == "flow":
-        raise ValueError(f"sampler is {sampler!r}, but this model is trained by flow matching; it must be None")
-    import diffusers
-
-    return getattr(diffusers, SAMPLERS[sampler]).from_config(denoiser.scheduler.config)
-
-
-def _batches(
+def _images(
     denoiser: Denoiser,
     conditions: Conditions,
-    index: list[int],
-    image_ids: list[int],
+    batches: Sequence[tuple[list[int], list[int]]],
+    sampling: Sampling,
     scheduler: Any,
-    steps: int,
-    guidance: float,
-    seed: int,
-    batch_size: int,
     progress: bool,
-) -> Iterator[Image]:
+) -> Iterator[Pixels]:
     draw = _sample_class if denoiser.kind == "class" else _sample_text
-    starts = range(0, len(index), batch_size)
-    with tqdm(total=len(starts) * steps, disable=not progress, desc="generate", unit="step") as bar:
-        for first in starts:
-            ids = image_ids[first : first + batch_size]
-            generators = [seeded_generator("generate", seed, image_id) for image_id in ids]
+    with tqdm(total=len(batches) * sampling.steps, disable=not progress, desc="generate", unit="step") as bar:
+        for index, ids in batches:
+            generators = [seeded_generator("generate", sampling.seed, image_id) for image_id in ids]
             # The noise is drawn before any step's noise, from the same generator.
             noise = torch.stack([torch.randn(*denoiser.sample_shape, generator=g) for g in generators])
-            keys = torch.tensor([image_key(str(image_id)) for image_id in ids], device=denoiser.device)
-            batch = _Batch(torch.tensor(index[first : first + batch_size]), noise.to(denoiser.device), generators, keys)
-            x0 = draw(denoiser, conditions, batch, scheduler, steps, guidance, bar)
-            if not x0.isfinite().all():
-                raise FloatingPointError(
-                    f"a sample of images {ids} is not finite in {denoiser.dtype}; try another dtype"
-                )
-            pixels = ((denoiser.decode(x0) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-            yield from pixels.permute(0, 2, 3, 1).cpu().numpy()
+            keys = torch.tensor([image_key(str(image_id), sampling.seed) for image_id in ids], device=denoiser.device)
+            batch = _Batch(conditions, torch.tensor(index), noise.to(denoiser.device), generators, keys)
+            with memory_advice(len(ids)):
+                x0 = draw(denoiser, batch, scheduler, sampling, bar)
+                if not x0.isfinite().all():
+                    raise FloatingPointError(
+                        f"the samples of images {ids} must be finite, which they are not in {denoiser.dtype}; "
+                        "try bfloat16 or float32, and check the weights"
+                    )
+                pixels = to_uint8(denoiser.decode(x0))
+            yield from pixels
 
 
 @torch.no_grad()
-def _sample_class(
-    denoiser: Denoiser, conditions: Conditions, batch: _Batch, scheduler: Any, steps: int, guidance: float, bar: Any
-) -> Tensor:
+def _sample_class(denoiser: Denoiser, batch: _Batch, scheduler: Any, sampling: Sampling, bar: Any) -> Tensor:
     """The scheduler's loop for a class-conditional model; guidance stacks the conditional and the null rows."""
-    scheduler.set_timesteps(steps, device=denoiser.device)
+    steps, guidance, conditions = sampling.steps, sampling.guidance, batch.conditions
+    scheduler.set_timesteps(steps, device=denoiser.device)  # also forgets the batch before
     accepted = inspect.signature(scheduler.step).parameters
     options = {"generator": batch.generators} if "generator" in accepted else {}
     index, keys = batch.index, batch.keys
@@ -165,9 +192,7 @@ def _sample_class(
 
 
 @torch.no_grad()
-def _sample_text(
-    denoiser: Any, conditions: Conditions, batch: _Batch, scheduler: Any, steps: int, guidance: float, bar: Any
-) -> Tensor:
+def _sample_text(denoiser: Any, batch: _Batch, scheduler: Any, sampling: Sampling, bar: Any) -> Tensor:
     """The pipeline's own loop, up to the latents: it knows its guidance, negative prompt and size conditions."""
     pipe = denoiser.pipe
     keys = batch.keys
@@ -178,10 +203,10 @@ def _sample_text(
             nonlocal done
             keyed.pop_all().close()
             keyed.enter_context(row_keys(denoiser.model, image=keys, draw=torch.full_like(keys, step)))
-            done = _advance(bar, done, min(step, steps))
+            done = _advance(bar, done, min(step, sampling.steps))
 
         begin(0)
-        arguments = denoiser.pipeline_arguments(conditions, batch.index, begin)
+        arguments = denoiser.pipeline_arguments(batch.conditions, batch.index, begin)
         before = pipe.scheduler, dict(getattr(pipe, "_progress_bar_config", {}))
         pipe.scheduler = scheduler
         pipe.set_progress_bar_config(**{**before[1], "disable": True})
@@ -190,8 +215,8 @@ def _sample_text(
                 **arguments,
                 latents=batch.noise.to(denoiser.dtype),
                 generator=batch.generators,
-                num_inference_steps=steps,
-                guidance_scale=guidance,
+                num_inference_steps=sampling.steps,
+                guidance_scale=sampling.guidance,
                 output_type="latent",
                 return_dict=False,
             )[0]

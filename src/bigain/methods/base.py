@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from bigain.methods.schedules import Linear, bounds, resolve
 
@@ -38,11 +38,6 @@ SCORES = (
 """Token scores, as `bigain.operators.frequency` has them."""
 
 
-def takes(default: Any, expects: str) -> Any:
-    """A field of a config, with what its text must be, for the error."""
-    return field(default=default, metadata={"expects": expects})
-
-
 @dataclass(frozen=True)
 class Context:
     """What a method may know of the forward that it acts in.
@@ -67,7 +62,8 @@ class Method:
     """Where a method acts, and how tables and pictures show it.
 
     Class attributes: ``name`` on the command line, ``title`` and ``colour`` in tables and pictures, ``strength`` the
-    field that says how much is compressed, ``strengths`` those that help texts list.
+    field that says how much is compressed, ``strengths`` those that help texts list. The metadata ``expects`` of a
+    field says what its text must be, for the error.
 
     Args:
         levels: resolution levels that take part, 1 = the finest grid at which the model has attention.
@@ -84,8 +80,10 @@ class Method:
     strength: ClassVar[str]
     strengths: ClassVar[tuple[str, ...]]
 
-    levels: tuple[int, ...] = takes((1,), "whole numbers from 1, such as 1 or 1/2")
-    layers: tuple[int, ...] | None = takes(None, "whole numbers from 0, such as 0/1/5, or none")
+    levels: tuple[int, ...] = field(default=(1,), metadata={"expects": "whole numbers from 1, such as 1 or 1/2"})
+    layers: tuple[int, ...] | None = field(
+        default=None, metadata={"expects": "whole numbers from 0, such as 0/1/5, or none"}
+    )
 
     def __post_init__(self) -> None:
         make_tuples(self, {"levels": "(1,)"} if self.layers is None else {"levels": "(1,)", "layers": "(0, 1)"})
@@ -166,7 +164,7 @@ class TokenMerging(Method):
     strength: ClassVar[str] = "ratio"
     strengths: ClassVar[tuple[str, ...]] = ("0.3", "0.5", "0.7")
 
-    ratio: float | Linear = takes(0.5, "a number in [0, 1) or a schedule such as 0.7>0.3")  # noqa: RUF009
+    ratio: float | Linear = field(default=0.5, metadata={"expects": "a number in [0, 1) or a schedule such as 0.7>0.3"})
     locations: tuple[Location, ...] = ("self_attention",)
     operator: Literal["mean", "mlerp", "prune"] = "mean"
     size_aware: bool = False
@@ -259,7 +257,7 @@ class TokenMerging(Method):
         self.check(context.grid)
         tokens = context.grid.tokens
         ratio = resolve(self.ratio, context.timestep, "ratio")
-        if isinstance(ratio, int | float):
+        if isinstance(ratio, float | int):
             return _tokens(ratio, tokens)
         # Not on the ratio's device, which may have no float64; how many tokens are left must be known here anyway.
         counts = (ratio.cpu().double() * tokens + 1e-6).floor().long()
@@ -274,7 +272,7 @@ class CellMerging(TokenMerging):
         cell: height and width of the cells that destinations or blocks are taken from.
     """
 
-    cell: tuple[int, int] = takes((2, 2), "height x width, such as 2x2")
+    cell: tuple[int, int] = field(default=(2, 2), metadata={"expects": "height x width, such as 2x2"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -313,7 +311,7 @@ class TokenDownsampling(Method):
     strength: ClassVar[str] = "factor"
     strengths: ClassVar[tuple[str, ...]] = ("2", "3", "4")
 
-    factor: int = takes(2, "a whole number from 1")
+    factor: int = field(default=2, metadata={"expects": "a whole number from 1"})
 
     def __post_init__(self) -> None:
         super().__post_init__()

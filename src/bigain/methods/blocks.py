@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
-from bigain.methods.base import SCORES, CellMerging, Context, TokenMerging, check_choice, takes
+from bigain.methods.base import SCORES, CellMerging, Context, TokenMerging, check_choice
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +33,7 @@ class AdaptiveBlockMerging(CellMerging):
 
     score: str = "laplacian_l1"
     aggregate: Aggregate = "max"
-    threshold: float | None = takes(None, "a number, or none")
+    threshold: float | None = field(default=None, metadata={"expects": "a number, or none"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -96,7 +96,7 @@ class QuadtreeMerging(TokenMerging):
     title: ClassVar[str] = "Quadtree"
     colour: ClassVar[str] = "#882255"
 
-    depth: int = takes(3, "a whole number from 1 to 16")
+    depth: int = field(default=3, metadata={"expects": "a whole number from 1 to 16"})
 
     def __post_init__(self) -> None:
         super().__post_init__()

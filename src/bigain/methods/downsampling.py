@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from bigain.methods.base import SCORES, Context, TokenDownsampling, check_choice, takes
+from bigain.methods.base import SCORES, Context, TokenDownsampling, check_choice
 from bigain.methods.schedules import Linear, bounds, resolve
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class InterpolateExtrapolateKV(_Nearest):
     title: ClassVar[str] = "IE-KVD"
     colour: ClassVar[str] = "#009E73"
 
-    alpha: float | Linear = takes(0.9, "a number or a schedule such as 0.8>1.2")  # noqa: RUF009
+    alpha: float | Linear = field(default=0.9, metadata={"expects": "a number or a schedule such as 0.8>1.2"})
 
     def __post_init__(self) -> None:
         super().__post_init__()

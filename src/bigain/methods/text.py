@@ -59,7 +59,8 @@ class Compression(tuple[Method, ...]):
         for method in compression:
             if not isinstance(method, Method):
                 raise TypeError(
-                    f"method must be a config such as bigain.LaplacianMerging(ratio=0.7), or its text, not {method!r}"
+                    f"method must be a config such as bigain.LaplacianMerging(ratio=0.7), or a text such as "
+                    f"'lgtm-0.7', not {method!r}"
                 )
         return compression
 

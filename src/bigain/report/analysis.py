@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from bigain.explain.effects import Analysis, Effect
 from bigain.report.labels import label
-from bigain.report.pictures import COLOURS, MARKERS, MORE_COLOURS
-from bigain.run.export import write_whole
+from bigain.report.style import NOTHING, PLAIN, Style, markdown_table, new_figure, save, styles
+from bigain.run.files import write_whole
 
-_DPI = 150
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from bigain.explain.effects import Analysis, Effect
+
 _PANELS = 4  # of a picture of spectra
 _SCALE = 1000  # of squared errors, which are small
 
@@ -30,9 +31,8 @@ class TextTable:
     rows: tuple[tuple[str, ...], ...]
 
     def markdown(self) -> str:
-        """GitHub's."""
-        lines = [self.headings, ("---", *["---:"] * (len(self.headings) - 1)), *self.rows]
-        return "\n".join([f"**{self.title}**", "", *(f"| {' | '.join(line)} |" for line in lines)])
+        """GitHub's, under its title."""
+        return f"**{self.title}**\n\n{markdown_table(self.headings, self.rows)}"
 
 
 def write_analysis(analysis: Analysis, folder: Path) -> tuple[str, ...]:
@@ -42,7 +42,7 @@ def write_analysis(analysis: Analysis, folder: Path) -> tuple[str, ...]:
         ValueError: no method is finished.
     """
     if not analysis.methods:
-        raise ValueError("there is nothing to write: no method of this analysis is finished")
+        raise ValueError("an analysis must have a finished method to be written, not none")
     write_whole(folder / "analysis.md", analysis_page(analysis))
     pages = [analysis.methods[first : first + _PANELS] for first in range(0, len(analysis.methods), _PANELS)]
     names = []
@@ -65,11 +65,12 @@ def analysis_page(analysis: Analysis) -> str:
 
 def _caption(analysis: Analysis) -> str:
     """What the numbers are of."""
-    known, facts, plain = analysis.identity, analysis.facts, analysis.effect("none")
-    split = f"split {known['split']}" if known["split"] else "default split"
+    settings, facts, plain = analysis.identity, analysis.facts, analysis.effect("none")
+    split = f"split {settings['split']}" if settings["split"] else "default split"
     return (
-        f"Model {known['model']} ({known['dtype']}), data {facts['data']}, {split}: {known['images']} images, "
-        f"{known['timesteps']} timesteps, {facts['classes']} classes, loss {known['loss']}, seed {known['seed']}. "
+        f"Model {settings['model']} ({settings['dtype']}), data {facts['data']}, {split}: {settings['images']} images, "
+        f"{settings['timesteps']} timesteps, {facts['classes']} classes, loss {settings['loss']}, seed "
+        f"{settings['seed']}. "
         f"Gap: error of the best wrong class minus that of the true one. Without compression the gap × {_SCALE} is "
         f"{_scaled(plain.gap)} on average, the {_measure(analysis)} {100 * plain.accuracy:.1f}%."
     )
@@ -114,11 +115,11 @@ def _costs(analysis: Analysis, method: str) -> TextTable:
 
 
 def _times(analysis: Analysis, method: str) -> TextTable:
-    plain, found = analysis.effect("none"), analysis.effect(method)
+    effects = analysis.effect("none"), analysis.effect(method)
     rows = []
     for place, t in enumerate(analysis.facts["timesteps"]):
-        accuracies = (f"{100 * each.accuracy_at[place]:.1f}" for each in (plain, found))
-        gaps = (_scaled(each.gap_at[place]) for each in (plain, found))
+        accuracies = (f"{100 * effect.accuracy_at[place]:.1f}" for effect in effects)
+        gaps = (_scaled(effect.gap_at[place]) for effect in effects)
         rows.append((str(t), *accuracies, *gaps))
     headings = (
         "t",
@@ -131,7 +132,7 @@ def _times(analysis: Analysis, method: str) -> TextTable:
 
 
 def _kept(kept: float | None, error: float | None) -> str:
-    return "–" if kept is None or error is None else f"{kept:.2f} ({error:.2f})"
+    return NOTHING if kept is None or error is None else f"{kept:.2f} ({error:.2f})"
 
 
 def _scaled(value: float, sign: str = "") -> str:
@@ -149,9 +150,10 @@ def _effect_cells(effect: Effect) -> tuple[str, str, str, str]:
 
 def draw_spectra(analysis: Analysis, methods: tuple[str, ...], path: Path) -> None:
     """Draws the power kept by layer and band, a panel per method; 1 is white, grey is a band without power."""
+    from matplotlib import colormaps
+
     tallest = max(len(analysis.pieces[method].spectra) for method in methods)
-    figure = Figure(figsize=(4.6 * len(methods) + 1, 0.42 * tallest + 2.2), dpi=_DPI, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(4.6 * len(methods) + 1, 0.42 * tallest + 2.2, layout="constrained")
     bands, colours = analysis.identity["bands"], colormaps["PuOr"].with_extremes(bad="0.8")
     axes = figure.subplots(1, len(methods), squeeze=False)[0]
     for axis, method in zip(axes, methods, strict=True):
@@ -169,18 +171,17 @@ def draw_spectra(analysis: Analysis, methods: tuple[str, ...], path: Path) -> No
         axis.set_title(str(label(method)), fontsize=10)
     figure.colorbar(heat, ax=list(axes), label="power kept", extend="max")
     figure.suptitle("What each layer still sees of its tokens: 1 is all, 0 is nothing", fontsize=11)
-    figure.savefig(path, metadata={"Software": None})
+    save(figure, path)
 
 
 def draw_layers(analysis: Analysis, path: Path) -> None:
     """Draws the change of the prediction and the shift of the gap, of each layer alone and of all together."""
-    methods, styles = analysis.methods, _styles(analysis.methods)
+    methods, by_method = analysis.methods, _styles(analysis.methods)
     layers = sorted({layer for method in methods for layer in analysis.layers[method]})
     places = {layer: place for place, layer in enumerate(layers)}
     last = len(layers) + 0.5  # of all together, a little apart
     width = 0.8 / len(methods)
-    figure = Figure(figsize=(max(7.0, 0.32 * (len(layers) + 1) * len(methods) + 2.5), 6.6), dpi=_DPI)
-    FigureCanvasAgg(figure)
+    figure = new_figure(max(7.0, 0.32 * (len(layers) + 1) * len(methods) + 2.5), 6.6)
     above, below = figure.subplots(2, 1, sharex=True)
     for number, method in enumerate(methods):
         aside = (number - (len(methods) - 1) / 2) * width
@@ -189,11 +190,13 @@ def draw_layers(analysis: Analysis, path: Path) -> None:
         ]
         bars.append((last, analysis.effect(method)))
         at = [place + aside for place, _ in bars]
-        colour = styles[method][0]
-        above.bar(at, [_SCALE * each.change for _, each in bars], width, color=colour, label=str(label(method)))
-        below.bar(at, [_SCALE * each.shift for _, each in bars], width, color=colour)
-        spread = [_SCALE * each.deviation for _, each in bars]
-        below.errorbar(at, [_SCALE * each.shift for _, each in bars], spread, fmt="none", ecolor="0.25", elinewidth=0.9)
+        colour = by_method[method].colour
+        above.bar(at, [_SCALE * effect.change for _, effect in bars], width, color=colour, label=str(label(method)))
+        below.bar(at, [_SCALE * effect.shift for _, effect in bars], width, color=colour)
+        spread = [_SCALE * effect.deviation for _, effect in bars]
+        below.errorbar(
+            at, [_SCALE * effect.shift for _, effect in bars], spread, fmt="none", ecolor="0.25", elinewidth=0.9
+        )
     above.set_ylabel(f"squared change of\nthe prediction × {_SCALE}")
     below.set_ylabel(f"shift of the gap × {_SCALE}\n(line: ± s.d. over images)")
     below.axhline(0, color="black", linewidth=0.8)
@@ -206,11 +209,10 @@ def draw_layers(analysis: Analysis, path: Path) -> None:
 
 def draw_timesteps(analysis: Analysis, path: Path) -> None:
     """Draws accuracy and gap of each timestep alone, a line per method; no compression is black."""
-    figure = Figure(figsize=(10.4, 5.0), dpi=_DPI)
-    FigureCanvasAgg(figure)
+    figure = new_figure(10.4, 5.0)
     left, right = figure.subplots(1, 2)
     steps = analysis.facts["timesteps"]
-    for method, (colour, marker) in {"none": ("#000000", "*"), **_styles(analysis.methods)}.items():
+    for method, (colour, marker) in {"none": PLAIN, **_styles(analysis.methods)}.items():
         effect = analysis.effect(method)
         for axis, values, scale in ((left, effect.accuracy_at, 100), (right, effect.gap_at, _SCALE)):
             axis.plot(
@@ -231,18 +233,9 @@ def draw_timesteps(analysis: Analysis, path: Path) -> None:
     _finish(figure, (left, right), "Where in t it is lost", path)
 
 
-def _styles(methods: tuple[str, ...]) -> dict[str, tuple[str, str]]:
-    """Colour and marker per method: the colour that it has in all pictures, or a free one where that is taken."""
-    colours: dict[str, str] = {}
-    for method in methods:
-        own = COLOURS.get(label(method).name)
-        if own is not None and own not in colours.values():
-            colours[method] = own
-    everything = (*COLOURS.values(), *MORE_COLOURS)
-    free = [colour for colour in everything if colour not in colours.values()] or everything
-    others = [method for method in methods if method not in colours]
-    colours |= {method: free[number % len(free)] for number, method in enumerate(others)}
-    return {method: (colours[method], MARKERS[number % len(MARKERS)]) for number, method in enumerate(methods)}
+def _styles(methods: tuple[str, ...]) -> dict[str, Style]:
+    """By method, each with a colour of its own, as bars have no marker."""
+    return styles({method: label(method).name for method in methods}, apart=True)
 
 
 def _finish(figure: Figure, axes: tuple[Axes, ...], title: str, path: Path) -> None:
@@ -255,4 +248,4 @@ def _finish(figure: Figure, axes: tuple[Axes, ...], title: str, path: Path) -> N
     figure.legend(loc="lower center", ncols=min(lines, 3), frameon=False, fontsize=9)
     figure.suptitle(title, fontsize=11)
     figure.tight_layout(rect=(0, height + 0.02, 1, 0.99))
-    figure.savefig(path, metadata={"Software": None})
+    save(figure, path)

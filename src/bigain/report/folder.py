@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from bigain.report.labels import label
 from bigain.report.pictures import draw_front, draw_samples
 from bigain.report.table import markdown
-from bigain.run.export import write_results, write_whole
+from bigain.run.files import write_whole
+from bigain.run.results import Results, Timings, write_results
 from bigain.run.store import Store
-from bigain.run.summary import Results, Timings, summarise, timings
-from experiments.readme.against import against
+from bigain.run.summary import summarise, timings
 
 _COLUMNS = 10  # of the page of samples
 
 
-def write_folder(store: Store, folder: Path, compared: Sequence[str] = ()) -> tuple[Results, Timings]:
+def write_folder(store: Store, folder: Path) -> tuple[Results, Timings]:
     """Writes results.json, results.csv, results.timings.json, table.md, front.png and samples.png.
-
-    Where methods are ``compared`` with all others (see `bigain.run.paired.compare`), also against.md.
 
     The times, and with them the table and the front, are measured; the other files repeat bit for bit on one machine.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    results, times = summarise(store, compared), timings(store)
+    results, times = summarise(store), timings(store)
     write_results(folder / "results.json", results, times)
     write_whole(folder / "table.md", markdown(results, times))
-    if results.comparisons:
-        write_whole(folder / "against.md", against(results) + "\n")
-    else:
-        (folder / "against.md").unlink(missing_ok=True)  # of other results than those that lie beside it now
     if any(row.accuracy is not None or row.fid is not None for row in results.rows):
         draw_front(results, times, folder / "front.png")
     if any(row.generated for row in results.rows):
@@ -42,10 +35,10 @@ def draw_page(store: Store, path: Path) -> None:
     """Draws the first generated images of every method, each column from one noise."""
     first = store.generated("none", _COLUMNS)
     numbers = [image.image for image in first]
-    names, several = store.facts["classes"], store.facts["multi_label"]
+    names, multi_label = store.facts["classes"], store.facts["multi_label"]
     headings = []
     for image in first:
-        captioned = several and not image.condition.isdigit()  # a caption says more than one of its classes
+        captioned = multi_label and not image.condition.isdigit()  # a caption says more than one of its classes
         headings.append(image.condition if image.label is None or captioned else names[image.label])
     rows = []
     for spec in store.methods():

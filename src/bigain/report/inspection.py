@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import LineCollection
-from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from bigain.explain.inspection import Inspection
+from bigain.report.style import new_figure, save
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from bigain.explain.inspection import Inspection
 
 # Paul Tol's "muted" and "light" schemes: told apart with colour blindness, and on grey.
 _GROUP_COLOURS = (
@@ -24,9 +24,10 @@ _GROUP_COLOURS = (
 
 def draw_inspection(inspection: Inspection, path: Path) -> None:
     """Draws image | noised | score map | groups; destinations are dots, merged tokens carry their group's colour."""
+    from matplotlib.ticker import MaxNLocator
+
     grid = inspection.grid
-    figure = Figure(figsize=(15, 4.2), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(15, 4.2, layout="constrained")
     original, noised, scores, groups = figure.subplots(1, 4)
     extent = (-0.5, grid.width - 0.5, grid.height - 0.5, -0.5)  # in tokens
     for axis, picture, title in (
@@ -46,10 +47,13 @@ def draw_inspection(inspection: Inspection, path: Path) -> None:
         axis.set_xlabel("token column")
         axis.set_ylabel("token row")
     figure.suptitle(f"{inspection.method} in {inspection.layer_name}")
-    figure.savefig(path, metadata={"Software": None})
+    save(figure, path)
 
 
 def _draw_groups(axis: Axes, inspection: Inspection, extent: tuple[float, float, float, float]) -> None:
+    from matplotlib.collections import LineCollection
+    from matplotlib.colors import to_rgb
+
     grid, groups, kept = inspection.grid, inspection.groups, inspection.kept
     grey = np.asarray(Image.fromarray(inspection.image).convert("L"), dtype=np.float64) / 255
     axis.imshow(0.35 + 0.5 * grey, cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="nearest")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bigain.methods import Label, parse
+from bigain.methods import Compression, Label
 from bigain.zoo import presets
 
 PRESET = "Preset"  # the name of all presets of models
@@ -18,10 +18,10 @@ def label(text: str) -> Label:
         >>> str(label("tome:ratio=0.5,destinations=random,redraw=forward"))
         'ToMe 50%, random per forward'
     """
-    methods = parse(presets.text_of(text))
+    methods = Compression.of(presets.text_of(text))
     if len(methods) > 1:
         for preset in presets.names():
-            if parse(presets.text_of(preset)) == methods:
+            if Compression.of(presets.text_of(preset)) == methods:
                 _, _, name = preset.partition("/")
                 return Label(PRESET, "", name, float(_PRESETS.index(name)))
     return methods.label

@@ -6,31 +6,25 @@ import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from bigain.methods import METHODS
-from bigain.report.labels import PRESET, label
+from bigain.report.labels import label
+from bigain.report.style import PLAIN, Style, new_figure, save, styles
 from bigain.report.table import accuracy_heading
-from bigain.run.summary import Results, Row, Timings
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from bigain.run.results import Results, Row, Timings
 
 Images = npt.NDArray[np.uint8]
 
-# Okabe & Ito (2008), "Color Universal Design": told apart with any common colour blindness. Black is no compression.
-COLOURS = {method.title: method.colour for method in METHODS.values()} | {PRESET: "#332288"}
-MORE_COLOURS = ("#117733", "#661100")  # of Paul Tol's "muted": for methods together
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
-_DPI = 150
 _PANELS = 3
 _HEADING = 12  # characters of a line above a sample
-_BESIDE = 44  # characters of a line left of a row
+_LEFT = 44  # characters of a line left of a row
 
 
 @dataclass(frozen=True)
@@ -56,24 +50,25 @@ def draw_front(results: Results, times: Timings | None, path: Path) -> None:
     panels = [panel for panel in _panels(results, times) if len(_points(results.rows, panel)) > 0][:_PANELS]
     if not panels:
         raise ValueError("there is nothing to draw: a front needs accuracy or FID, and FID or a cost")
-    figure = Figure(figsize=(5.2 * len(panels) + 0.6, 6.2), dpi=_DPI)
-    FigureCanvasAgg(figure)
+    from matplotlib.lines import Line2D
+
+    figure = new_figure(5.2 * len(panels) + 0.6, 6.2)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    styles = _styles(results.rows)
+    by_family = _styles(results.rows)
     for axis, panel in zip(axes, panels, strict=True):
-        _draw_panel(axis, panel, results.rows, styles)
+        _draw_panel(axis, panel, results.rows, by_family)
     handles = [
         Line2D([], [], color=colour, marker=marker, linestyle="-", markersize=7, label=family)
-        for family, (colour, marker) in styles.items()
+        for family, (colour, marker) in by_family.items()
     ]
     columns = min(len(handles), max(2, 2 * len(panels)))
     rows = -(-len(handles) // columns)
     figure.legend(handles=handles, loc="lower center", ncols=columns, frameon=False, fontsize=9)
     figure.suptitle(textwrap.fill(_title(results), width=62 * len(panels)), fontsize=11)
-    if len(results.rows) > len(styles):
+    if len(results.rows) > len(by_family):
         figure.text(0.5, 0.035 * rows + 0.02, "Larger markers compress more.", ha="center", fontsize=9, color="0.3")
     figure.tight_layout(rect=(0, 0.035 * rows + 0.05, 1, 0.98))
-    figure.savefig(path, metadata={"Software": None})
+    save(figure, path)
 
 
 def draw_samples(
@@ -92,45 +87,52 @@ def draw_samples(
     columns = max((len(images) for _, images in rows), default=0)
     if columns == 0:
         raise ValueError("there is nothing to draw: no image was generated")
-    size = next(images[0].shape[0] for _, images in rows if len(images))
-    scale = max(1, round(96 / size))  # small images are enlarged pixel by pixel
-    cell, gap = size * scale, max(4, size * scale // 24)
-    page = np.full((len(rows) * (cell + gap) - gap, columns * (cell + gap) - gap, 3), 255, dtype=np.uint8)
-    for r, (_, images) in enumerate(rows):
-        for c, image in enumerate(images):
-            large = image.repeat(scale, axis=0).repeat(scale, axis=1)
-            page[r * (cell + gap) : r * (cell + gap) + cell, c * (cell + gap) : c * (cell + gap) + cell] = large
-    inch = 0.72 / (cell + gap)  # a cell is 0.72 inches wide
-    above = [textwrap.wrap(text, _HEADING, max_lines=8, placeholder=" …") or [""] for text in [*headings][:columns]]
+    page, cell, pitch = _page(rows, columns)
+    above = [_wrapped(text, _HEADING, 8) for text in [*headings][:columns]]
+    left = [_wrapped(name, _LEFT, 6) for name, _ in rows]
     lines = max(map(len, above), default=1)
-    beside = [textwrap.wrap(name, _BESIDE, max_lines=6, placeholder=" …") or [""] for name, _ in rows]
-    margin, top = (
-        0.085 * max(len(line) for text in beside for line in text) + 0.15,
-        (0.6 if title else 0.2) + 0.12 * lines,
-    )
-    width, height = page.shape[1] * inch, page.shape[0] * inch
+    margin = 0.085 * max(len(line) for text in left for line in text) + 0.15
+    top = (0.6 if title else 0.2) + 0.12 * lines
+    height, width = (pixels * 0.72 / pitch for pixels in page.shape[:2])  # a cell is 0.72 inches wide
     width_all, height_all = margin + width + 0.1, height + top + 0.1
-    figure = Figure(figsize=(width_all, height_all), dpi=_DPI)
-    FigureCanvasAgg(figure)
+    figure = new_figure(width_all, height_all)
     axis = figure.add_axes((margin / width_all, 0.1 / height_all, width / width_all, height / height_all))
     axis.imshow(page, interpolation="none", aspect="auto")
-    axis.set_yticks([r * (cell + gap) + cell / 2 for r in range(len(rows))], ["\n".join(text) for text in beside])
-    for mark, text in zip(axis.get_yticklabels(), beside, strict=True):
+    axis.set_yticks([r * pitch + cell / 2 for r in range(len(rows))], ["\n".join(text) for text in left])
+    for mark, text in zip(axis.get_yticklabels(), left, strict=True):
         mark.set_fontsize(9 if len(text) == 1 else 7)
-    centres = [c * (cell + gap) + cell / 2 for c in range(len(above))]
+    centres = [c * pitch + cell / 2 for c in range(len(above))]
     axis.set_xticks(centres, ["\n".join(text) for text in above], fontsize=9 if lines == 1 else 7)
     axis.xaxis.tick_top()
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
     if title:
         figure.text(0.01, 1 - 0.12 / height_all, title, fontsize=10, va="top")
-    figure.savefig(path, metadata={"Software": None})
+    save(figure, path)
+
+
+def _page(rows: Sequence[tuple[str, Sequence[Images]]], columns: int) -> tuple[Images, int, int]:
+    """All images on white, the side of one, and from one to the next, in pixels."""
+    size = next(images[0].shape[0] for _, images in rows if len(images))
+    scale = max(1, round(96 / size))  # small images are enlarged pixel by pixel
+    cell, gap = size * scale, max(4, size * scale // 24)
+    pitch = cell + gap
+    page = np.full((len(rows) * pitch - gap, columns * pitch - gap, 3), 255, dtype=np.uint8)
+    for r, (_, images) in enumerate(rows):
+        for c, image in enumerate(images):
+            large = image.repeat(scale, axis=0).repeat(scale, axis=1)
+            page[r * pitch : r * pitch + cell, c * pitch : c * pitch + cell] = large
+    return page, cell, pitch
+
+
+def _wrapped(text: str, width: int, lines: int) -> list[str]:
+    return textwrap.wrap(text, width, max_lines=lines, placeholder=" …") or [""]
 
 
 def _panels(results: Results, times: Timings | None) -> list[Panel]:
     """All that can be drawn, what tells most first."""
-    known = {} if times is None else times.methods
-    batch = times.environment["sample"][0] if times is not None and known else None
+    timed = {} if times is None else times.methods
+    batch = times.environment["sample"][0] if times is not None and timed else None
     accuracy_label = f"{accuracy_heading(results)} (higher is better)"
     fid_label, saved_label = "FID (lower is better)", "FLOPs saved, % (higher is better)"
     time_label = f"median time per forward of {batch} images, ms (lower is better)"
@@ -152,7 +154,7 @@ def _panels(results: Results, times: Timings | None) -> list[Panel]:
         return None if row.flops_change is None else -100 * row.flops_change
 
     def time(row: Row) -> float | None:
-        return known[row.method].median if row.method in known else None
+        return timed[row.method].median if row.method in timed else None
 
     return [
         Panel(fid_label, accuracy_label, fid, percent, interval),
@@ -164,68 +166,55 @@ def _panels(results: Results, times: Timings | None) -> list[Panel]:
 
 
 def _points(rows: Sequence[Row], panel: Panel) -> list[tuple[Row, float, float]]:
-    found = [(row, panel.x(row), panel.y(row)) for row in rows]
-    return [(row, x, y) for row, x, y in found if x is not None and y is not None]
+    points = [(row, panel.x(row), panel.y(row)) for row in rows]
+    return [(row, x, y) for row, x, y in points if x is not None and y is not None]
 
 
-def _styles(rows: Sequence[Row]) -> dict[str, tuple[str, str]]:
-    """Colour and marker per family: a method has one colour, its variants differ in the marker."""
-    colours: dict[str, str] = {}
-    markers: dict[str, int] = {}
-    styles: dict[str, tuple[str, str]] = {}
-    for row in rows:
-        name, family = label(row.method).name, label(row.method).family
-        if family in styles:
-            continue
-        if row.method == "none":
-            styles[family] = ("#000000", "*")
-            continue
-        if name not in colours:
-            others = len(colours.keys() - COLOURS.keys())
-            colours[name] = COLOURS.get(name, MORE_COLOURS[others % len(MORE_COLOURS)])
-        markers[name] = markers.get(name, -1) + 1
-        styles[family] = (colours[name], MARKERS[markers[name] % len(MARKERS)])
-    return styles
+def _styles(rows: Sequence[Row]) -> dict[str, Style]:
+    """By family."""
+    labels = [label(row.method) for row in rows if row.method != "none"]
+    plain = {label(row.method).family: PLAIN for row in rows if row.method == "none"}
+    return plain | styles({one.family: one.name for one in labels})
 
 
-def _plain_ticks(axis: Axis) -> None:
-    """1, 2, 5, 10, 20, 50 … on a logarithmic axis, written as plain numbers."""
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axis.set_minor_formatter(NullFormatter())
-
-
-def _draw_panel(axis: Axes, panel: Panel, rows: Sequence[Row], styles: dict[str, tuple[str, str]]) -> None:
+def _draw_panel(axis: Axes, panel: Panel, rows: Sequence[Row], by_family: dict[str, Style]) -> None:
     points = _points(rows, panel)
-    for family, (colour, marker) in styles.items():
-        own = sorted(
-            ((label(row.method).amount, x, y, row) for row, x, y in points if label(row.method).family == family),
-            key=lambda point: point[0],
-        )
-        axis.plot([x for _, x, _, _ in own], [y for _, _, y, _ in own], color=colour, linewidth=1, alpha=0.6, zorder=2)
-        for rank, (_, x, y, row) in enumerate(own):
+    for family, style in by_family.items():
+        own = [point for point in points if label(point[0].method).family == family]
+        own.sort(key=lambda point: label(point[0].method).amount)
+        xs, ys = [x for _, x, _ in own], [y for _, _, y in own]
+        axis.plot(xs, ys, color=style.colour, linewidth=1, alpha=0.6, zorder=2)
+        for rank, (row, x, y) in enumerate(own):
             interval = panel.interval(row)
             if interval is not None:
-                axis.plot([x, x], interval, color=colour, linewidth=0.8, alpha=0.35, zorder=1)
+                axis.plot([x, x], interval, color=style.colour, linewidth=0.8, alpha=0.35, zorder=1)
             size = 160 if row.method == "none" else 36 + 36 * rank
-            axis.scatter([x], [y], s=size, color=colour, marker=marker, edgecolor="white", linewidth=0.6, zorder=3)
+            marks: dict[str, Any] = {"color": style.colour, "marker": style.marker, "edgecolor": "white"}
+            axis.scatter([x], [y], s=size, linewidth=0.6, zorder=3, **marks)
     for row, x, y in points:
         if row.method == "none":  # what everything is compared with
             axis.axvline(x, color="0.75", linewidth=0.8, linestyle=":", zorder=0)
             axis.axhline(y, color="0.75", linewidth=0.8, linestyle=":", zorder=0)
-    xs = [x for _, x, _ in points]
-    if min(xs) > 0 and max(xs) / min(xs) > 8:
-        axis.set_xscale("log")
-        _plain_ticks(axis.xaxis)
-    if panel.interval(rows[0]) is None and min(y for _, _, y in points) > 0:
-        ys = [y for _, _, y in points]
-        if max(ys) / min(ys) > 8:
-            axis.set_yscale("log")
-            _plain_ticks(axis.yaxis)
+    _scale(axis, "x", [x for _, x, _ in points])
+    if panel.interval(rows[0]) is None:
+        _scale(axis, "y", [y for _, _, y in points])
     axis.set_xlabel(panel.x_label)
     axis.set_ylabel(panel.y_label)
     axis.grid(color="0.92", linewidth=0.6)
     axis.set_axisbelow(True)
+
+
+def _scale(axis: Axes, name: str, values: Sequence[float]) -> None:
+    """Makes an axis logarithmic where its values call for it, with plain numbers at 1, 2, 5, 10, 20, 50 …"""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    if min(values) <= 0 or max(values) / min(values) <= 8:
+        return
+    axis.set(**{f"{name}scale": "log"})
+    ticks = axis.xaxis if name == "x" else axis.yaxis
+    ticks.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    ticks.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ticks.set_minor_formatter(NullFormatter())
 
 
 def _title(results: Results) -> str:

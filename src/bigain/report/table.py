@@ -1,9 +1,10 @@
-"""The table of a run: for the terminal, and as Markdown, also between the markers of a README."""
+"""The table of a run: for the terminal, and as Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Group
@@ -11,10 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from bigain.report.labels import label
-from bigain.run.summary import Results, Row, Timing, Timings
+from bigain.report.style import NOTHING, markdown_table
 
-NOTHING = "–"
+if TYPE_CHECKING:
+    from bigain.run.results import Results, Row, Timing, Timings
+
 _WIDE = 140  # characters that all columns take in a terminal
+_GAPS = 3  # of an unfinished run that the caption tells one by one
 _ABOUT = ("classification", "generation", "cost")
 
 
@@ -28,7 +32,7 @@ class Line:
 
     @property
     def speed(self) -> str:
-        """How many times as fast as no compression; empty for that itself, and where there is no time."""
+        """How many times as fast as no compression; empty for that itself, and where nothing was timed."""
         if self.time is None or self.plain_time is None or self.row.method == "none":
             return ""
         return f"{self.plain_time.median / self.time.median:.2f}×"
@@ -80,57 +84,70 @@ def markdown(results: Results, times: Timings | None = None) -> str:
 def markdown_rows(results: Results, times: Timings | None = None) -> str:
     """The table alone."""
     columns, lines = _columns(results, times), lines_of(results, times)
-    written = [[column.heading for column in columns], ["---", *["---:"] * (len(columns) - 1)]]
-    written += [[column.write(line, full=True) for column in columns] for line in lines]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in written)
+    written = [[column.write(line, full=True) for column in columns] for line in lines]
+    return markdown_table([column.heading for column in columns], written)
 
 
 def caption(results: Results, times: Timings | None = None) -> str:
-    """What the numbers are: data, counts, schedule, reference, intervals, and where it was timed."""
+    """What was measured, on how many images, against what, and where it was timed."""
     return " ".join(caption_parts(results, times))
 
 
 def caption_parts(results: Results, times: Timings | None = None) -> list[str]:
     """The sentences of ``caption``, the first with the model's name."""
-    settings, facts = results.settings, results.facts
-    parts = [f"Model {settings['model']} ({settings['dtype']}), data {facts['data']}, seed {settings['seed']}."]
+    settings = results.settings
+    parts = [f"Model {settings['model']} ({settings['dtype']}) on {results.facts['data']}, seed {settings['seed']}."]
     classified = _counts([row.classified for row in results.rows])
     if classified:
-        name = "Precision@1" if facts["multi_label"] else "Accuracy"
-        keep, samples = (" ".join(map(str, settings[field])) for field in ("to_keep", "n_samples"))
-        parts.append(
-            f"{name}: {classified} images, {_split(settings['split'])}, stages {keep} / {samples}, {settings['loss']}, "
-            "95% Wilson intervals; change against no compression on the same images and noise, p by McNemar's exact "
-            "test."
-        )
+        parts.append(_about_classification(results, classified))
     generated = _counts([row.generated for row in results.rows])
     if generated:
-        sampler = settings["sampler"] or "sampler of the model"
+        sampler = settings["sampler"] or "the model's sampler"
         parts.append(
-            f"Generation: {generated} images, {sampler}, {settings['steps']} steps, guidance {settings['guidance']:g}; "
-            "PSNR to the uncompressed images from the same noise."
+            f"Generation: {generated} images, {sampler}, {settings['steps']} steps, guidance "
+            f"{settings['guidance']:g}; PSNR to the uncompressed images from the same noise."
         )
-    if results.reference is not None and generated:
-        real = results.reference
-        parts.append(
-            f"FID and KID: to {real['images']} real images of {real['data']} ({_split(real['split'])}), features of "
-            f"{real['network']}; values of other networks, references or counts do not compare."
-        )
-        if min(row.generated for row in results.rows) <= real["dimensions"]:
-            parts.append(
-                f"FID of no more images than its {real['dimensions']} dimensions is biased, and KID of so few scatters "
-                "around 0: rough guides only."
-            )
-    parts.append("FLOPs: one forward of one image, matrix products and convolutions.")
+        parts += _about_reference(results)
+    parts.append("FLOPs: one forward of one image.")
     if times is not None and times.methods:
-        where = times.environment
-        rounds = _counts([timing.forwards for timing in times.methods.values()])
-        threads = f", {where['threads']} CPU threads" if where["device"] == "cpu" else ""
-        parts.append(
-            f"Time: median of {rounds} forwards of {where['sample'][0]} images, interleaved over the methods, "
-            f"{where['dtype']}, {where['device_name']}{threads}, torch {where['torch']}."
-        )
-    return parts
+        parts.append(_about_times(times))
+    gaps = results.gaps()
+    more = [f"So of {len(gaps) - _GAPS} more methods."] if len(gaps) > _GAPS else []
+    return [*parts, *gaps[:_GAPS], *more]
+
+
+def _about_classification(results: Results, count: str) -> str:
+    settings = results.settings
+    name = "Precision@1" if results.facts["multi_label"] else "Accuracy"
+    keep, samples = (" ".join(map(str, settings[field])) for field in ("to_keep", "n_samples"))
+    return (
+        f"{name}: {count} images, {_split(settings['split'])}, stages {keep} / {samples}, {settings['loss']}; "
+        "95% Wilson intervals; change to no compression on the same images and noise, p by McNemar's exact test."
+    )
+
+
+def _about_reference(results: Results) -> list[str]:
+    real = results.reference
+    if real is None:
+        return []
+    text = (
+        f"FID and KID: to {real['images']} real images of {real['data']} ({_split(real['split'])}), features of "
+        f"{real['network']}"
+    )
+    few = min(row.generated for row in results.rows) <= real["dimensions"]
+    return [
+        f"{text}; rough guides only, of no more images than its {real['dimensions']} dimensions." if few else f"{text}."
+    ]
+
+
+def _about_times(times: Timings) -> str:
+    where = times.environment
+    rounds = _counts([timing.forwards for timing in times.methods.values()])
+    threads = f", {where['threads']} CPU threads" if where["device"] == "cpu" else ""
+    return (
+        f"Time: median of {rounds} forwards of {where['sample'][0]} images, {where['dtype']}, "
+        f"{where['device_name']}{threads}, torch {where['torch']}."
+    )
 
 
 def _split(name: str | None) -> str:
@@ -139,8 +156,8 @@ def _split(name: str | None) -> str:
 
 def lines_of(results: Results, times: Timings | None) -> list[Line]:
     """The rows of a run, each with its time."""
-    known = {} if times is None else times.methods
-    return [Line(row, known.get(row.method), known.get("none")) for row in results.rows]
+    timed = {} if times is None else times.methods
+    return [Line(row, timed.get(row.method), timed.get("none")) for row in results.rows]
 
 
 def _columns(results: Results, times: Timings | None) -> list[Column]:
@@ -158,6 +175,8 @@ def _columns(results: Results, times: Timings | None) -> list[Column]:
         Column("generated", images, lambda line: str(line.row.generated)),
         Column("FID", images, lambda line: fixed(line.row.fid)),
         Column("KID × 1000", images, _short_kid, _long_kid),
+        Column("precision, %", images, lambda line: _percent(line.row.precision)),
+        Column("recall, %", images, lambda line: _percent(line.row.recall)),
         Column("recognised, %", images, lambda line: _percent(line.row.recognised), _recognised),
         Column("PSNR, dB", images, lambda line: fixed(line.row.psnr, 1)),
         Column(unit_name, cost, lambda line: _flops(line.row, unit)),
@@ -244,7 +263,7 @@ def _percent(share: float | None) -> str:
 
 
 def fixed(value: float | None, digits: int = 2) -> str:
-    """A number with so many digits after the point; empty where there is none."""
+    """A number with so many digits after the point; empty for None."""
     return "" if value is None else f"{value:.{digits}f}"
 
 

@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import itertools
 import json
-import platform
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from tqdm.auto import tqdm
 
 from bigain.backbones import resolve
 from bigain.classify import DiffusionClassifier
 from bigain.data import ImageCollection, labelled, preprocess
-from bigain.diffusion import ClassConditional, Denoiser
-from bigain.generate import sample
+from bigain.diffusion import Denoiser
+from bigain.generate import Sampling, sample
 from bigain.metrics.features import FeatureNetwork, Images, feature_network
 from bigain.run.cost import applied, environment, flops, measure
+from bigain.run.files import encode_png
+from bigain.run.opening import class_conditions, fingerprint, progress_bar, versions
 from bigain.run.settings import REFERENCE_IMAGES, Settings
 from bigain.run.store import Classified, Generated, Store
 
-_PACKAGES = ("bigain", "torch", "diffusers", "transformers", "torchmetrics", "numpy", "pillow", "scipy")
 _CHUNK_FORWARDS = 8  # batches of the classifier's first stage that one transaction holds, so that few are half empty
 
 
@@ -38,7 +33,7 @@ def run(settings: Settings, path: Path, *, progress: bool = False, denoiser: Den
 
     Images are done in chunks that begin at multiples of a fixed number, so an interrupted run meets the same batches
     as an undisturbed one and ends with the same values, bit for bit, on one machine. So does one that several
-    processes share, each with its ``settings.counts.shard`` of the chunks; a last run without one finds all done, and times.
+    processes share, each with its ``settings.counts.shard`` of the chunks; a last run without a shard times.
 
     Args:
         settings: what to do. Methods and images may be more than the file has seen.
@@ -53,17 +48,23 @@ def run(settings: Settings, path: Path, *, progress: bool = False, denoiser: Den
     denoiser = denoiser or settings.model.open()
     for source in settings.presets:
         resolve(source, denoiser.model, data=settings.data.data)  # refuses a preset of another model
-    settings = replace(settings, sampling=settings.sampling.resolved(denoiser.kind))
     data = settings.data.load(denoiser.image_size)
+    conditions = class_conditions(denoiser, data)
+    settings = replace(
+        settings,
+        sampling=settings.sampling.resolved(denoiser.kind),
+        classifier=settings.classifier.resolved(sum(map(len, conditions)) or 1),
+    )
     network = feature_network(
         settings.feature_network,
         denoiser.image_size,
         denoiser.device,
         quadrants=settings.data.data == "glyphs-scenes",
     )
-    work = _Work(settings, denoiser, data, network, class_conditions(denoiser, data))
+    work = _Work(settings, denoiser, data, network, conditions)
     with Store.open(path, work.identity(), work.facts()) as store:
-        store.begin_session(versions(), environment(denoiser.device, {"batch_size": settings.model.batch_size}))
+        machine = environment(denoiser.device, {"batch_size": settings.model.batch_size})
+        store.begin_session(versions(), machine, settings.command)
         store.add_methods(settings.methods)
         work.count_flops(store)
         work.keep_reference(store)
@@ -74,35 +75,6 @@ def run(settings: Settings, path: Path, *, progress: bool = False, denoiser: Den
                 work.generate(store, spec, bar)
         if settings.counts.share == (0, 1):
             work.time(store, progress)
-
-
-def versions() -> dict[str, str]:
-    """Of Python and the packages that results depend on."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # a clone that is not installed, or an extra that is not needed
-            continue
-    return found
-
-
-def fingerprint(*networks: torch.nn.Module) -> str:
-    """16 hexadecimal digits that change with the networks' weights: a digest of 64 values of each parameter."""
-    digest = hashlib.sha256()
-    for name, parameter in itertools.chain.from_iterable(network.named_parameters() for network in networks):
-        flat = parameter.detach().flatten()
-        places = torch.linspace(0, len(flat) - 1, min(64, len(flat)), dtype=torch.float64).long().to(flat.device)
-        digest.update(f"{name}{tuple(parameter.shape)}".encode())
-        digest.update(flat[places].float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def encode_png(image: Images) -> bytes:
-    """uint8 (H, W, 3) as a PNG file."""
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG")
-    return file.getvalue()
 
 
 @dataclass
@@ -117,27 +89,36 @@ class _Work:
     classifier: DiffusionClassifier | None = None
 
     def __post_init__(self) -> None:
-        s = self.settings
-        self.positions = labelled(self.data, s.counts.classify)
-        if s.counts.classify:
+        counts = self.settings.counts
+        self.positions = labelled(self.data, counts.classify)
+        if counts.classify:
             if not self.conditions:
-                raise ValueError(f"{self.data.name} has no classes to tell apart: give classify=0 (--classify 0)")
-            self.classifier = DiffusionClassifier(
-                self.denoiser,
-                self.conditions,
-                to_keep=s.classifier.to_keep,
-                n_samples=s.classifier.n_samples,
-                loss=s.classifier.loss,
-                batch_size=s.model.batch_size,
-                seed=s.counts.seed,
-            )
-        if s.counts.generate:
-            for entry in self.data.entries[: s.counts.generate]:
-                if not entry.labels and (entry.caption is None or self.denoiser.kind == "class"):
-                    raise ValueError(
-                        f"{self.data.name}: {entry.id!r} has neither label nor caption to generate an image for: "
-                        "give generate=0 (--generate 0)"
-                    )
+                raise ValueError(f"classify must be 0 (--classify 0) for {self.data.name}, which has no classes")
+            self.classifier = self._classifier()
+        if counts.generate:
+            self._check_sampling()
+
+    def _classifier(self) -> DiffusionClassifier:
+        s = self.settings
+        return DiffusionClassifier(
+            self.denoiser,
+            self.conditions,
+            to_keep=s.classifier.to_keep,
+            n_samples=s.classifier.n_samples,
+            loss=s.classifier.loss,
+            batch_size=s.model.batch_size,
+            seed=s.counts.seed,
+        )
+
+    def _check_sampling(self) -> None:
+        """Refuses what cannot be generated before anything is classified."""
+        self.sampling().scheduler(self.denoiser)
+        for entry in self.data.entries[: self.settings.counts.generate]:
+            if not entry.labels and (entry.caption is None or self.denoiser.kind == "class"):
+                raise ValueError(
+                    f"generate must be 0 (--generate 0) for {self.data.name}: {entry.id!r} has neither label nor "
+                    f"caption to generate an image for"
+                )
 
     def identity(self) -> dict[str, Any]:
         """Also of what the settings name: the weights and the prompts or labels."""
@@ -149,8 +130,8 @@ class _Work:
 
     def facts(self) -> dict[str, Any]:
         """What tables and pictures need to know."""
-        count = sum(len(several) for several in self.conditions)
-        stages = self.settings.classifier.stages
+        count = sum(len(own) for own in self.conditions)
+        stages = self.settings.classifier.stages(count or 1)
         return {
             "data": self.data.name,
             "multi_label": self.data.multi_label,
@@ -200,55 +181,59 @@ class _Work:
                 items = list(self.data.items(todo.values()))  # fewer, where bad images are skipped
                 if items:
                     images = torch.stack([preprocess(item.image, self.denoiser.image_size) for item in items])
-                    found = classifier.classify(images, [item.id for item in items])
+                    results = classifier.classify(images, [item.id for item in items])
+                    pairs = zip(results, items, strict=True)
                     store.add_classified(
                         spec,
-                        [
-                            Classified(
-                                each.id,
-                                todo[each.id],
-                                item.labels,
-                                each.prediction,
-                                each.ranking,
-                                each.stage,
-                                each.errors,
-                            )
-                            for each, item in zip(found, items, strict=True)
-                        ],
+                        [Classified(**vars(one), position=todo[one.id], labels=item.labels) for one, item in pairs],
                     )
                 bar.update(len(todo) * classifier.forwards)
 
     def generate(self, store: Store, spec: str, bar: Any) -> None:
         """Generates what is missing under a method, chunk by chunk."""
-        s = self.settings
-        assert s.sampling.guidance is not None  # resolved when the run began
         done = store.generated_images(spec)
         with applied(self.denoiser, spec):
-            for chunk in self._mine(range(s.counts.generate), s.model.batch_size):
+            for chunk in self._mine(range(self.settings.counts.generate), self.settings.model.batch_size):
                 todo = [image for image in chunk if image not in done]
-                if not todo:
-                    continue
-                wanted = [self._wanted(image) for image in todo]
-                unique = list(dict.fromkeys(condition for _, condition in wanted))
-                images = np.stack(
-                    list(
-                        sample(
-                            self.denoiser,
-                            self.denoiser.conditions(unique),  # type: ignore[arg-type]
-                            [unique.index(condition) for _, condition in wanted],
-                            todo,
-                            steps=s.sampling.steps,
-                            guidance=s.sampling.guidance,
-                            seed=s.counts.seed,
-                            batch_size=s.model.batch_size,
-                            sampler=s.sampling.sampler,
-                        )
-                    )
-                )
-                store.add_generated(spec, self._generated(todo, wanted, images))
-                bar.update(len(todo) * s.sampling.forwards)
+                if todo:
+                    store.add_generated(spec, self._generated(todo))
+                    bar.update(len(todo) * self.settings.sampling.forwards)
 
-    def _wanted(self, image: int) -> tuple[int | None, str | int]:
+    def _generated(self, numbers: Sequence[int]) -> list[Generated]:
+        """The images of these numbers, with what a network sees in them."""
+        asked = [self._asked(number) for number in numbers]
+        images = self._sampled(numbers, [condition for _, condition in asked])
+        if self.network is None:
+            nothing = [None] * len(images)
+            features: Any = nothing
+            recognised: Sequence[int | None] = nothing
+        else:
+            features, recognised = self.network.features(images), self.network.recognise(images)
+        return [
+            Generated(number, label, str(condition), encode_png(image), seen, values)
+            for number, (label, condition), image, seen, values in zip(
+                numbers, asked, images, recognised, features, strict=True
+            )
+        ]
+
+    def _sampled(self, numbers: Sequence[int], conditions: Sequence[str | int]) -> Images:
+        """uint8 (N, H, W, 3)."""
+        unique = list(dict.fromkeys(conditions))
+        images = sample(
+            self.denoiser,
+            self.denoiser.conditions(unique),  # type: ignore[arg-type]
+            [unique.index(condition) for condition in conditions],
+            numbers,
+            self.sampling(),
+        )
+        return np.stack(list(images))
+
+    def sampling(self) -> Sampling:
+        """How the settings sample."""
+        s = self.settings
+        return s.sampling.of(self.denoiser.kind, s.counts.seed, s.model.batch_size)
+
+    def _asked(self, image: int) -> tuple[int | None, str | int]:
         """Label and condition of a generated image: those of the data's image of that number, over again at its end."""
         entry = self.data.entries[image % len(self.data.entries)]
         label = entry.labels[0] if entry.labels else None
@@ -257,23 +242,11 @@ class _Work:
         assert label is not None  # checked when the run began
         return label, self.conditions[label][0]
 
-    def _generated(
-        self, numbers: Sequence[int], wanted: Sequence[tuple[int | None, str | int]], images: Images
-    ) -> list[Generated]:
-        features = [None] * len(images) if self.network is None else list(self.network.features(images))
-        recognised = [None] * len(images) if self.network is None else self.network.recognise(images)
-        return [
-            Generated(number, label, str(condition), encode_png(image), seen, values)
-            for number, (label, condition), image, seen, values in zip(
-                numbers, wanted, images, recognised, features, strict=True
-            )
-        ]
-
     def count_flops(self, store: Store) -> None:
-        """Counts all methods before any runs, so that one that does not fit the model is found at once."""
-        known = store.flops()
+        """Counts all methods before any runs, so that one that does not fit the model is refused at once."""
+        counted = store.flops()
         for spec in self.settings.methods:
-            if spec not in known:
+            if spec not in counted:
                 store.set_flops(spec, flops(self.denoiser, spec, self._any_condition()))
 
     def keep_reference(self, store: Store) -> None:
@@ -290,24 +263,20 @@ class _Work:
             pixels = [(preprocess(item.image, size) + 1) * 127.5 for item in data.items(chunk)]
             images = torch.stack(pixels).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
             features.append(self.network.features(images))
-        found = np.concatenate(features)
-        facts = {"data": data.name, "split": split, "images": len(found)}
-        store.set_reference(facts | {"network": self.network.name, "dimensions": found.shape[1]}, found)
+        rows = np.concatenate(features)
+        facts = {"data": data.name, "split": split, "images": len(rows)}
+        store.set_reference(facts | {"network": self.network.name, "dimensions": rows.shape[1]}, rows)
 
     def time(self, store: Store, progress: bool) -> None:
-        """Times all methods together, unless that was done here already."""
+        """Times all methods together, unless that was done on this machine already."""
         s = self.settings
         if s.timing.timing_rounds == 0:
             return
         shape = [s.timing.timing_batch, *self.denoiser.sample_shape]
-        here = environment(self.denoiser.device, {"dtype": s.model.dtype, "sample": shape})
+        machine = environment(self.denoiser.device, {"dtype": s.model.dtype, "sample": shape})
         specs = store.methods()
-        where, known = store.timing()
-        if (
-            where == here
-            and set(specs) <= set(known)
-            and all(len(known[spec]) >= s.timing.timing_rounds for spec in specs)
-        ):
+        timed_on, times = store.timing()
+        if timed_on == machine and all(len(times.get(spec, ())) >= s.timing.timing_rounds for spec in specs):
             return
         with progress_bar(len(specs) * s.timing.timing_rounds, progress, desc="time") as bar:
             times = measure(
@@ -318,30 +287,13 @@ class _Work:
                 rounds=s.timing.timing_rounds,
                 done=bar.update,
             )
-        store.set_timing(here, times)
+        store.set_timing(machine, times)
 
     def _any_condition(self) -> str | int:
         """What FLOPs and times are taken with; they do not depend on it."""
         if self.conditions:
             return self.conditions[0][0]
         return self.denoiser.any_condition
-
-
-def class_conditions(denoiser: Denoiser, data: ImageCollection) -> tuple[tuple[str | int, ...], ...]:
-    """Per class what the model is asked for: its prompts, or its label in a class-conditional model.
-
-    Raises:
-        ValueError: a class-conditional model does not know a class by its name.
-    """
-    if denoiser.kind == "text":
-        return data.prompts or ()
-    model = cast(ClassConditional, denoiser)
-    return tuple((label,) for label in data.labels_in(model.labels, model.classes))
-
-
-def progress_bar(total: int, shown: bool, **options: Any) -> Any:
-    """A progress bar; in a log file it adds a line every half minute instead of ten a second."""
-    return tqdm(total=total, disable=not shown, mininterval=0.1 if sys.stderr.isatty() else 30, **options)
 
 
 def _chunks(values: Sequence[int], size: int) -> list[Sequence[int]]:

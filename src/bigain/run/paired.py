@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
 from functools import cache, cached_property
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,68 +12,13 @@ import numpy.typing as npt
 from bigain.metrics.accuracy import paired_difference
 from bigain.metrics.distribution import fid, resampled_fid
 from bigain.metrics.fidelity import decibels, squared_errors
-from bigain.run.store import Store
+from bigain.run.results import Comparison, Gain
+from bigain.run.store import Generated, Store
 
 _RESAMPLES = 200
 _CONFIDENCE = 0.95
-_MEASURES = ("accuracy", "fid", "psnr")
+_Key = TypeVar("_Key")  # of an image: its name, or its number
 _Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Gain:
-    """By how much one method is better than another, positive where it is, with its 95% interval.
-
-    Args:
-        value, low, high: accuracy as a share, FID, or dB of PSNR.
-    """
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def is_certain(self) -> bool:
-        """Whether the interval lies above 0."""
-        return self.low > 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """One method against another, None where it was not measured for both.
-
-    Args:
-        method, other: specs.
-        accuracy: on the images that both classified (Newcombe 1998).
-        fid: the other's minus the method's. The interval is of 200 paired resamples of the generated images, the real
-            ones stay (percentile bootstrap, shifted by the bias of the resamples' mean: FID grows as images repeat).
-        psnr: to the uncompressed images from the same noise; bootstrap too.
-    """
-
-    method: str
-    other: str
-    accuracy: Gain | None = None
-    fid: Gain | None = None
-    psnr: Gain | None = None
-
-    @property
-    def gains(self) -> dict[str, Gain | None]:
-        """By measure."""
-        return {name: getattr(self, name) for name in _MEASURES}
-
-    def rounded(self, digits: Callable[[float], float]) -> Comparison:
-        """The same with every number rounded by ``digits``."""
-
-        def shorter(gain: Gain | None) -> Gain | None:
-            return None if gain is None else Gain(digits(gain.value), digits(gain.low), digits(gain.high))
-
-        return replace(self, accuracy=shorter(self.accuracy), fid=shorter(self.fid), psnr=shorter(self.psnr))
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Comparison:
-        """The reverse of ``dataclasses.asdict``."""
-        gains = {name: None if gain is None else Gain(**gain) for name, gain in values.items() if name in _MEASURES}
-        return cls(method=values["method"], other=values["other"], **gains)
 
 
 class Paired:
@@ -97,12 +41,14 @@ class Paired:
             accuracy=self.accuracy(method, other),
             fid=self.fid(method, other),
             psnr=self.psnr(method, other),
+            classified=len(_shared(self._right(method), self._right(other))),
+            generated=len(self.store.generated_images(method) & self.store.generated_images(other)),
         )
 
     def accuracy(self, method: str, other: str) -> Gain | None:
         """On the images that both classified."""
         ours, theirs = self._right(method), self._right(other)
-        both = [identity for identity in ours if identity in theirs]
+        both = _shared(ours, theirs)
         if not both:
             return None
         return Gain(*paired_difference([ours[image] for image in both], [theirs[image] for image in both]))
@@ -127,10 +73,10 @@ class Paired:
         return {row.image: row.pixels for row in self.store.generated("none")}
 
     def _find_right(self, method: str) -> dict[str, bool]:
-        return {row.image_id: row.prediction in row.labels for row in self.store.classified(method)}
+        return {row.id: row.prediction in row.labels for row in self.store.classified(method)}
 
     def _find_features(self, method: str) -> dict[int, npt.NDArray[np.float32]]:
-        return {row.image: row.features for row in self.store.generated(method) if row.features is not None}
+        return features_of(self.store.generated(method), method)
 
     def _find_errors(self, method: str) -> dict[int, float]:
         """Mean squared error of each image to that of no compression."""
@@ -144,14 +90,14 @@ class Paired:
     def _resample_fids(self, method: str, images: tuple[int, ...]) -> _Floats:
         """Of all images, then of each resample."""
         assert self._reference is not None  # asked before
-        found, real = self._features(method), self._reference[1]
-        features = np.stack([found[image] for image in images])
+        kept, real = self._features(method), self._reference[1]
+        features = np.stack([kept[image] for image in images])
         return np.array([fid(real, features), *resampled_fid(real, features, _resamples(len(images)))])
 
     def _resample_psnrs(self, method: str, images: tuple[int, ...]) -> _Floats:
         """Of all images, then of each resample."""
-        found = self._errors(method)
-        errors = np.array([found[image] for image in images])
+        kept = self._errors(method)
+        errors = np.array([kept[image] for image in images])
         return decibels(np.array([errors.mean(), *(errors[index].mean() for index in _resamples(len(images)))]))
 
 
@@ -166,17 +112,33 @@ def compare(store: Store, methods: Iterable[str]) -> list[Comparison]:
     Raises:
         ValueError: a method that the file does not have.
     """
-    known, paired, found = store.methods(), Paired(store), []
+    measured, paired, comparisons = store.methods(), Paired(store), []
     for method in methods:
-        if method not in known:
-            raise ValueError(f"{method} is not in {store.path}: compare with what it has, {' '.join(known)}")
-        for other in known:
-            if other not in ("none", method):
-                found.append(paired.compare(method, other))
-    return found
+        if method not in measured:
+            raise ValueError(f"--against must name methods of {store.path}, {' '.join(measured)}, not {method}")
+        comparisons += [paired.compare(method, other) for other in measured if other not in ("none", method)]
+    return comparisons
 
 
-def _shared(ours: Mapping[int, object], theirs: Mapping[int, object]) -> tuple[int, ...]:
+def features_of(rows: Iterable[Generated], method: str) -> dict[int, npt.NDArray[np.float32]]:
+    """Features by image; empty where a method's images were generated without.
+
+    Raises:
+        ValueError: some images have features and some lack them, or have other sizes; names the first such.
+    """
+    features = {row.image: row.features for row in rows}
+    sizes = {None if one is None else one.shape for one in features.values()}
+    if sizes <= {None}:
+        return {}
+    usual = next(one.shape for one in features.values() if one is not None)
+    for image, one in features.items():
+        if one is None or one.shape != usual:
+            size = "none" if one is None else f"{len(one)}"
+            raise ValueError(f"image {image} of {method} must have {usual[0]} features as the others, not {size}")
+    return {image: one for image, one in features.items() if one is not None}
+
+
+def _shared(ours: Mapping[_Key, object], theirs: Mapping[_Key, object]) -> tuple[_Key, ...]:
     return tuple(image for image in ours if image in theirs)
 
 

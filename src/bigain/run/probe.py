@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from bigain.backbones.families import layout
-from bigain.classify import DiffusionClassifier, keyed_prediction, paired_noise
+from bigain.classify import DiffusionClassifier, noised, predictions
 from bigain.data import ImageCollection, Item, labelled, preprocess
 from bigain.diffusion import Denoiser, image_key
 from bigain.operators.random import mix_keys
-from bigain.run.engine import class_conditions, fingerprint
+from bigain.run.opening import class_conditions, fingerprint
 from bigain.run.settings import DataSettings, ModelSettings, ProbeSettings, identity_hash
 
 _FEWEST_IMAGES = 2  # of which there is a standard deviation
@@ -168,20 +168,19 @@ class Probe:
         Noise and keys are the classifier's, so a method sees what it sees there.
         """
         classifier, denoiser = self.classifier, self.denoiser
-        process, device, count = denoiser.process, denoiser.device, len(classifier.timesteps)
-        keys = torch.tensor([image_key(item.id) for item in self.items])
-        total, shape = len(self.items) * count, self._clean.shape[1:]
+        seed, count = classifier.seed, len(classifier.timesteps)
+        keys = torch.tensor([image_key(item.id, seed) for item in self.items])
+        total = len(self.items) * count
         for first in range(0, total, classifier.batch_size):
             row = torch.arange(first, min(first + classifier.batch_size, total))
             image, t = row // count, classifier.timesteps[row % count]
-            pairs = zip(image.tolist(), t.tolist(), strict=True)
-            noise = torch.stack([paired_noise(classifier.seed, self.items[i].id, at, shape) for i, at in pairs])
-            x_t = process.noise(self._clean[image.to(device)], noise.to(device), t)
+            ids = [self.items[i].id for i in image.tolist()]
+            x_t, _ = noised(denoiser, self._clean[image.to(denoiser.device)], ids, t, seed)
             draws = mix_keys(keys[image], t).tolist() if other else [0] * len(row)
             index = torch.tensor(
                 [self._condition(i, draw, other) for i, draw in zip(image.tolist(), draws, strict=True)]
             )
-            yield keyed_prediction(denoiser, x_t, t, classifier.conditions, index, keys[image]).cpu()
+            yield predictions(denoiser, x_t, ids, t, classifier.conditions, index, seed).cpu()
 
     def _condition(self, image: int, draw: int, other: bool) -> int:
         """The first condition of an image's (first) true class, or of one it does not show, which ``draw`` picks."""

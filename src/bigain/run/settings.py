@@ -12,7 +12,7 @@ import math
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from bigain.zoo.presets import text_of
@@ -21,12 +21,16 @@ if TYPE_CHECKING:
     from bigain.classify import Stages
     from bigain.data import ImageCollection
     from bigain.diffusion import Denoiser
+    from bigain.generate import Sampling
 
 DTYPES = ("float32", "bfloat16", "float16")
 EMBEDDED_DATA = ("glyphs", "glyphs-scenes")
 FEATURES = ("auto", "recogniser", "inception", "none")
+METHODS_HELP = (
+    "Methods, with commas or spaces between: a shorthand (lgtm-0.7), a spec (tome:ratio=0.5,cell=4x4), a preset of a "
+    "model (glyphs-dit/fast) or a preset file (.json). See bigain methods."
+)
 REFERENCE_IMAGES = 2000  # the most real images that FID compares with
-USUAL_GUIDANCE = {"class": 4.0, "text": 7.5}
 
 
 def setting(
@@ -60,14 +64,6 @@ class Group:
             if low is not None and not (math.isfinite(value) and value >= low):
                 raise ValueError(f"{one.name} must be at least {low:g}, not {value}")
 
-    def changed(self) -> dict[str, Any]:
-        """The fields that differ from their defaults."""
-        return {
-            one.name: getattr(self, one.name)
-            for one in fields(self)
-            if one.default is MISSING or getattr(self, one.name) != one.default
-        }
-
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings(Group):
@@ -88,12 +84,14 @@ class ModelSettings(Group):
         if self.threads is not None and self.threads > most:
             raise ValueError(f"threads must be at most {most} on this machine, not {self.threads}")
 
-    def open(self) -> Denoiser:
+    def open(self, quiet: bool = False) -> Denoiser:
         """Opens the model.
 
+        Args:
+            quiet: without the bars and warnings of other packages.
+
         Raises:
-            ValueError: PyTorch cannot use the device; and as `bigain.diffusion.open_model`.
-            OSError, ImportError: as `bigain.diffusion.open_model`.
+            ValueError, OSError, ImportError: as `bigain.diffusion.open_model`.
         """
         import torch
 
@@ -102,13 +100,9 @@ class ModelSettings(Group):
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        try:
-            torch.zeros(1, device=device).item()
-        except (RuntimeError, AssertionError) as error:  # the second where PyTorch was built without CUDA
-            raise ValueError(
-                f"device must be one that PyTorch can use on this machine, such as cpu, not {device!r}"
-            ) from error
-        return open_model(self.model, dtype=getattr(torch, self.dtype), device=device, variant=self.variant)
+        return open_model(
+            self.model, dtype=getattr(torch, self.dtype), device=device, variant=self.variant, quiet=quiet
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,12 +146,20 @@ class DataSettings(Group):
 class ClassifierSettings(Group):
     """Of the diffusion classifier."""
 
-    to_keep: tuple[int, ...] = setting((5, 1), "Classes kept after each stage, such as '5 1'.")
-    n_samples: tuple[int, ...] = setting((5, 20), "Timesteps evaluated up to each stage, such as '5 20'.")
+    to_keep: tuple[int, ...] | None = setting(
+        None, "Classes kept after each stage; '5 1' if left out, and '1' for up to 5 classes."
+    )
+    n_samples: tuple[int, ...] | None = setting(
+        None, "Timesteps evaluated up to each stage; '5 20' if left out, and '20' for up to 5 classes."
+    )
     loss: str = setting("l2", "Of the prediction's error.", choices=("l2", "l1", "huber"))
 
-    @property
-    def stages(self) -> Stages:
+    def resolved(self, conditions: int) -> ClassifierSettings:
+        """With the stages for that many conditions where they are left out."""
+        stages = self.stages(conditions)
+        return replace(self, to_keep=stages.to_keep, n_samples=stages.n_samples)
+
+    def stages(self, conditions: int) -> Stages:
         """The stages of elimination.
 
         Raises:
@@ -165,7 +167,7 @@ class ClassifierSettings(Group):
         """
         from bigain.classify import Stages
 
-        return Stages(self.to_keep, self.n_samples)
+        return Stages.of(conditions, self.to_keep, self.n_samples)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +185,17 @@ class SamplingSettings(Group):
 
     def resolved(self, kind: str) -> SamplingSettings:
         """With the papers' guidance for models of that kind of condition ("class" or "text") where none is given."""
+        from bigain.generate import USUAL_GUIDANCE
+
         return self if self.guidance is not None else replace(self, guidance=USUAL_GUIDANCE[kind])
+
+    def of(self, kind: str, seed: int, batch_size: int) -> Sampling:
+        """What `bigain.generate.sample` takes, for a model of that kind of condition."""
+        from bigain.generate import Sampling
+
+        guidance = self.resolved(kind).guidance
+        assert guidance is not None  # as just resolved
+        return Sampling(self.steps, guidance, self.sampler, seed, batch_size)
 
     @property
     def forwards(self) -> int:
@@ -217,6 +229,10 @@ class CountSettings(Group):
         "I/N: do the I-th of N shares of the images (1/2, 2/2 …), as one of N processes with the same --out; then run "
         "once without, which times and writes the tables.",
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.share  # noqa: B018 - raises for what is none
 
     @property
     def share(self) -> tuple[int, int]:
@@ -258,11 +274,7 @@ class Settings(Group):
         ValueError: names the field, what is allowed and the value.
     """
 
-    methods: tuple[str, ...] = setting(
-        ("none",),
-        "Presets or specs, with commas or spaces between; may be given several times. See bigain methods.",
-        short="-m",
-    )
+    methods: tuple[str, ...] = setting(("none",), METHODS_HELP, short="-m")
     model: ModelSettings = field(default_factory=ModelSettings)
     data: DataSettings = field(default_factory=DataSettings)
     classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
@@ -306,8 +318,8 @@ class Settings(Group):
             "split": "test" if data.is_embedded and data.split is None else data.split,
             "classes": data.classes,
             "prompts_csv": data.prompts_csv,
-            "to_keep": list(self.classifier.to_keep),
-            "n_samples": list(self.classifier.n_samples),
+            "to_keep": list(self.classifier.to_keep or ()),
+            "n_samples": list(self.classifier.n_samples or ()),
             "loss": self.classifier.loss,
             "sampler": self.sampling.sampler,
             "steps": self.sampling.steps,

@@ -10,7 +10,7 @@ import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -19,50 +19,46 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from bigain.classify import Classification
 from bigain.run.settings import differences, identity_hash
 
 Floats = npt.NDArray[np.float32]
 
+_DAMAGED = "Take the file from a copy, or run again into another folder (--out)"
 _APPLICATION = 0x42694761  # "BiGa": SQLite's own mark of what a file belongs to
-_SCHEMA = 1
+_SCHEMA = 2
+# Every row carries a CRC-32 of its values, so that one that has changed since is an error and not a result.
 _TABLES = """
 CREATE TABLE run (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), hash TEXT NOT NULL, settings TEXT NOT NULL,
-    facts TEXT NOT NULL, created TEXT NOT NULL);
+    facts TEXT NOT NULL, created TEXT NOT NULL, checksum INTEGER NOT NULL);
 CREATE TABLE session (number INTEGER PRIMARY KEY, started TEXT NOT NULL, versions TEXT NOT NULL,
-    environment TEXT NOT NULL);
-CREATE TABLE method (spec TEXT PRIMARY KEY, position INTEGER NOT NULL, flops INTEGER);
+    environment TEXT NOT NULL, command TEXT);
+CREATE TABLE method (spec TEXT PRIMARY KEY, position INTEGER NOT NULL, flops INTEGER, checksum INTEGER);
 CREATE TABLE classification (method TEXT NOT NULL REFERENCES method, image_id TEXT NOT NULL, position INTEGER NOT NULL,
     labels TEXT NOT NULL, prediction INTEGER NOT NULL, ranking TEXT NOT NULL, stage TEXT NOT NULL,
-    errors BLOB NOT NULL, PRIMARY KEY (method, image_id));
+    errors BLOB NOT NULL, checksum INTEGER NOT NULL, PRIMARY KEY (method, image_id));
 CREATE TABLE generation (method TEXT NOT NULL REFERENCES method, image INTEGER NOT NULL, label INTEGER,
-    condition TEXT NOT NULL, png BLOB NOT NULL, recognised INTEGER, features BLOB, PRIMARY KEY (method, image));
+    condition TEXT NOT NULL, png BLOB NOT NULL, recognised INTEGER, features BLOB, checksum INTEGER NOT NULL,
+    PRIMARY KEY (method, image));
 CREATE TABLE reference (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), facts TEXT NOT NULL,
-    features BLOB NOT NULL);
-CREATE TABLE timing (method TEXT PRIMARY KEY REFERENCES method, milliseconds TEXT NOT NULL);
+    features BLOB NOT NULL, checksum INTEGER NOT NULL);
+CREATE TABLE timing (method TEXT PRIMARY KEY REFERENCES method, milliseconds TEXT NOT NULL,
+    checksum INTEGER NOT NULL);
 CREATE TABLE timing_environment (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), facts TEXT NOT NULL);
 """
 
 
-@dataclass(frozen=True, eq=False)
-class Classified:
-    """One image under one method.
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class Classified(Classification):
+    """What the classifier says of one image under one method, beside what is true of it.
 
     Args:
         position: of the image in the data.
-        labels: what is true of it.
-        prediction: a class.
-        ranking: classes, best first.
-        stage: per condition, the stages that it survived.
-        errors: float32 (conditions, timesteps), NaN where not evaluated.
+        labels: its classes.
     """
 
-    image_id: str
     position: int
     labels: tuple[int, ...]
-    prediction: int
-    ranking: tuple[int, ...]
-    stage: tuple[int, ...]
-    errors: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,39 +91,61 @@ class Generated:
 class Store:
     """An open results file; a context manager that closes it.
 
+    Everything is read in full and checked, so a value that comes out is the one that went in.
+
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is no results file, or of another version of it.
+        FileNotFoundError: the file is missing.
+        ValueError: it is not a results file, of another version, or damaged.
+        OSError: its disk is full, or cannot be read or written.
     """
 
     def __init__(self, path: Path) -> None:
         if not path.is_file():
-            raise FileNotFoundError(f"there is no results file {path}")
+            raise FileNotFoundError(f"the results file must exist, not be missing: {path}")
         self.path = path
-        self.connection = sqlite3.connect(path, timeout=60, isolation_level=None)
+        # As SQLite makes files beside one that it opens, it is asked to leave alone what cannot be written.
+        fixed = not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
+        log = path.with_name(f"{path.name}-wal")
+        if fixed and log.exists() and log.stat().st_size:
+            raise OSError(f"{path} must be on storage that can be written, as its run has not finished: copy {log} too")
+        address = f"{path.resolve().as_uri()}{'?mode=ro&immutable=1' if fixed else ''}"
+        with _explained(path):
+            self.connection = sqlite3.connect(address, timeout=60, isolation_level=None, uri=True)
+        # Damaged text is for the row's checksum to find, which names the row.
+        self.connection.text_factory = lambda text: text.decode(errors="replace")
         try:
             self._check()
-            # A row is kept once its transaction ends, also if the process is killed right after.
-            self.connection.execute("PRAGMA journal_mode = WAL")
-            self.connection.execute("PRAGMA synchronous = NORMAL")
+            self.identity, self.facts = self._begun()
         except BaseException:
             self.connection.close()
             raise
 
     def _check(self) -> None:
         try:
-            application = self._one("PRAGMA application_id")
+            [(application,)] = self.connection.execute("PRAGMA application_id").fetchall()
+            [(version,)] = self.connection.execute("PRAGMA user_version").fetchall()
         except sqlite3.DatabaseError as error:
-            raise ValueError(f"{self.path} is no results file of bigain evaluate: {error}") from error
-        version = self._one("PRAGMA user_version")
+            raise ValueError(f"{self.path} must be a results file of bigain evaluate, not this: {error}") from error
         if application != _APPLICATION:
-            raise ValueError(f"{self.path} is no results file of bigain evaluate, but some other SQLite file")
+            raise ValueError(f"{self.path} must be a results file of bigain evaluate, not some other SQLite file")
         if version != _SCHEMA:
-            raise ValueError(f"{self.path} has version {version} of the results format; this bigain reads {_SCHEMA}")
+            raise ValueError(
+                f"{self.path} must have version {_SCHEMA} of the results format, not {version}: run again into another "
+                f"folder (--out), or read it with the version of bigain that wrote it"
+            )
+
+    def _begun(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The identity and the facts of the run, as it was begun."""
+        [(digest, settings, facts, checksum)] = self._rows("SELECT hash, settings, facts, checksum FROM run")
+        self._verify("the settings of the run", (digest, settings, facts), checksum)
+        identity = dict(json.loads(settings))
+        if identity_hash(identity) != digest:
+            raise ValueError(f"{self.path}: the settings of the run must have the hash {digest}, not another")
+        return identity, dict(json.loads(facts))
 
     @classmethod
     def open(cls, path: Path, identity: dict[str, Any], facts: dict[str, Any]) -> Store:
-        """Opens the results of a run, or begins them.
+        """Opens the results of a run to go on with it, or begins them.
 
         Args:
             identity: what cannot change, see `Settings.identity`.
@@ -140,13 +158,18 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
             _create(path, identity, facts)
         store = cls(path)
-        there = store.identity
-        if identity_hash(there) != identity_hash(identity):
+        try:
+            if identity_hash(store.identity) != identity_hash(identity):
+                raise ValueError(
+                    f"{path} holds a run with other settings: {'; '.join(differences(store.identity, identity))}. "
+                    "Give another folder with --out, or the settings that are there"
+                )
+            # A row is kept once its transaction ends, also if the process is killed right after.
+            store._rows("PRAGMA journal_mode = WAL")
+            store._rows("PRAGMA synchronous = NORMAL")
+        except BaseException:
             store.close()
-            raise ValueError(
-                f"{path} holds a run with other settings: {'; '.join(differences(there, identity))}. "
-                "Give another folder with --out, or the settings that are there"
-            )
+            raise
         return store
 
     def __enter__(self) -> Store:
@@ -156,41 +179,46 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Moves the write-ahead log into the file and closes it."""
-        self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        self.connection.close()
+        """Moves the write-ahead log into the file, or leaves that to the next process where it cannot; closes both."""
+        try:
+            with contextlib.suppress(sqlite3.Error):  # nothing is lost, and it must not hide the error before it
+                self.connection.execute("PRAGMA busy_timeout = 500").fetchall()
+                self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        finally:
+            self.connection.close()
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """All or nothing of what is written inside."""
-        self.connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield self.connection
-        except BaseException:
-            self.connection.execute("ROLLBACK")
-            raise
-        self.connection.execute("COMMIT")
+        with _explained(self.path):
+            self.connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self.connection
+                self.connection.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):  # a full disk has ended it already
+                    self.connection.execute("ROLLBACK")
+                raise
 
-    @property
-    def identity(self) -> dict[str, Any]:
-        """Of the run, as it was begun."""
-        return dict(json.loads(self._one("SELECT settings FROM run")))
+    def begin_session(self, versions: dict[str, str], environment: dict[str, Any], command: str | None = None) -> None:
+        """Notes that a process works on the run from now on.
 
-    @property
-    def facts(self) -> dict[str, Any]:
-        """Of the run, as it was begun."""
-        return dict(json.loads(self._one("SELECT facts FROM run")))
-
-    def begin_session(self, versions: dict[str, str], environment: dict[str, Any]) -> None:
-        """Notes that a process works on the run from now on."""
-        row = (datetime.now(timezone.utc).isoformat(), _text(versions), _text(environment))
+        Args:
+            command: what would repeat it.
+        """
+        row = (datetime.now(timezone.utc).isoformat(), _text(versions), _text(environment), command)
         with self.transaction() as connection:
-            connection.execute("INSERT INTO session (started, versions, environment) VALUES (?, ?, ?)", row)
+            connection.execute("INSERT INTO session (started, versions, environment, command) VALUES (?, ?, ?, ?)", row)
 
     def versions(self) -> list[dict[str, str]]:
         """The different sets of versions that worked on the run, in the order of their first session."""
-        rows = self.connection.execute("SELECT versions FROM session GROUP BY versions ORDER BY min(number)")
+        rows = self._rows("SELECT versions FROM session GROUP BY versions ORDER BY min(number)")
         return [json.loads(text) for (text,) in rows]
+
+    def commands(self) -> list[str]:
+        """The different commands that worked on the run, in the order of their first session."""
+        rows = self._rows("SELECT command FROM session WHERE command IS NOT NULL GROUP BY command ORDER BY min(number)")
+        return [command for (command,) in rows]
 
     def add_methods(self, specs: Sequence[str]) -> None:
         """Adds methods; the given ones come first, in their order, and others that are there keep theirs."""
@@ -204,149 +232,217 @@ class Store:
 
     def methods(self) -> list[str]:
         """Specs in order."""
-        return [spec for (spec,) in self.connection.execute("SELECT spec FROM method ORDER BY position")]
+        return [spec for (spec,) in self._rows("SELECT spec FROM method ORDER BY position")]
 
     def set_flops(self, spec: str, flops: int) -> None:
         """FLOPs of one forward of one image."""
         with self.transaction() as connection:
-            connection.execute("UPDATE method SET flops = ? WHERE spec = ?", (flops, spec))
+            connection.execute(
+                "UPDATE method SET flops = ?, checksum = ? WHERE spec = ?", (flops, _checksum((spec, flops)), spec)
+            )
 
     def flops(self) -> dict[str, int]:
         """FLOPs of one forward of one image, by method, where counted."""
-        return dict(self.connection.execute("SELECT spec, flops FROM method WHERE flops IS NOT NULL"))
+        rows = self._rows("SELECT spec, flops, checksum FROM method WHERE flops IS NOT NULL")
+        for spec, flops, checksum in rows:
+            self._verify(f"the FLOPs of {spec}", (spec, flops), checksum)
+        return {spec: flops for spec, flops, _ in rows}
 
     def add_classified(self, spec: str, rows: Iterable[Classified]) -> None:
         """Keeps a batch, all or nothing; an image that is there already stays as it is."""
-        values = [
-            (
-                spec,
-                row.image_id,
-                row.position,
-                _text(row.labels),
-                row.prediction,
-                _text(row.ranking),
-                _text(row.stage),
-                _pack(row.errors),
-            )
+        values: list[tuple[Any, ...]] = [
+            (spec, row.id, row.position, _text(row.labels), row.prediction, _text(row.ranking), _text(row.stage),
+             _pack(row.errors))
             for row in rows
-        ]
-        with self.transaction() as connection:
-            connection.executemany("INSERT OR IGNORE INTO classification VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+        ]  # fmt: skip
+        self._insert("INSERT OR IGNORE INTO classification VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
 
     def classified_ids(self, spec: str) -> set[str]:
         """Images done under a method."""
-        rows = self.connection.execute("SELECT image_id FROM classification WHERE method = ?", (spec,))
-        return {image_id for (image_id,) in rows}
+        return {name for (name,) in self._rows("SELECT image_id FROM classification WHERE method = ?", spec)}
 
     def classified(self, spec: str) -> list[Classified]:
-        """Images of a method in the order of the data."""
-        conditions, timesteps = self.facts["conditions"], len(self.facts["timesteps"])
-        rows = self.connection.execute(
-            "SELECT image_id, position, labels, prediction, ranking, stage, errors FROM classification "
+        """Images of a method in the order of the data.
+
+        Raises:
+            ValueError: a row that has changed since it was written, or does not fit the run; names it.
+        """
+        rows = self._rows(
+            "SELECT image_id, position, labels, prediction, ranking, stage, errors, checksum FROM classification "
             "WHERE method = ? ORDER BY position, image_id",
-            (spec,),
+            spec,
         )
-        return [
-            Classified(
-                image_id,
-                position,
-                tuple(json.loads(labels)),
-                prediction,
-                tuple(json.loads(ranking)),
-                tuple(json.loads(stage)),
-                _unpack(errors).reshape(conditions, timesteps),
+        return [self._classified(spec, values) for values in rows]
+
+    def _classified(self, spec: str, row: Sequence[Any]) -> Classified:
+        *values, checksum = row
+        image, position, labels, prediction, ranking, stage, errors = values
+        name = f"image {image!r} classified under {spec}"
+        self._verify(name, (spec, *values), checksum)
+        with _explained(self.path, name):
+            result = Classified(
+                id=image,
+                position=position,
+                labels=tuple(json.loads(labels)),
+                prediction=prediction,
+                ranking=tuple(json.loads(ranking)),
+                stage=tuple(json.loads(stage)),
+                errors=_unpack(errors),
             )
-            for image_id, position, labels, prediction, ranking, stage, errors in rows
-        ]
+        conditions, timesteps = self.facts["conditions"], len(self.facts["timesteps"])
+        classes = len(self.facts.get("classes", result.ranking))
+        for what, value, fits in (
+            ("labels", result.labels, all(label in range(classes) for label in result.labels)),
+            ("prediction", prediction, prediction in range(classes)),
+            ("ranking", result.ranking, sorted(result.ranking) == list(range(classes))),
+            ("stage", result.stage, len(result.stage) == conditions),
+            ("errors", result.errors.shape, result.errors.size == conditions * timesteps),
+        ):
+            if not fits:
+                needed = f"{classes} classes, {conditions} conditions and {timesteps} timesteps"
+                raise ValueError(f"{self.path}: {what} of {name} must fit {needed}, not {value}")
+        return replace(result, errors=result.errors.reshape(conditions, timesteps))
 
     def add_generated(self, spec: str, rows: Iterable[Generated]) -> None:
         """Keeps a batch, all or nothing; an image that is there already stays as it is."""
-        values = [
-            (
-                spec,
-                row.image,
-                row.label,
-                row.condition,
-                row.png,
-                row.recognised,
-                None if row.features is None else _pack(row.features),
-            )
+        values: list[tuple[Any, ...]] = [
+            (spec, row.image, row.label, row.condition, row.png, row.recognised,
+             None if row.features is None else _pack(row.features))
             for row in rows
-        ]
-        with self.transaction() as connection:
-            connection.executemany("INSERT OR IGNORE INTO generation VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+        ]  # fmt: skip
+        self._insert("INSERT OR IGNORE INTO generation VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
 
     def generated_images(self, spec: str) -> set[int]:
         """Numbers of the images done under a method."""
-        rows = self.connection.execute("SELECT image FROM generation WHERE method = ?", (spec,))
-        return {image for (image,) in rows}
+        return {image for (image,) in self._rows("SELECT image FROM generation WHERE method = ?", spec)}
 
     def generated(self, spec: str, limit: int = -1) -> list[Generated]:
-        """The first ``limit`` (all of them if negative) images of a method, by number."""
-        rows = self.connection.execute(
-            "SELECT image, label, condition, png, recognised, features FROM generation "
+        """The first ``limit`` (all of them if negative) images of a method, by number.
+
+        Raises:
+            ValueError: a row that has changed since it was written; names it.
+        """
+        rows = self._rows(
+            "SELECT image, label, condition, png, recognised, features, checksum FROM generation "
             "WHERE method = ? ORDER BY image LIMIT ?",
-            (spec, limit),
+            spec,
+            limit,
         )
-        return [
-            Generated(image, label, condition, png, seen, None if features is None else _unpack(features))
-            for image, label, condition, png, seen, features in rows
-        ]
+        images = []
+        for *values, checksum in rows:
+            image, label, condition, png, recognised, features = values
+            name = f"image {image} generated under {spec}"
+            self._verify(name, (spec, *values), checksum)
+            with _explained(self.path, name):
+                unpacked = None if features is None else _unpack(features)
+            images.append(Generated(image, label, condition, png, recognised, unpacked))
+        return images
 
     def set_reference(self, facts: dict[str, Any], features: Floats) -> None:
         """Keeps the features (N, D) of the real images that FID compares with."""
-        with self.transaction() as connection:
-            connection.execute(
-                "INSERT OR REPLACE INTO reference VALUES (1, ?, ?)",
-                (_text(facts | {"shape": list(features.shape)}), _pack(features)),
-            )
+        values = (1, _text(facts | {"shape": list(features.shape)}), _pack(features))
+        self._insert("INSERT OR REPLACE INTO reference VALUES (?, ?, ?, ?)", [values])
 
     def reference(self) -> tuple[dict[str, Any], Floats] | None:
         """What the real images are, and their features (N, D)."""
-        row = self.connection.execute("SELECT facts, features FROM reference").fetchone()
-        if row is None:
+        rows = self._rows("SELECT only_row, facts, features, checksum FROM reference")
+        if not rows:
             return None
-        facts = json.loads(row[0])
-        return facts, _unpack(row[1]).reshape(facts.pop("shape"))
+        [(number, text, features, checksum)] = rows
+        self._verify("the features of the real images", (number, text, features), checksum)
+        with _explained(self.path, "the features of the real images"):
+            facts = json.loads(text)
+            return facts, _unpack(features).reshape(facts.pop("shape"))
 
     def set_timing(self, environment: dict[str, Any], milliseconds: dict[str, list[float]]) -> None:
         """Replaces all timings: only what was measured together compares."""
+        rows = [(spec, _text(times)) for spec, times in milliseconds.items()]
         with self.transaction() as connection:
             connection.execute("DELETE FROM timing")
-            connection.executemany(
-                "INSERT INTO timing VALUES (?, ?)", [(spec, _text(times)) for spec, times in milliseconds.items()]
-            )
+            connection.executemany("INSERT INTO timing VALUES (?, ?, ?)", [(*row, _checksum(row)) for row in rows])
             connection.execute("INSERT OR REPLACE INTO timing_environment VALUES (1, ?)", (_text(environment),))
 
     def timing(self) -> tuple[dict[str, Any], dict[str, list[float]]]:
         """Where and how it was timed, and the milliseconds of each timed forward by method; empty before."""
-        environment = self.connection.execute("SELECT facts FROM timing_environment").fetchone()
-        rows = self.connection.execute("SELECT method, milliseconds FROM timing")
-        return json.loads(environment[0]) if environment else {}, {spec: json.loads(times) for spec, times in rows}
+        environment = self._rows("SELECT facts FROM timing_environment")
+        rows = self._rows("SELECT method, milliseconds, checksum FROM timing")
+        for spec, text, checksum in rows:
+            self._verify(f"the times of {spec}", (spec, text), checksum)
+        times = {spec: json.loads(text) for spec, text, _ in rows}
+        return json.loads(environment[0][0]) if environment else {}, times
 
-    def _one(self, query: str) -> Any:
-        return self.connection.execute(query).fetchone()[0]
+    def _insert(self, query: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Rows with their checksums, all or nothing."""
+        with self.transaction() as connection:
+            connection.executemany(query, [(*row, _checksum(row)) for row in rows])
+
+    def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """All rows, so that no cursor stays open."""
+        with _explained(self.path):
+            return self.connection.execute(query, values).fetchall()
+
+    def _verify(self, name: str, values: Sequence[Any], checksum: int) -> None:
+        if _checksum(values) != checksum:
+            raise ValueError(f"{self.path}: {name} must be as it was written, but has changed. {_DAMAGED}")
+
+
+@contextmanager
+def _explained(path: Path, what: str = "") -> Iterator[None]:
+    """Says of what SQLite and zlib raise which file it is and what to do."""
+    name = f"{path}: {what}" if what else str(path)
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error):
+            raise OSError(f"{name} must not be in use by another program: {error}. Try again later") from error
+        if any(word in str(error) for word in ("full", "readonly", "I/O", "unable to open")):
+            raise OSError(
+                f"{name} must be on a disk that has room and can be written: {error}. What is done is kept: mend that, "
+                f"and give the same command again"
+            ) from error
+        raise ValueError(f"{name} must be whole, not damaged: {error}. {_DAMAGED}") from error
+    except (sqlite3.Error, zlib.error, json.JSONDecodeError) as error:
+        raise ValueError(f"{name} must be whole, not damaged: {error}. {_DAMAGED}") from error
 
 
 def _create(path: Path, identity: dict[str, Any], facts: dict[str, Any]) -> None:
     """Writes an empty results file; it has its name only once it is complete, and one made meanwhile stays."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.unlink(missing_ok=True)
-    connection = sqlite3.connect(partial, isolation_level=None)
-    connection.executescript(
-        f"PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {_SCHEMA}; BEGIN; {_TABLES} COMMIT;"
-    )
+    begun = (identity_hash(identity), _text(identity), _text(facts))
     created = datetime.now(timezone.utc).isoformat()
-    row = (identity_hash(identity), _text(identity), _text(facts), created)
-    connection.execute("INSERT INTO run VALUES (1, ?, ?, ?, ?)", row)
-    connection.close()
+    try:
+        with _explained(path):
+            connection = sqlite3.connect(partial, isolation_level=None)
+            try:
+                connection.executescript(
+                    f"PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {_SCHEMA}; BEGIN; {_TABLES} COMMIT;"
+                )
+                row = (*begun, created, _checksum(begun))
+                connection.execute("INSERT INTO run VALUES (1, ?, ?, ?, ?, ?)", row)
+            finally:
+                connection.close()
+        _link(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _link(partial: Path, path: Path) -> None:
+    """Gives a complete file its name; unlike a rename it never replaces what another process of the run has made."""
     try:
         with contextlib.suppress(FileExistsError):
-            os.link(partial, path)  # unlike a rename it never replaces what another process of the run has made
+            os.link(partial, path)
     except OSError as error:
         raise OSError(f"{path.parent} must be on a file system that has hard links, such as a local disk") from error
-    finally:
-        partial.unlink()
+
+
+def _checksum(values: Sequence[Any]) -> int:
+    """CRC-32 of a row's values; each is preceded by its kind and length, so that none runs into the next."""
+    total = 0
+    for value in values:
+        content = value if isinstance(value, bytes) else str(value).encode()
+        total = zlib.crc32(content, zlib.crc32(f"{type(value).__name__} {len(content)} ".encode(), total))
+    return total
 
 
 def _text(value: object) -> str:

@@ -1,8 +1,8 @@
 """Which layer takes which method: the least change of the predictions for the FLOPs that are to be saved.
 
 Layers differ by orders of magnitude in what their compression costs. Each candidate is therefore measured in each layer
-alone, and the layers' choices are put together so that the costs add up to as little as possible. That costs add up is
-an assumption: judge the result with `bigain evaluate`. Not in a paper.
+alone, and the layers' choices are put together so that the sum of the costs is least. That costs add up is an
+assumption: judge the result with `bigain evaluate`. Not in a paper.
 
 The cost of an offer is the mean squared change of the prediction, and `CONTRAST_WEIGHT` times that of the difference
 between two classes' predictions. Classes are told apart by that difference, which is small beside a prediction, so what
@@ -18,13 +18,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from bigain.methods import Method, parse, spec
+from bigain.methods import Compression, Method
 
 _Floats = npt.NDArray[np.float64]
 _Whole = npt.NDArray[np.int64]
 
 CONTRAST_WEIGHT = 3.0
-"""Of the difference between two classes, beside the prediction."""
+"""Weight of the change of the difference between two classes' predictions; the change of the prediction has 1."""
 
 _STEPS = 4096  # into which the FLOPs to be saved are divided
 
@@ -48,19 +48,19 @@ class Offer:
     contrast: float
 
     def cost(self, contrast_weight: float = CONTRAST_WEIGHT) -> float:
-        """What it is avoided for."""
+        """What an allocation minimises: ``change + contrast_weight * contrast``."""
         return self.change + contrast_weight * self.contrast
 
     @property
     def candidate(self) -> str:
-        """Its spec without layer and level."""
-        [method] = parse(self.method)
-        return spec(replace(method, levels=(1,), layers=None))
+        """Its spec without the layer."""
+        [method] = Compression.of(self.method)
+        return Compression.of(replace(method, layers=None)).text
 
 
 @dataclass(frozen=True)
 class Allocation:
-    """The methods that go together, one in a layer at most, and what the offers promise of them.
+    """The methods that act together, one in a layer at most, and what the offers promise of them.
 
     Args:
         offers: that were taken, in the order of the layers.
@@ -68,7 +68,7 @@ class Allocation:
     """
 
     offers: tuple[Offer, ...]
-    methods: tuple[Method, ...]
+    methods: Compression
 
     @property
     def saved(self) -> int:
@@ -82,68 +82,88 @@ class Allocation:
 
     @property
     def contrast(self) -> float:
-        """The same of the difference between classes."""
+        """Sum of the changes of the difference between classes."""
         return math.fsum(offer.contrast for offer in self.offers)
 
 
 def allocate(offers: Iterable[Offer], saving: int, contrast_weight: float = CONTRAST_WEIGHT) -> Allocation:
     """The cheapest choice of at most one offer per layer that saves at least ``saving``, in the unit of the offers.
 
-    Exact (dynamic programming over the layers) where ``saving`` is at most 4,096; beyond, each layer's saving is
-    rounded down to a 4,096th of it, so that at least ``saving`` is saved all the same. Where only the strongest offer
-    of every layer is left enough by that, these are taken.
+    Exact (dynamic programming over the layers) where ``saving`` is at most 4,096; above, each layer's saving is
+    rounded down to a 4,096th of it, so at least ``saving`` is still saved. Where by that rounding only the strongest
+    offer of every layer is enough, these are taken.
 
     Args:
-        contrast_weight: see `Offer.cost`; 0 looks at the prediction under the true class alone.
+        contrast_weight: see `Offer.cost`; 0 looks at the prediction under the true class only.
 
     Raises:
         ValueError: ``saving`` is not positive, or more than all layers together can save; a weight that is negative or
             not finite; says what would be right.
     """
     if not (math.isfinite(contrast_weight) and contrast_weight >= 0):
-        raise ValueError(f"the weight of the contrast must be finite and at least 0, not {contrast_weight}")
+        raise ValueError(f"contrast_weight must be finite and at least 0, not {contrast_weight}")
     if saving < 1:
-        raise ValueError(f"the FLOPs to be saved must be at least 1, not {saving}")
+        raise ValueError(f"saving must be at least 1, not {saving}")
     layers: dict[int, list[Offer]] = {}
-    for offer in sorted(offers, key=lambda each: each.layer):
+    for offer in sorted(offers, key=lambda one: one.layer):
         if offer.saved > 0:
             layers.setdefault(offer.layer, []).append(offer)
-    strongest = [
-        max(several, key=lambda each: (each.saved, -each.cost(contrast_weight))) for several in layers.values()
-    ]
+    strongest = [max(options, key=lambda one: (one.saved, -one.cost(contrast_weight))) for options in layers.values()]
     most = sum(offer.saved for offer in strongest)
     if saving > most:
-        raise ValueError(f"{saving:,} FLOPs cannot be saved: the candidates save at most {most:,}, give stronger ones")
-    steps = min(saving, _STEPS)
-    best = np.full(steps + 1, math.inf)  # least cost at which so many steps are saved
-    best[0] = 0.0
-    ways = []
-    for several in layers.values():
-        moves = [
-            _moved(best, min(offer.saved * steps // saving, steps), offer.cost(contrast_weight)) for offer in several
-        ]
-        rows = np.stack([best, *(row for row, _ in moves)])
-        origins = np.stack([np.arange(steps + 1), *(origin for _, origin in moves)])
-        choice = rows.argmin(0)
-        ways.append((several, choice, np.take_along_axis(origins, choice[None], 0)[0]))
-        best = rows.min(0)
-    if not math.isfinite(best[steps]):
-        return Allocation(tuple(strongest), _together(strongest))
-    taken, at = [], steps
-    for several, choice, origin in reversed(ways):
-        if choice[at]:
-            taken.append(several[choice[at] - 1])
-        at = origin[at]
-    taken.reverse()
-    return Allocation(tuple(taken), _together(taken))
+        raise ValueError(
+            f"saving must be at most {most:,}, which all layers together save, not {saving:,}: ask for less, or give "
+            f"stronger candidates"
+        )
+    taken = _cheapest([*layers.values()], saving, contrast_weight)
+    return _allocation(strongest if taken is None else taken)
 
 
-def most_saved(offers: Iterable[Offer]) -> dict[int, int]:
-    """Per layer the FLOPs of the offer that saves most."""
+def _allocation(offers: Sequence[Offer]) -> Allocation:
+    return Allocation(tuple(offers), Compression(method for method, _ in together(offers)))
+
+
+def together(offers: Iterable[Offer]) -> list[tuple[Method, list[Offer]]]:
+    """Each candidate in all the layers that it has an offer in, and these offers."""
+    groups: dict[str, list[Offer]] = {}
+    for offer in offers:
+        groups.setdefault(offer.candidate, []).append(offer)
+    combined = []
+    for candidate, members in groups.items():
+        [method] = Compression.of(candidate)
+        combined.append((replace(method, layers=tuple(sorted(offer.layer for offer in members))), members))
+    return combined
+
+
+def most_saved(offers: Iterable[Offer]) -> int:
+    """What the strongest offer of every layer saves, in the unit of the offers."""
     most: dict[int, int] = {}
     for offer in offers:
         most[offer.layer] = max(most.get(offer.layer, 0), offer.saved)
-    return most
+    return sum(most.values())
+
+
+def _cheapest(layers: Sequence[Sequence[Offer]], saving: int, weight: float) -> list[Offer] | None:
+    """At most one offer per layer, by dynamic programming; None if rounding leaves no choice that saves enough."""
+    steps = min(saving, _STEPS)
+    best = np.full(steps + 1, math.inf)  # least cost at which so many steps are saved
+    best[0] = 0.0
+    choices = []
+    for options in layers:
+        moves = [_moved(best, min(offer.saved * steps // saving, steps), offer.cost(weight)) for offer in options]
+        rows = np.stack([best, *(row for row, _ in moves)])
+        origins = np.stack([np.arange(steps + 1), *(origin for _, origin in moves)])
+        choice = rows.argmin(0)
+        choices.append((options, choice, np.take_along_axis(origins, choice[None], 0)[0]))
+        best = rows.min(0)
+    if not math.isfinite(best[steps]):
+        return None
+    taken, at = [], steps
+    for options, choice, origin in reversed(choices):
+        if choice[at]:
+            taken.append(options[choice[at] - 1])
+        at = origin[at]
+    return taken[::-1]
 
 
 def _moved(best: _Floats, step: int, cost: float) -> tuple[_Floats, _Whole]:
@@ -156,18 +176,3 @@ def _moved(best: _Floats, step: int, cost: float) -> tuple[_Floats, _Whole]:
     origin[last] = last - step + best[last - step :].argmin()
     row = np.where(origin >= 0, best[origin], math.inf)
     return row + cost, origin
-
-
-def _together(offers: Sequence[Offer]) -> tuple[Method, ...]:
-    """One method for all layers that take the same."""
-    shared: dict[str, list[Method]] = {}
-    for offer in offers:
-        shared.setdefault(offer.candidate, []).extend(parse(offer.method))
-    return tuple(
-        replace(
-            several[0],
-            levels=tuple(sorted({level for each in several for level in each.levels})),
-            layers=tuple(sorted(layer for each in several for layer in each.layers or ())),
-        )
-        for several in shared.values()
-    )

@@ -6,7 +6,6 @@ little of a processor. Which offers are worth it therefore depends on the machin
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,12 +18,12 @@ from typing import Any
 from bigain.backbones import compressed
 from bigain.backbones.families import layout
 from bigain.diffusion import Denoiser
-from bigain.methods import Method, parse
-from bigain.run.cost import environment, forward_of, synchronise
-from bigain.run.engine import fingerprint
-from bigain.run.export import write_whole
+from bigain.methods import Method
+from bigain.run.cost import environment, forward_of, measure, synchronise
+from bigain.run.files import read_json, write_json
+from bigain.run.opening import fingerprint
 from bigain.run.settings import differences
-from bigain.search.allocation import Offer, most_saved
+from bigain.search.allocation import Allocation, Offer, most_saved, together
 
 _FORMAT = "bigain offer timings 1"
 _NANO = 1e9
@@ -50,28 +49,35 @@ class Clocked:
         """The offers, with the nanoseconds that they save in place of the FLOPs."""
         return tuple(replace(offer, saved=round(self.saved[offer.method] * _NANO)) for offer in offers)
 
+    def seconds_saved(self, offers: Iterable[Offer]) -> float:
+        """Of a forward, by the sum of what offers save."""
+        return math.fsum(self.saved[offer.method] for offer in offers)
+
     def saving(self, offers: Iterable[Offer], speed_up: float) -> int:
         """The nanoseconds that are to be saved so that a forward is ``speed_up`` times as fast.
 
         Raises:
-            ValueError: if the speed-up is not above 1, or the fastest offers of all layers together do not reach it.
+            ValueError: the speed-up is not above 1, or the fastest offers of all layers together do not reach it.
         """
         if not (math.isfinite(speed_up) and speed_up > 1):
-            raise ValueError(f"the speed-up must be above 1, not {speed_up:g}")
-        wanted = round(self.forward * (1 - 1 / speed_up) * _NANO)
-        most = sum(most_saved(self.in_time(offers)).values())
-        if most < wanted:
-            raise ValueError(f"a speed-up of {speed_up:g} cannot be reached: {self._reached(most)}")
-        return wanted
+            raise ValueError(f"speed_up must be above 1, not {speed_up:g}")
+        saving = round(self.forward * (1 - 1 / speed_up) * _NANO)
+        most = most_saved(self.in_time(offers))
+        if most < saving:
+            raise ValueError(f"speed_up must be {self._reachable(most)}, not {speed_up:g}")
+        return saving
 
-    def _reached(self, most: int) -> str:
+    def _reachable(self, most: int) -> str:
         batches = f"on this machine, in batches of {self.environment['batch_size']}"
         if not most:
-            return f"{batches}, no candidate is faster than no compression in any layer. Larger batches may help"
-        reached = math.floor(100 / (1 - most / _NANO / self.forward)) / 100
+            return (
+                f"given up {batches}, where no candidate is faster than no compression in any layer (larger batches "
+                f"may help)"
+            )
+        fastest = math.floor(100 / (1 - most / _NANO / self.forward)) / 100
         return (
-            f"{batches}, the fastest candidates of all layers together come to {reached:g} times as fast. Ask for "
-            f"less, or give candidates that merge or pool more"
+            f"at most {fastest:g} {batches}, which the fastest candidates of all layers reach together (candidates "
+            f"that merge or pool more reach more)"
         )
 
 
@@ -82,24 +88,25 @@ def kept_times(denoiser: Denoiser, path: Path, *, dtype: str, batch_size: int) -
         ValueError: ``batch_size`` is not between 1 and the model's number of timesteps; or a file of other weights,
             another machine, dtype or batch, or of something else; says which fields differ.
     """
-    here = _environment(denoiser, dtype, batch_size)
+    current = _environment(denoiser, dtype, batch_size)
     if not path.exists():
         return None
-    found = _read(path)
-    if found.environment != here:
-        differing = "; ".join(differences(dict(found.environment), here))
-        raise ValueError(f"{path} holds times that do not compare: {differing}. Delete it to measure again")
-    return found
+    kept = _read(path)
+    if kept.environment != current:
+        differing = "; ".join(differences(dict(kept.environment), current))
+        raise ValueError(f"{path} must hold times that compare with this run, but {differing}: delete it")
+    return kept
 
 
 def _environment(denoiser: Denoiser, dtype: str, batch_size: int) -> dict[str, Any]:
     most = denoiser.process.steps
     if not 1 <= batch_size <= most:
         raise ValueError(
-            f"batches must have 1 to {most} rows to be timed, each with its own timestep, not {batch_size}"
+            f"batch_size must lie in [1, {most}] where it is timed, each row with a timestep of its own, not "
+            f"{batch_size}"
         )
-    given = {"dtype": dtype, "batch_size": batch_size, "weights": fingerprint(*denoiser.networks)}
-    return environment(denoiser.device, given)
+    extra = {"dtype": dtype, "batch_size": batch_size, "weights": fingerprint(*denoiser.networks)}
+    return environment(denoiser.device, extra)
 
 
 def clock_offers(
@@ -121,7 +128,7 @@ def clock_offers(
 
     Args:
         offers: as ``measure_offers`` gives them.
-        path: of a JSON file with all times, made at the end if it is not there; None keeps none. If it lacks some of
+        path: of a JSON file with all times, made at the end if it does not exist; None keeps none. If it lacks some of
             the offers, or has fewer rounds, all are measured again, as times of different sittings do not compare.
         dtype: of the model, as the file is to state it.
         batch_size: rows of a forward.
@@ -130,41 +137,61 @@ def clock_offers(
         clock: of seconds.
 
     Raises:
-        ValueError: there are no offers, or fewer than one round; or as ``kept_times``.
+        ValueError: no offers, or fewer than one round; or as ``kept_times``.
     """
     if not offers:
-        raise ValueError("there are no offers to be timed")
+        raise ValueError("offers must be one at least to be timed, not none")
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1, not {rounds}")
-    found = None if path is None else kept_times(denoiser, path, dtype=dtype, batch_size=batch_size)
-    if found is not None and found.rounds >= rounds and {offer.method for offer in offers} <= {*found.saved}:
-        return found
-    here = _environment(denoiser, dtype, batch_size)
+    current = _environment(denoiser, dtype, batch_size)
+    kept = None if path is None else kept_times(denoiser, path, dtype=dtype, batch_size=batch_size)
+    if kept is not None and kept.rounds >= rounds and {offer.method for offer in offers} <= {*kept.saved}:
+        return kept
     forward = forward_of(denoiser, denoiser.any_condition, denoiser.process.timesteps(batch_size))
-    groups = _everywhere(offers)
+    groups = together(offers)
     total = 2 * len(groups) * (rounds + 1)
     plain: list[float] = []
     saved: dict[str, list[float]] = {offer.method: [] for offer in offers}
     for number in range(rounds + 1):
         for visit, (method, members) in enumerate(groups):
-            with _clocked(denoiser, clock) as before:
-                synchronise(denoiser.device)  # what the last forward left
-                started = clock()
-                forward()
-                synchronise(denoiser.device)
-                whole = clock() - started
-            with compressed(denoiser.model, method), _clocked(denoiser, clock) as after:
-                forward()
+            whole, before, after = _visit(denoiser, method, forward, clock)
             if number:
                 plain.append(whole)
                 for offer in members:
                     saved[offer.method].append(before[offer.layer] - after[offer.layer])
             counted(2 * (number * len(groups) + visit + 1), total)
-    result = Clocked(here, rounds, median(plain), {method: median(times) for method, times in saved.items()})
+    result = Clocked(current, rounds, median(plain), {method: median(times) for method, times in saved.items()})
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps({"format": _FORMAT} | asdict(result), indent=1) + "\n")
+        write_json(path, _FORMAT, asdict(result))
     return result
+
+
+def clock_together(denoiser: Denoiser, chosen: Allocation, clocked: Clocked, rounds: int) -> dict[str, float]:
+    """How many times as fast a forward is under all methods of a choice, by its layers alone and as measured.
+
+    Returns:
+        "expected" and "measured", the median over the rounds.
+    """
+    text, batch_size = chosen.methods.text, clocked.environment["batch_size"]
+    times = measure(denoiser, ["none", text], denoiser.any_condition, batch_size=batch_size, rounds=rounds)
+    ratios = [plain / own for plain, own in zip(times["none"], times[text], strict=True)]
+    expected = clocked.forward / (clocked.forward - clocked.seconds_saved(chosen.offers))
+    return {"expected": round(expected, 4), "measured": round(median(ratios), 4)}
+
+
+def _visit(
+    denoiser: Denoiser, method: Method, forward: Callable[[], object], clock: Callable[[], float]
+) -> tuple[float, list[float], list[float]]:
+    """Seconds of a forward without compression, and of each block in it and in one under ``method``."""
+    with _clocked(denoiser, clock) as before:
+        synchronise(denoiser.device)  # what the last forward left
+        started = clock()
+        forward()
+        synchronise(denoiser.device)
+        whole = clock() - started
+    with compressed(denoiser.model, method), _clocked(denoiser, clock) as after:
+        forward()
+    return whole, before, after
 
 
 @contextmanager
@@ -193,27 +220,9 @@ def _clocked(denoiser: Denoiser, clock: Callable[[], float]) -> Iterator[list[fl
             handle.remove()
 
 
-def _everywhere(offers: Sequence[Offer]) -> list[tuple[Method, list[Offer]]]:
-    """Each candidate in all layers that it has an offer in, and these offers."""
-    groups: dict[str, list[Offer]] = {}
-    for offer in offers:
-        groups.setdefault(offer.candidate, []).append(offer)
-    found = []
-    for members in groups.values():
-        singles = [parse(offer.method)[0] for offer in members]
-        levels = tuple(sorted({level for single in singles for level in single.levels}))
-        found.append((replace(singles[0], levels=levels, layers=tuple(offer.layer for offer in members)), members))
-    return found
-
-
 def _read(path: Path) -> Clocked:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no file of times: {error}") from error
-    if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        raise ValueError(f"{path} is no file of times, which has format {_FORMAT!r}")
+    content = read_json(path, _FORMAT)
     try:
         return Clocked(content["environment"], content["rounds"], float(content["forward"]), dict(content["saved"]))
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no whole file of times: {error!r}") from error
+        raise ValueError(f"{path} must be a whole file of times, not this: {error!r}") from error

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from bigain.diffusion import Denoiser
-from bigain.methods import Method, TokenDownsampling, TokenMerging, parse, spec
+from bigain.methods import Compression, Method, TokenDownsampling, TokenMerging
 from bigain.run.cost import flops
 from bigain.search.grids import Space
 from bigain.zoo.presets import text_of
@@ -32,33 +32,29 @@ def at_equal_flops(denoiser: Denoiser, methods: Iterable[str], references: Itera
     """
     space, condition = Space.of(denoiser), denoiser.any_condition
     strengths = {text: _strengths(text, space) for text in methods}
-    targets = {spec(parse(text_of(text))): flops(denoiser, _countable(text), condition) for text in references}
+    targets = {reference.text: flops(denoiser, reference.text, condition) for reference in map(_reference, references)}
     if not strengths or not targets:
-        raise ValueError("equal FLOPs take at least one method, and one other whose FLOPs are the measure")
+        raise ValueError("equal FLOPs must have at least one method, and one reference whose FLOPs are the measure")
     return {
-        reference: [
-            _cheap_enough(denoiser, text, choices, reference, target, condition) for text, choices in strengths.items()
-        ]
+        reference: [_cheap_enough(denoiser, text, choices, reference, target) for text, choices in strengths.items()]
         for reference, target in targets.items()
     }
 
 
-def _cheap_enough(
-    denoiser: Denoiser, text: str, choices: Sequence[Method], reference: str, target: int, condition: str | int
-) -> str:
+def _cheap_enough(denoiser: Denoiser, text: str, choices: Sequence[Compression], reference: str, target: int) -> str:
     """The first of ``choices`` that takes at most ``target`` FLOPs."""
 
     def cost(number: int) -> int:
-        return flops(denoiser, spec(choices[number]), condition)
+        return flops(denoiser, choices[number].text, denoiser.any_condition)
 
     last = len(choices) - 1
     least = cost(last)
     if least > target:
         raise ValueError(
-            f"{spec(choices[last])} is the most that {text!r} can compress and takes {least:,} FLOPs, more than the "
-            f"{target:,} of {reference}: {_way_out(choices[last])}"
+            f"{text!r} must come down to the {target:,} FLOPs of {reference}, not to {least:,} at its most, "
+            f"{choices[last].text}: {_way_out(choices[last][0])}"
         )
-    return spec(choices[_first(lambda number: cost(number) <= target, last)])
+    return choices[_first(lambda number: cost(number) <= target, last)].text
 
 
 def _way_out(method: Method) -> str:
@@ -69,40 +65,38 @@ def _way_out(method: Method) -> str:
     return f"give larger cells, more levels or layers{queries}"
 
 
-def _countable(text: str) -> str:
-    """A reference, if its FLOPs do not depend on the image."""
-    if any(method.depends_on_image for method in parse(text_of(text))):
-        raise ValueError(f"{text!r} merges what lies under a threshold, so its FLOPs depend on the image")
-    return text
+def _reference(text: str) -> Compression:
+    """Methods whose FLOPs do not depend on the image."""
+    methods = Compression.of(text_of(text))
+    if any(method.depends_on_image for method in methods):
+        raise ValueError(f"a reference must have FLOPs that do not depend on the image, not a threshold: {text!r}")
+    return methods
 
 
-def _strengths(text: str, space: Space) -> list[Method]:
+def _strengths(text: str, space: Space) -> list[Compression]:
     """A method at all its strengths, the weakest that compresses first."""
-    parsed = parse(text_of(text))
-    if len(parsed) != 1:
-        several = f"{len(parsed)} methods at once" if parsed else "no method"
-        raise ValueError(f"{text!r} is {several}: give single ones, whose ratio or factor is to be found")
-    [method] = parsed
+    methods = Compression.of(text_of(text))
+    if len(methods) != 1:
+        raise ValueError(f"equal FLOPs must be of single methods, not the {len(methods)} of {text!r}")
+    [method] = methods
     if method.depends_on_image:
-        raise ValueError(f"{text!r} merges what lies under a threshold: leave it out, a ratio is to be found")
-    if isinstance(method, TokenMerging) and method.is_scheduled:
-        raise ValueError(f"{text!r} follows a schedule: give it one ratio, which is replaced")
-    taking = {level for number, level in enumerate(space.levels) if method.includes(level, number)}
-    grids = [space.grids[level - 1] for level in sorted(taking)]
+        raise ValueError(f"equal FLOPs must be reached by a ratio, not by a threshold: {text!r}")
+    if method.is_scheduled:
+        raise ValueError(f"equal FLOPs must be reached by one ratio, which is replaced, not by a schedule: {text!r}")
+    levels = {level for number, level in enumerate(space.levels) if method.includes(level, number)}
+    grids = [space.grids[level - 1] for level in sorted(levels)]
     if not grids:
-        raise ValueError(f"{text!r} takes part in no layer of this model")
+        raise ValueError(f"equal FLOPs must be of methods that act in a layer of this model, not {text!r}")
     if isinstance(method, TokenDownsampling):
         longest = max(max(grid.height, grid.width) for grid in grids)
-        return [replace(method, factor=factor) for factor in range(2, longest + 1)]
+        return [Compression.of(replace(method, factor=factor)) for factor in range(2, longest + 1)]
     assert isinstance(method, TokenMerging)
     tokens = grids[0].tokens
-    most = min(method.limit(grid) / grid.tokens for grid in grids)
-    found: list[Method] = [
-        replace(method, ratio=count / tokens) for count in range(method.fewest_tokens, int(most * tokens + 1e-6) + 1)
-    ]
-    if not found:
-        raise ValueError(f"{text!r} can merge no token of the model's {grids[-1].height}x{grids[-1].width} grid")
-    return found
+    most = int(min(method.limit(grid) / grid.tokens for grid in grids) * tokens + 1e-6)
+    if most < method.fewest_tokens:
+        grid = grids[-1]
+        raise ValueError(f"equal FLOPs must be of methods that suit a {grid.height}x{grid.width} grid, not {text!r}")
+    return [Compression.of(replace(method, ratio=count / tokens)) for count in range(method.fewest_tokens, most + 1)]
 
 
 def _first(holds: Callable[[int], bool], last: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -11,13 +10,12 @@ from typing import Any
 
 from bigain.backbones import compressed
 from bigain.diffusion import Denoiser
-from bigain.methods import Method, TokenMerging, parse, spec
-from bigain.operators.grid import Grid
+from bigain.methods import Compression, Method, TokenMerging
 from bigain.run.cost import flops
-from bigain.run.export import write_whole
+from bigain.run.files import read_json, write_json
 from bigain.run.probe import Probe
 from bigain.run.settings import DataSettings, ModelSettings, ProbeSettings, differences
-from bigain.search.allocation import Offer
+from bigain.search.allocation import Allocation, Offer
 from bigain.search.grids import Space
 
 _PLACES = ("self_attention", "self_attention/mlp")
@@ -42,17 +40,21 @@ CANDIDATES: tuple[str, ...] = (
 """Each layer's choice, if no others are given: all of the attention, the MLP too, or keys and values alone, merged by
 blocks or by matching; and keys and values pooled."""
 
-_FORMAT = "bigain offers 2"
-_EARLIER_FORMATS = ("bigain offers 1",)
+_FORMAT = "bigain offers 3"
 
 
 @dataclass(frozen=True)
 class Offers:
-    """What all layers were found to offer, and the FLOPs of a forward without compression."""
+    """What all layers offer, and the FLOPs of a forward of one image without compression."""
 
     identity: Mapping[str, Any]
     flops: int
     offers: tuple[Offer, ...]
+
+    def in_flops(self, chosen: Allocation) -> Allocation:
+        """The same choice, with the FLOPs that its offers save, whatever their unit is."""
+        by_method = {offer.method: offer for offer in self.offers}
+        return replace(chosen, offers=tuple(by_method[offer.method] for offer in chosen.offers))
 
 
 def measure_offers(
@@ -65,56 +67,61 @@ def measure_offers(
     candidates: Sequence[str] = CANDIDATES,
     counted: Callable[[int, int], object] = lambda done, of: None,
 ) -> Offers:
-    """Measures every candidate in every layer alone; goes on where the file ``path`` leaves off.
+    """Measures every candidate in every layer alone; continues from where the file ``path`` ends.
 
     The changes are those of the prediction under the true class and of its difference to that under another, on the
-    noise of the diffusion classifier; no image is classified, so few do. A candidate is left out of layers whose grid
-    it does not suit.
+    noise of the diffusion classifier; no image is classified, so a few images are enough. A candidate is left out of
+    layers whose grid it does not suit.
 
     Args:
         denoiser: the model that ``model`` names, open.
-        path: of a JSON file with all offers, made if it is not there; None keeps none.
+        path: of a JSON file with all offers, made if it does not exist; None keeps none.
         model, data, settings: see the groups.
         candidates: specs of one method each; their layers and levels are replaced.
         counted: called with the offers done and their number after each.
 
     Raises:
-        ValueError: data of one class, or an image that shows all, where there is no other class to tell from; a
+        ValueError: data of one class, or an image that shows all, which has no other class to tell from; a
             candidate that is several methods or none, suits no layer, is cached or follows a threshold;
             settings that do not fit the model or the data; a change that is not finite; or a file of other
             measurements; says which fields differ.
     """
     probe = Probe.of(model, data, settings, denoiser)
     probe.check_classes()
+    placed = _in_layers(candidates, Space.of(denoiser))
     condition = denoiser.any_condition
-    found = Offers(probe.identity(), flops(denoiser, "none", condition), ())
+    kept = Offers(probe.identity(), flops(denoiser, "none", condition), ())
     if path is not None and path.exists():
-        found = read_offers(path)
-        if found.identity != probe.identity():
-            differing = "; ".join(differences(dict(found.identity), probe.identity()))
+        kept = read_offers(path)
+        if kept.identity != probe.identity():
+            differing = "; ".join(differences(dict(kept.identity), probe.identity()))
             raise ValueError(
-                f"{path} holds the offers of other measurements: {differing}. Give another folder with --out"
+                f"{path} must hold the offers of these measurements, but {differing}: give another folder with --out"
             )
-    known = {offer.method: offer for offer in found.offers}
-    wanted = _in_layers(candidates, Space.of(denoiser))
-    for number, (layer, method) in enumerate(wanted):
-        name = spec(method)
-        if name not in known:
-            probe.plain(lambda _: None)
-            probe.plain_others()
-            saved = found.flops - flops(denoiser, name, condition)
-            with compressed(denoiser.model, method):
-                change, contrast = probe.changes()
-            if not math.isfinite(change + contrast):
-                raise ValueError(
-                    f"{name} changes the prediction by {change} and its difference to another class's by {contrast} in "
-                    f"{model.dtype}: give another dtype"
-                )
-            known[name] = Offer(layer, name, saved, change, contrast)
+    by_method = {offer.method: offer for offer in kept.offers}
+    for number, (layer, method) in enumerate(placed, start=1):
+        name = Compression.of(method).text
+        if name not in by_method:
+            saved = kept.flops - flops(denoiser, name, condition)
+            by_method[name] = Offer(layer, name, saved, *_changes(probe, method))
             if path is not None:
-                _write(path, replace(found, offers=tuple(known.values())))
-        counted(number + 1, len(wanted))
-    return replace(found, offers=tuple(known[spec(method)] for _, method in wanted))
+                write_json(path, _FORMAT, asdict(replace(kept, offers=tuple(by_method.values()))))
+        counted(number, len(placed))
+    return replace(kept, offers=tuple(by_method[Compression.of(method).text] for _, method in placed))
+
+
+def _changes(probe: Probe, method: Method) -> tuple[float, float]:
+    """Of the prediction, and of its difference between two classes."""
+    probe.plain(lambda _: None)
+    probe.plain_others()
+    with compressed(probe.denoiser.model, method):
+        change, contrast = probe.changes()
+    if not math.isfinite(change + contrast):
+        raise ValueError(
+            f"the changes of the prediction and of its difference between two classes must be finite, not {change} "
+            f"and {contrast}, under {Compression.of(method).text} in {probe.model.dtype}: give another dtype"
+        )
+    return change, contrast
 
 
 def read_offers(path: Path) -> Offers:
@@ -123,56 +130,39 @@ def read_offers(path: Path) -> Offers:
     Raises:
         ValueError: the file is something else.
     """
+    content = read_json(path, _FORMAT)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no file of offers: {error}") from error
-    if isinstance(content, dict) and content.get("format") in _EARLIER_FORMATS:
-        raise ValueError(
-            f"{path} is of an earlier version, which did not measure what tells classes apart: delete it, or give "
-            f"another folder with --out"
-        )
-    if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        raise ValueError(f"{path} is no file of offers, which has format {_FORMAT!r}")
-    try:
-        return Offers(content["identity"], content["flops"], tuple(Offer(**each) for each in content["offers"]))
+        return Offers(content["identity"], content["flops"], tuple(Offer(**one) for one in content["offers"]))
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no whole file of offers: {error!r}") from error
-
-
-def _write(path: Path, offers: Offers) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"format": _FORMAT, "identity": offers.identity, "flops": offers.flops}
-    write_whole(path, json.dumps(content | {"offers": [asdict(each) for each in offers.offers]}, indent=1) + "\n")
+        raise ValueError(f"{path} must be a whole file of offers, not this: {error!r}") from error
 
 
 def _in_layers(candidates: Sequence[str], space: Space) -> list[tuple[int, Method]]:
     """Every candidate in every layer alone that it suits, once."""
     singles = [_single(text) for text in candidates]
-    found: list[tuple[int, Method]] = []
-    for layer, level in enumerate(space.levels):
-        suitable = [method for method in singles if _suits(method, space.grids[level - 1])]
-        found += [(layer, replace(method, levels=(level,), layers=(layer,))) for method in suitable]
     for text, method in zip(candidates, singles, strict=True):
-        if not any(_suits(method, grid) for grid in space.grids):
+        if not any(method.suits(grid) for grid in space.grids):
             grids = ", ".join(f"{grid.height}x{grid.width}" for grid in space.grids)
-            raise ValueError(f"{text!r} suits no layer of this model, whose grids are {grids}: give a weaker one")
-    return list(dict.fromkeys(found))
+            raise ValueError(f"candidates must suit a layer of this model, whose grids are {grids}, not {text!r}")
+    placed = [
+        (layer, replace(method, levels=(1,), layers=(layer,)))
+        for layer, level in enumerate(space.levels)
+        for method in singles
+        if method.suits(space.grids[level - 1])
+    ]
+    return list(dict.fromkeys(placed))
 
 
 def _single(text: str) -> Method:
-    parsed = parse(text)
+    """The one method of a candidate that can act in a layer alone, at a cost that does not depend on the image."""
+    parsed = Compression.of(text)
     if len(parsed) != 1:
-        raise ValueError(f"{text!r} is {len(parsed)} methods: a candidate is one, layers are put together here")
+        raise ValueError(f"a candidate must be one method, not the {len(parsed)} of {text!r}")
     [method] = parsed
     if method.depends_on_image:
-        raise ValueError(f"{text!r} merges what lies under a threshold, so its FLOPs depend on the image: give a ratio")
+        raise ValueError(f"a candidate must have a ratio, not a threshold, whose FLOPs depend on the image: {text!r}")
     if isinstance(method, TokenMerging) and method.cached:
-        raise ValueError(f"{text!r} is cached: in a layer alone there is no earlier one whose assignment it could use")
+        raise ValueError(f"a candidate must not be cached, as a layer alone has no earlier one: {text!r}")
     if method.is_identity:
-        raise ValueError(f"{text!r} compresses nothing by its settings: give a larger ratio or factor")
+        raise ValueError(f"a candidate must compress by its ratio or factor, not be the identity: {text!r}")
     return method
-
-
-def _suits(method: Method, grid: Grid) -> bool:
-    return method.suits(grid)

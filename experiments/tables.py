@@ -1,0 +1,96 @@
+"""Writes the tables of README.md and docs/results.md from results/*.json, between their markers.
+
+python -m experiments.tables
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from bigain.methods import parse
+from bigain.report.labels import label
+from bigain.report.style import markdown_table
+from bigain.report.table import Line, accuracy_cell, caption, fixed, lines_of
+from bigain.run.files import write_whole
+from bigain.run.results import Comparison, Results, Timings, read_results
+from bigain.zoo.presets import text_of
+
+ROOT = Path(__file__).parents[1]
+README_ROWS = ("none", "tome:ratio=0.5,destinations=random", "lgtm-0.5", "iekvd-2", "glyphs-dit/balanced")
+PAGES = ("glyphs-dit", "glyphs-sd")
+_SLACK = 0.005  # of the FLOPs of no compression: what counts as saving the same
+
+
+def table(lines: Iterable[Line], *, fidelity: bool = True) -> str:
+    """Accuracy, FID, PSNR (if ``fidelity``), FLOPs and speed of methods, as Markdown."""
+    headings = ["method", "accuracy, %", "FID", *(["PSNR, dB"] if fidelity else []), "FLOPs", "speed"]
+    rows = []
+    for line in lines:
+        row = line.row
+        saved = "" if row.flops_change is None else f"{100 * row.flops_change:+.1f}%"
+        psnr = [fixed(row.psnr, 1)] if fidelity else []
+        rows.append([str(label(row.method)), accuracy_cell(line), fixed(row.fid), *psnr, saved, line.speed])
+    return markdown_table(headings, rows)
+
+
+def readme(results: Results, times: Timings | None) -> str:
+    """The README's table: a few methods of one model."""
+    shown = [parse(text_of(text)).text for text in README_ROWS]
+    lines = {line.row.method: line for line in lines_of(results, times)}
+    return table((lines[method] for method in shown), fidelity=False)
+
+
+def page(results: Results, times: Timings | None) -> str:
+    """A folded table of all methods of a run, its caption, and what its comparisons come to."""
+    summary = f"<details><summary>{len(results.rows)} methods</summary>"
+    parts = [*verdicts(results), summary, table(lines_of(results, times)), "</details>", caption(results, times)]
+    return "\n\n".join(parts)
+
+
+def verdicts(results: Results) -> list[str]:
+    """Of each method that is compared with the others: against how many that save no more it is surely better."""
+    saved = {row.method: -row.flops_change for row in results.rows if row.flops_change is not None}
+    texts = []
+    for method in dict.fromkeys(one.method for one in results.comparisons):
+        rivals = [
+            one for one in results.comparisons if one.method == method and saved[one.other] <= saved[method] + _SLACK
+        ]
+        wins = [
+            f"{sum(_is_certain(one, measure) for one in rivals)} in {name}"
+            for measure, name in (("accuracy", "accuracy"), ("fid", "FID"), ("psnr", "PSNR"))
+        ]
+        texts.append(
+            f"{label(method)}, of {len(rivals)} settings that save no more FLOPs: better than {', '.join(wins)}, each "
+            f"by the 95% interval of the paired difference."
+        )
+    return texts
+
+
+def _is_certain(comparison: Comparison, measure: str) -> bool:
+    gain = comparison.gains[measure]
+    return gain is not None and gain.is_certain
+
+
+def put_between(path: Path, name: str, content: str) -> None:
+    """Puts ``content`` between the markers ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->`` of a file.
+
+    Raises:
+        ValueError: the file does not have each marker once, in order.
+    """
+    first, last = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    head, begin, rest = path.read_text(encoding="utf-8").partition(first)
+    _, end, tail = rest.partition(last)
+    if not begin or not end or any(marker in head + tail for marker in (first, last)):
+        raise ValueError(f"{path} must have the line {first} and, below it, the line {last}, each once")
+    write_whole(path, f"{head}{first}\n\n{content.strip()}\n\n{last}{tail}")
+
+
+def main() -> None:
+    put_between(ROOT / "README.md", "readme", readme(*read_results(ROOT / "results" / "glyphs-dit.json")))
+    for name in PAGES:
+        put_between(ROOT / "docs" / "results.md", name, page(*read_results(ROOT / "results" / f"{name}.json")))
+
+
+if __name__ == "__main__":
+    main()

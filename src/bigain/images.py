@@ -1,0 +1,190 @@
+"""From image files, PIL images and arrays to a model's input, and back."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import stat
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+if TYPE_CHECKING:
+    import torch
+
+Pixels = npt.NDArray[np.uint8]
+
+# Named one by one: Pillow would otherwise also try formats that start an external program (EPS).
+FORMATS: tuple[str, ...] = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+
+# What Pillow's decoders raise on bytes that are no image, or only the beginning of one.
+_DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+class BadImageError(ValueError):
+    """A file, or a cell of a table, that should hold an image and does not."""
+
+
+def kind_of(path: Path) -> str:
+    """What a path leads to, in words: "a file", "a folder", "a pipe", ..., or "missing"."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return "missing"
+    return "a file" if stat.S_ISREG(mode) else next((name for test, name in _KINDS if test(mode)), "no regular file")
+
+
+def read_image(source: Path | bytes, name: str) -> Pixels:
+    """Decodes an image to uint8 (H, W, 3), RGB and upright; of an animation, the first frame.
+
+    Args:
+        source: a file, or the bytes of one.
+        name: stands for the image in errors.
+
+    Raises:
+        BadImageError: the source is missing, no regular file (a pipe would never end), no image, cut short, of a
+            format not in ``FORMATS``, or larger than Pillow takes for safe.
+    """
+    if isinstance(source, Path) and (what := _kind_or_error(source)) != "a file":
+        raise BadImageError(f"{name} must be a readable image, not {what}")
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
+            return to_rgb(image)
+    except _DECODING_ERRORS as error:
+        raise BadImageError(f"{name} must be a readable image: {error}") from error
+
+
+def _kind_or_error(path: Path) -> str:
+    try:
+        return kind_of(path)
+    except (OSError, ValueError) as error:  # a name that is too long, a folder that may not be entered
+        return f"what it leads to: {error}"
+
+
+def to_rgb(image: Image.Image) -> Pixels:
+    """A PIL image of any mode as uint8 (H, W, 3), turned upright as its EXIF orientation says.
+
+    Transparency is dropped, as the field's evaluations do (``convert("RGB")``). Greyscale of 16 bits keeps its
+    upper 8; Pillow's own conversion would clip it to white.
+
+    Raises:
+        ValueError: 32-bit greyscale, whose range is unknown.
+    """
+    upright = ImageOps.exif_transpose(image)
+    # Pillow before 11 opens a greyscale PNG of 16 bits in the mode "I".
+    if upright.mode.startswith("I;16") or (upright.mode == "I" and image.format == "PNG"):
+        upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+    elif upright.mode in ("I", "F"):
+        raise ValueError(f"greyscale must have 8 or 16 bits, not 32 (mode {upright.mode!r}), whose range is unknown")
+    return np.array(upright.convert("RGB"), dtype=np.uint8)
+
+
+def preprocess(image: Pixels | Image.Image, size: int) -> torch.Tensor:
+    """RGB, short side to ``size`` (bicubic with antialiasing), centre crop, to [-1, 1].
+
+    The longer side is rounded down and the crop's offset to the nearest pixel, as in torchvision's
+    ``Resize`` and ``CenterCrop``, which the diffusion classifier (Li et al., ICCV 2023) uses.
+
+    Args:
+        image: uint8 (H, W, 3), or a PIL image of any mode (then also turned upright by its EXIF orientation).
+        size: height and width of the result in pixels.
+
+    Returns:
+        float32 (3, size, size) in [-1, 1].
+
+    Raises:
+        TypeError: an array that is not uint8.
+        ValueError: an array that is not (H, W, 3), a size under 1, or an image so long and thin that
+            resizing it would take more pixels than Pillow takes for safe.
+    """
+    import torch  # late: reading a data set must not wait for it
+
+    if size < 1:
+        raise ValueError(f"size must be at least 1 pixel, not {size}")
+    picture = Image.fromarray(_checked(to_rgb(image) if isinstance(image, Image.Image) else image))
+    width, height = picture.size
+    short = min(width, height)
+    width, height = size * width // short, size * height // short  # the short side is exactly `size`
+    if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
+        raise ValueError(
+            f"an image resized to a short side of {size} must have at most {Image.MAX_IMAGE_PIXELS} pixels "
+            f"(PIL.Image.MAX_IMAGE_PIXELS), not {width} x {height} (from {picture.width} x {picture.height})"
+        )
+    picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    pixels = np.asarray(picture.crop((left, top, left + size, top + size)), dtype=np.float32)  # (size, size, 3)
+    return torch.from_numpy(pixels / 127.5 - 1).permute(2, 0, 1).contiguous()
+
+
+def as_batch(images: Any, size: int) -> torch.Tensor:
+    """Images of any kind as a model's input.
+
+    Args:
+        images: one image or a sequence of them, each a PIL image, a uint8 array (H, W, 3) or the path of a file, which
+            are all preprocessed; or a tensor (B, 3, size, size) of floats in [-1, 1], which comes back as it is.
+        size: height and width of the model's images in pixels.
+
+    Returns:
+        (B, 3, size, size) float32 in [-1, 1].
+
+    Raises:
+        ValueError: for no image, or as :func:`preprocess`; a file that is no image is a :class:`BadImageError`.
+        TypeError: for another type.
+    """
+    import torch
+
+    if isinstance(images, torch.Tensor):
+        return images
+    if isinstance(images, (str, Path, Image.Image)) or (isinstance(images, np.ndarray) and images.ndim == 3):
+        images = [images]
+    if not isinstance(images, (Sequence, np.ndarray)):
+        raise TypeError(
+            "images must be PIL images, uint8 arrays (H, W, 3), paths, a list of these, or a tensor (B, 3, "
+            f"{size}, {size}) in [-1, 1], not {type(images).__name__}"
+        )
+    if len(images) == 0:
+        raise ValueError("images must hold at least one image, not 0")
+    return torch.stack([_one(image, size) for image in images])
+
+
+def content_id(image: torch.Tensor) -> str:
+    """A name for an image (3, H, W) in [-1, 1] that depends on its pixels at 8 bits, whatever its dtype or device."""
+    pixels = to_uint8(image[None])[0]
+    return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()[:32]
+
+
+def to_uint8(images: torch.Tensor) -> Pixels:
+    """(B, 3, H, W) in about [-1, 1] to uint8 (B, H, W, 3)."""
+    import torch
+
+    levels = ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    pixels: Pixels = levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    return pixels
+
+
+def _one(image: Any, size: int) -> torch.Tensor:
+    if isinstance(image, (str, Path)):
+        return preprocess(read_image(Path(image), str(image)), size)
+    if isinstance(image, (Image.Image, np.ndarray)):
+        return preprocess(image, size)
+    raise TypeError(f"an image must be a PIL image, a uint8 array (H, W, 3) or a path, not {type(image).__name__}")
+
+
+def _checked(image: Pixels) -> Pixels:
+    if image.dtype != np.uint8:
+        raise TypeError(f"image must be uint8, not {image.dtype}")
+    if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise ValueError(f"image must be (H, W, 3) with at least one pixel, not {image.shape}")
+    return np.ascontiguousarray(image)

@@ -1,0 +1,89 @@
+"""What `bigain allocate` prints: the method of each layer, the steps of its search, and what came of the target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from bigain.report.labels import label
+from bigain.report.style import NOTHING
+
+if TYPE_CHECKING:
+    from bigain.run.results import Gain
+    from bigain.search.allocation import Offer
+    from bigain.search.choice import Choice
+
+
+def allocation(choice: Choice) -> Group:
+    """Tables for `rich`: what each layer takes, and the steps of a bisection or the measured speed."""
+    parts: list[Table | Text] = [_layers(choice)]
+    if choice.steps:
+        parts.append(_steps(choice))
+    if choice.speed is not None:
+        parts += _speed(choice)
+    return Group(*parts)
+
+
+def _layers(choice: Choice) -> Table:
+    offers, clocked = choice.offers, choice.clocked
+    title = "What each layer takes; changes: mean squares, of the prediction and of the difference between two classes"
+    timed = () if clocked is None else ("time saved, %",)
+    columns = ("layer", "method", "FLOPs saved, %", *timed, "change x 1000", "of the difference")
+    table = Table(*columns, title=title, title_justify="left")
+
+    def add(layer: str, method: str, taken: Sequence[Offer]) -> None:
+        shares = [f"{100 * sum(offer.saved for offer in taken) / offers.flops:.1f}"]
+        if clocked is not None:
+            shares.append(f"{100 * clocked.seconds_saved(taken) / clocked.forward:.1f}")
+        costs = [sum(offer.change for offer in taken), sum(offer.contrast for offer in taken)]
+        table.add_row(layer, method, *shares, *(f"{1e3 * cost:.2f}" for cost in costs))
+
+    by_layer = {offer.layer: offer for offer in choice.allocation.offers}
+    for layer in sorted({offer.layer for offer in offers.offers}):
+        taken = [by_layer[layer]] if layer in by_layer else []
+        add(str(layer), str(label(taken[0].candidate)) if taken else "none", taken)
+    table.add_section()
+    add("", "together", choice.allocation.offers)
+    return table
+
+
+def _steps(choice: Choice) -> Table:
+    """In the order of what is saved; the step that was chosen is bold."""
+    columns = {
+        "change of accuracy, points (95%)": [_gain(step.accuracy, 100, "+.1f") for step in choice.steps],
+        "PSNR, dB (95%)": [_gain(step.psnr, 1, ".1f") for step in choice.steps],
+    }
+    measured = {name: cells for name, cells in columns.items() if any(cell != NOTHING for cell in cells)}
+    table = Table("FLOPs saved, %", *measured, "keeps the target", title="Steps", title_justify="left")
+    for number, step in sorted(enumerate(choice.steps), key=lambda numbered: numbered[1].saved):
+        cells = [cells[number] for cells in measured.values()]
+        style = "bold" if step is choice.kept else None
+        table.add_row(f"{100 * step.saved:.1f}", *cells, "yes" if step.keeps else "no", style=style)
+    return table
+
+
+def _gain(gain: Gain | None, scale: float, form: str) -> str:
+    if gain is None:
+        return NOTHING
+    value, low, high = (f"{scale * number:{form}}" for number in (gain.value, gain.low, gain.high))
+    return f"{value} ({low} to {high})"
+
+
+def _speed(choice: Choice) -> list[Text]:
+    assert choice.speed is not None
+    assert choice.clocked is not None
+    asked, measured = choice.target.speed_up or 1.0, choice.speed["measured"]
+    lines = [
+        Text(
+            f"Speed, batches of {choice.clocked.environment['batch_size']}: {measured:.2f}x as measured together, "
+            f"{choice.speed['expected']:.2f}x by the layers alone, {asked:.2f}x asked for"
+        )
+    ]
+    if measured < asked:
+        advice = "That is less than was asked for: ask for more, or time it again on an idle machine"
+        lines.append(Text(advice, style="yellow"))
+    return lines

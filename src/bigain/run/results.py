@@ -1,0 +1,286 @@
+"""The records of a run's results, and their files: JSON and csv, which repeat on one machine, and times, which do not.
+
+Nothing here imports PyTorch or NumPy, so a finished results file is shown at once.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from bigain.run.files import read_json, write_json, write_whole
+
+FORMAT = "bigain results 1"
+MEASURES = ("accuracy", "fid", "psnr")
+_FACTS = ("classes", "conditions", "data", "feature_network", "multi_label", "timesteps")  # that tables show
+_SETTINGS = ("model", "dtype", "seed")  # likewise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What one method does, None where it was not measured.
+
+    Args:
+        method: its spec; "none" is no compression, which the others are compared with on the same images and noise.
+        classified, correct: images.
+        accuracy: share of images whose prediction is among their labels (precision@1 where there are several).
+        accuracy_low, accuracy_high: its 95% interval (Wilson).
+        change, change_low, change_high: accuracy minus that of "none" on the same images, with its 95% interval.
+        change_images: that both classified, over which the change is.
+        mcnemar_p: two-sided p-value of the exact test that it does not differ from "none".
+        class_accuracy: accuracy within each class, averaged over classes (one label per image).
+        class_map: mean average precision over classes, VOC style; image_ap: mean over images of the average
+            precision of their ranking (several labels per image).
+        generated: images.
+        fid, kid, kid_deviation: to the real images; kid is a mean over subsets with its standard deviation.
+        precision, recall: share of generated images among the real ones, and the reverse (Kynkaanniemi et al. 2019).
+        recognised, recognised_low, recognised_high: share of generated images in which the small classifier sees
+            the class that was asked for, with its 95% interval.
+        psnr: dB to the images that "none" makes of the same noise, of the mean squared error over all of them.
+        psnr_images: that both generated, over which it is.
+        flops: of one forward of one image.
+        flops_change: share of the FLOPs of "none" that is added (negative: saved).
+    """
+
+    method: str
+    classified: int = 0
+    correct: int | None = None
+    accuracy: float | None = None
+    accuracy_low: float | None = None
+    accuracy_high: float | None = None
+    change: float | None = None
+    change_low: float | None = None
+    change_high: float | None = None
+    change_images: int | None = None
+    mcnemar_p: float | None = None
+    class_accuracy: float | None = None
+    class_map: float | None = None
+    image_ap: float | None = None
+    generated: int = 0
+    fid: float | None = None
+    kid: float | None = None
+    kid_deviation: float | None = None
+    precision: float | None = None
+    recall: float | None = None
+    recognised: float | None = None
+    recognised_low: float | None = None
+    recognised_high: float | None = None
+    psnr: float | None = None
+    psnr_images: int | None = None
+    flops: int | None = None
+    flops_change: float | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.method, str):
+            raise ValueError(f"method must be text, not {self.method!r}")
+        for one in fields(self)[1:]:
+            value = getattr(self, one.name)
+            if value is None and one.default is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise ValueError(f"{one.name} of {self.method} must be a number, not {value!r}")
+
+
+@dataclass(frozen=True)
+class Gain:
+    """By how much one method is better than another, positive where it is, with its 95% interval.
+
+    Args:
+        value, low, high: accuracy as a share, FID, or dB of PSNR.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether the interval lies above 0."""
+        return self.low > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One method against another, None where it was not measured for both.
+
+    Args:
+        method, other: specs.
+        accuracy: on the images that both classified (Newcombe 1998).
+        fid: the other's minus the method's. The interval is of 200 paired resamples of the generated images, the real
+            ones stay (percentile bootstrap, shifted by the bias of the resamples' mean: FID grows as images repeat).
+        psnr: to the uncompressed images from the same noise; bootstrap too.
+        classified, generated: images that both have, over which the gains are; None in files that do not say.
+    """
+
+    method: str
+    other: str
+    accuracy: Gain | None = None
+    fid: Gain | None = None
+    psnr: Gain | None = None
+    classified: int | None = None
+    generated: int | None = None
+
+    @property
+    def gains(self) -> dict[str, Gain | None]:
+        """By measure."""
+        return {name: getattr(self, name) for name in MEASURES}
+
+    def rounded(self, digits: Callable[[float], float]) -> Comparison:
+        """The same with every gain rounded by ``digits``."""
+
+        def shorter(gain: Gain | None) -> Gain | None:
+            return None if gain is None else Gain(digits(gain.value), digits(gain.low), digits(gain.high))
+
+        return replace(self, accuracy=shorter(self.accuracy), fid=shorter(self.fid), psnr=shorter(self.psnr))
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Comparison:
+        """The reverse of ``dataclasses.asdict``."""
+        gains = {name: None if values.get(name) is None else Gain(**values[name]) for name in MEASURES}
+        return cls(**{**values, **gains})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """Everything that a run measured and that repeats on one machine: no times.
+
+    Args:
+        hash: SHA-256 of the settings.
+        settings: see `Settings.identity`.
+        facts: of the model and the data.
+        versions: the sets of versions that worked on it.
+        commands: what would repeat it, one for each session with another command.
+        reference: the real images of FID and KID, None without.
+        rows: one per method, "none" first.
+        comparisons: of methods with one another, where they were asked for.
+    """
+
+    hash: str
+    settings: dict[str, Any]
+    facts: dict[str, Any]
+    versions: list[dict[str, str]]
+    reference: dict[str, Any] | None
+    rows: tuple[Row, ...]
+    comparisons: tuple[Comparison, ...] = ()
+    commands: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+    def with_rows(self, rows: tuple[Row, ...]) -> Results:
+        """The same run with some of its rows."""
+        return replace(self, rows=rows)
+
+    def gaps(self) -> list[str]:
+        """What an unfinished run lacks, in sentences: why values are missing, or are over fewer images."""
+        if not self.rows:
+            return []
+        if self.rows[0].method != "none":
+            return ["No compression (none) was not measured, so there is nothing to compare the methods with."]
+        plain, sentences = self.rows[0], []
+        for row in self.rows[1:]:
+            for name, both in (("classified", row.change_images), ("generated", row.psnr_images)):
+                ours, theirs = getattr(row, name), getattr(plain, name)
+                if ours != theirs:
+                    paired = "" if both is None else f"; the two are compared on the {both} that both have"
+                    sentences.append(f"{row.method} has {ours} {name} images and no compression {theirs}{paired}.")
+        return sentences
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Results:
+        """The reverse of ``to_json``.
+
+        Raises:
+            ValueError, KeyError, TypeError: the values are not those of a run.
+        """
+        for name, needed in (("facts", _FACTS), ("settings", _SETTINGS)):
+            lacking = [key for key in needed if key not in values[name]]
+            if lacking:
+                raise ValueError(f"{name} must have {', '.join(lacking)}")
+        return cls(
+            **{
+                **values,
+                "rows": tuple(Row(**row) for row in values["rows"]),
+                "comparisons": tuple(Comparison.from_json(one) for one in values.get("comparisons", ())),
+            }
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """Measured forwards of one method, in milliseconds per batch: their median and quartiles, and how many."""
+
+    median: float
+    low: float
+    high: float
+    forwards: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timings:
+    """Measured times, apart from `Results` because they never repeat exactly.
+
+    Args:
+        environment: where and how they were measured.
+        methods: by spec.
+    """
+
+    environment: dict[str, Any]
+    methods: dict[str, Timing]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Timings:
+        """The reverse of ``to_json``."""
+        methods = {spec: Timing(**timing) for spec, timing in values["methods"].items()}
+        return cls(environment=values["environment"], methods=methods)
+
+
+def timings_path(results: Path) -> Path:
+    """Where the times of ``results`` (a .json file) lie: ``x.json`` has ``x.timings.json``."""
+    return results.with_suffix(".timings.json")
+
+
+def write_results(path: Path, results: Results, times: Timings) -> None:
+    """Writes ``path`` (.json), the same rows as csv beside it, and the times into a file of their own."""
+    write_json(path, FORMAT, results.to_json())
+    write_whole(path.with_suffix(".csv"), to_csv(results))
+    write_json(timings_path(path), FORMAT, times.to_json())
+
+
+def read_results(path: Path) -> tuple[Results, Timings | None]:
+    """Reads what ``write_results`` wrote; the times are None where their file is missing.
+
+    Raises:
+        FileNotFoundError: the results file is missing.
+        ValueError: it, or that of the times, is damaged or something else; names the file.
+    """
+    times = timings_path(path)
+    results = _parsed(path, Results.from_json)
+    return results, _parsed(times, Timings.from_json) if times.exists() else None
+
+
+def _parsed(path: Path, parse: Callable[[Mapping[str, Any]], Any]) -> Any:
+    values = read_json(path, FORMAT)
+    try:
+        return parse(values)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        why = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"{path} must hold results of bigain evaluate, not this: {why}") from error
+
+
+def to_csv(results: Results) -> str:
+    """One line per method; a value that was not measured is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [one.name for one in fields(Row)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in results.rows)
+    return text.getvalue()

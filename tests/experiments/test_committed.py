@@ -1,0 +1,85 @@
+"""The results in the repository belong to the models in the repository, and its tables to the results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import bigain
+from bigain.diffusion import open_model
+from bigain.run.opening import fingerprint
+from bigain.run.results import read_results
+from bigain.zoo import presets
+from experiments import tables
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", ["glyphs-dit", "glyphs-sd"])
+def test_they_are_of_the_weights_that_ship(name: str) -> None:
+    weights = fingerprint(*open_model(name, dtype=torch.bfloat16).networks)
+    for file in (name, f"ablation-{name}", f"claims-{name}"):
+        results, _ = read_results(ROOT / "results" / f"{file}.json")
+        assert (results.settings["model"], results.settings["dtype"]) == (name, "bfloat16")
+        assert results.settings["weights"] == weights, "make results ablation claims readme"
+
+
+def test_float32_is_of_these_weights_too() -> None:
+    results, _ = read_results(ROOT / "results" / "ablation-float32.json")
+    assert results.settings["dtype"] == "float32"
+    assert results.settings["weights"] == fingerprint(*open_model("glyphs-dit").networks), "make ablation readme"
+
+
+@pytest.mark.parametrize("name", tables.PAGES)
+def test_the_documentation_shows_them(name: str) -> None:
+    results, times = read_results(ROOT / "results" / f"{name}.json")
+    assert tables.page(results, times) in (ROOT / "docs" / "results.md").read_text(encoding="utf-8"), "make readme"
+    named = {bigain.preset(preset, name).text for preset in ("quality", "balanced", "fast")}
+    assert {one.method for one in results.comparisons} == named
+
+
+def test_the_readme_shows_them() -> None:
+    table = tables.readme(*read_results(ROOT / "results" / "glyphs-dit.json"))
+    assert table in (ROOT / "README.md").read_text(encoding="utf-8"), "make readme"
+
+
+@pytest.mark.parametrize("name", ["glyphs-dit", "glyphs-sd"])
+def test_the_presets_say_what_was_measured(name: str) -> None:
+    results, _ = read_results(ROOT / "results" / f"{name}.json")
+    rows = {row.method: row for row in results.rows}
+    for preset in (presets.of_model(name, one) for one in ("quality", "balanced", "fast")):
+        assert results.settings["dtype"] in preset.dtypes
+        told = (
+            ("measured", rows[bigain.preset(preset.source.partition("/")[2], name).text]),
+            ("uncompressed", rows["none"]),
+        )
+        for field, row in told:
+            measured = {"saved": -100 * (row.flops_change or 0), "accuracy": 100 * (row.accuracy or 0), "fid": row.fid}
+            measured |= {} if row.psnr is None else {"psnr": row.psnr}
+            assert preset.about[field].keys() == measured.keys()
+            for what, value in measured.items():
+                digits = 2 if what == "fid" else 1
+                assert preset.about[field][what] == pytest.approx(value, abs=0.51 * 10**-digits)
+
+
+BEGIN, END = "<!-- mine: begin -->", "<!-- mine: end -->"
+OTHER = "<!-- other: begin -->\nkept\n<!-- other: end -->"
+
+
+def test_what_is_outside_the_markers_stays(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(f"{OTHER}\n{BEGIN}\nold\n{END}\nafter\n")
+    tables.put_between(readme, "mine", "| new |\n")
+    tables.put_between(readme, "mine", "| newer |\n")
+    assert readme.read_text() == f"{OTHER}\n{BEGIN}\n\n| newer |\n\n{END}\nafter\n"
+
+
+@pytest.mark.parametrize("text", ["none", OTHER, BEGIN, f"{END}{BEGIN}", f"{BEGIN}{END}{END}", f"{BEGIN}{END}{BEGIN}"])
+def test_a_file_without_both_markers_once_is_refused_and_stays(text: str, tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(text)
+    with pytest.raises(ValueError, match=r"README\.md must have the line <!-- mine: begin -->"):
+        tables.put_between(readme, "mine", "new")
+    assert readme.read_text() == text
