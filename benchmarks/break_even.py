@@ -20,7 +20,7 @@ from diffusers import DiTTransformer2DModel
 
 import bigain
 from benchmarks.interleaved import Visit, interleaved, speed_up
-from bigain.report.labels import label
+from bigain.report.style import label
 from bigain.run.cost import environment
 from experiments.tables import put_between
 

@@ -9,8 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from bigain.methods import parse
-from bigain.report.labels import label
-from bigain.report.style import markdown_table
+from bigain.report.style import label, markdown_table
 from bigain.report.table import Line, accuracy_cell, caption, fixed, lines_of
 from bigain.run.files import write_whole
 from bigain.run.results import Comparison, Results, Timings, read_results

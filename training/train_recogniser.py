@@ -1,6 +1,6 @@
 """Trains the embedded recogniser on glyphs: `python training/train_recogniser.py --help`.
 
-A small convolutional classifier (`bigain.metrics.recognise.Recogniser`), AdamW with a one-cycle learning rate,
+A small convolutional classifier (`bigain.metrics.features.Recogniser`), AdamW with a one-cycle learning rate,
 bfloat16 autocast beside float32 weights. Images are blurred and noised at random, so that it tolerates what a
 diffusion model leaves in its samples; colours are inverted and exchanged, which the classes do not depend on.
 The state is checkpointed as safetensors, so the same command goes on where it was stopped; data and
@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bigain.data.glyphs import CLASSES
-from bigain.metrics.recognise import Recogniser, RecogniserConfig, load_recogniser
+from bigain.metrics.features import Recogniser, RecogniserConfig, load_recogniser
 from images import letters
 
 BLUR = torch.outer(torch.tensor([0.25, 0.5, 0.25]), torch.tensor([0.25, 0.5, 0.25])).expand(3, 1, 3, 3)
@@ -102,7 +102,7 @@ class Trainer:
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
 
     def export(self, folder: Path, about: dict[str, object]) -> None:
-        """Writes what `bigain.metrics.recognise.load_recogniser` reads."""
+        """Writes what `bigain.metrics.features.load_recogniser` reads."""
         folder.mkdir(parents=True, exist_ok=True)
         weights = {name: value.contiguous() for name, value in self.model.state_dict().items()}
         save_file(weights, folder / "model.safetensors")

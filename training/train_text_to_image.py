@@ -26,7 +26,7 @@ import tokenizer as vocabulary
 from bigain.data.glyphs import CLASSES
 from bigain.data.prompts import LETTER
 from bigain.data.scenes import Scenes
-from bigain.run.opening import fingerprint
+from bigain.run.files import fingerprint
 from captions import vary
 from images import letters, scenes, to_pixels
 from train_autoencoder import SIZE

@@ -10,8 +10,7 @@ import sys
 from pathlib import Path
 
 from bigain.methods import parse
-from bigain.report.labels import label
-from bigain.report.style import markdown_table
+from bigain.report.style import label, markdown_table
 from bigain.run.results import Results, Row, read_results
 
 if sys.version_info >= (3, 11):

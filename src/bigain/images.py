@@ -47,15 +47,11 @@ def kind_of(path: Path) -> str:
 
 
 def read_image(source: Path | bytes, name: str) -> Pixels:
-    """Decodes an image to uint8 (H, W, 3), RGB and upright; of an animation, the first frame.
-
-    Args:
-        source: a file, or the bytes of one.
-        name: stands for the image in errors.
+    """Decodes a file, or the bytes of one, to uint8 (H, W, 3), RGB and upright; of an animation, the first frame.
 
     Raises:
         BadImageError: the source is missing, no regular file (a pipe would never end), no image, cut short, of a
-            format not in ``FORMATS``, or larger than Pillow takes for safe.
+            format not in ``FORMATS``, or larger than Pillow takes for safe; calls it by ``name``.
     """
     if isinstance(source, Path) and (what := _kind_or_error(source)) != "a file":
         raise BadImageError(f"{name} must be a readable image, not {what}")
@@ -77,10 +73,7 @@ def to_rgb(image: Image.Image) -> Pixels:
     """A PIL image of any mode as uint8 (H, W, 3), turned upright as its EXIF orientation says.
 
     Transparency is dropped, as the field's evaluations do (``convert("RGB")``). Greyscale of 16 bits keeps its
-    upper 8; Pillow's own conversion would clip it to white.
-
-    Raises:
-        ValueError: 32-bit greyscale, whose range is unknown.
+    upper 8; Pillow's own conversion would clip it to white. A ValueError for 32 bits, whose range is unknown.
     """
     upright = ImageOps.exif_transpose(image)
     # Pillow before 11 opens a greyscale PNG of 16 bits in the mode "I".
@@ -170,8 +163,7 @@ def to_uint8(images: torch.Tensor) -> Pixels:
     import torch
 
     levels = ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    pixels: Pixels = levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-    return pixels
+    return levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
 def _one(image: Any, size: int) -> torch.Tensor:

@@ -17,8 +17,9 @@ from PIL import Image
 
 import bigain
 from bigain.classify import Classification, DiffusionClassifier, classifier, paired_noise, pairing
-from bigain.diffusion import ClassConditional, Conditions, image_key
+from bigain.diffusion import ClassConditional, Conditions
 from bigain.images import content_id, preprocess
+from bigain.operators.random import image_key
 
 SCHEDULERS = {
     "epsilon": DDIMScheduler(beta_schedule="squaredcos_cap_v2"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
@@ -120,6 +121,27 @@ def test_a_report_shows_some_methods_and_what_they_are_compared_with(
     shown = call("report", done[0] / "results.json", "-m", "lgtm-0.5").output
     for words, there in (("No compression", True), ("L-GTM 50%", True), ("ToMe 50%, random", False)):
         assert (words in shown) == there
+
+
+def test_a_report_says_that_no_compression_is_missing_and_compares_with_no_other(
+    call: Callable[..., Any], done: tuple[Path, str], tmp_path: Path
+) -> None:
+    path = tmp_path / "results.json"
+    content = json.loads((done[0] / "results.json").read_text())
+    content["rows"] = [
+        row | dict.fromkeys(("change", "change_low", "change_high", "mcnemar_p", "flops_change", "psnr"))
+        for row in content["rows"]
+        if row["method"] != "none"
+    ]
+    path.write_text(json.dumps(content))
+    times = json.loads((done[0] / "results.timings.json").read_text())
+    times["methods"].pop("none")
+    path.with_suffix(".timings.json").write_text(json.dumps(times))
+    text = " ".join(call("report", path, "--out", tmp_path / "out").output.split())
+    assert "No compression (none) was not measured, so there is nothing to compare the methods with." in text
+    assert "×)" not in text, "no speed, as none is the reference"
+    assert "change, points" not in text
+    assert "was not measured" in (tmp_path / "out" / "table.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,9 @@ def test_the_model_is_asked_with_the_images_own_class(
         heard.append(condition)
         return seen
 
-    denoiser = SimpleNamespace(kind=kind, image_size=16, labels={}, classes=10)
+    denoiser = SimpleNamespace(
+        kind=kind, image_size=16, labels={}, classes=10, any_condition=0 if kind == "class" else ""
+    )
     monkeypatch.setattr(ModelSettings, "open", lambda _: denoiser)
     monkeypatch.setattr(looking, "inspect_method", look)
     monkeypatch.setattr(drawing, "draw_inspection", lambda *_: None)

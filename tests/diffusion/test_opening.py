@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 
@@ -159,9 +160,9 @@ def test_an_unsupported_pipeline_lists_the_supported_ones():
 def test_every_family_that_is_named_exists():
     import diffusers
 
-    for pipeline, (module, name) in opening._FAMILIES.items():
+    for pipeline, family in opening._FAMILIES.items():
         assert hasattr(diffusers, pipeline)
-        assert hasattr(__import__(module, fromlist=[name]), name)
+        assert not inspect.isabstract(family)
 
 
 @pytest.mark.parametrize(

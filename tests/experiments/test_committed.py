@@ -9,7 +9,7 @@ import torch
 
 import bigain
 from bigain.diffusion import open_model
-from bigain.run.opening import fingerprint
+from bigain.run.files import fingerprint
 from bigain.run.results import read_results
 from bigain.zoo import presets
 from experiments import tables

@@ -14,15 +14,14 @@ import torch
 from bigain.backbones import Seen, compressed, recorded, row_keys
 from bigain.classify import DiffusionClassifier, paired_noise
 from bigain.data import load, preprocess
-from bigain.diffusion import Denoiser, image_key, open_model
+from bigain.diffusion import Denoiser, open_model
 from bigain.explain import analysis
-from bigain.explain.analysis import SpectrumMeter, analyse, remaining
-from bigain.explain.effects import Analysis, in_layer, margins, read_analysis
+from bigain.explain.analysis import Analysis, SpectrumMeter, analyse, in_layer, margins, read_analysis, remaining
 from bigain.methods import Context, parse
 from bigain.metrics.accuracy import paired_difference
-from bigain.metrics.spectrum import radial_power
+from bigain.operators.frequency import radial_power
 from bigain.operators.grid import Grid
-from bigain.operators.random import mix_keys
+from bigain.operators.random import image_key, mix_keys
 from bigain.run import probe
 from bigain.run.files import encode_png
 from bigain.run.settings import DataSettings, ModelSettings, ProbeSettings
@@ -46,8 +45,9 @@ def small(model: ModelSettings) -> Analyse:
         split: str | None = None, **options: Any,
     ) -> Analysis:  # fmt: skip
         settings = ProbeSettings(images=images, timesteps=timesteps, seed=seed, loss=loss)
-        chosen = methods or ("lgtm-0.5",)
-        return analyse(chosen, path, model=model, data=DataSettings(split=split), settings=settings, **options)
+        denoiser = options.pop("denoiser", None) or model.open()
+        images_shown = probe.Probe.of(model, DataSettings(split=split), settings, denoiser)
+        return analyse(images_shown, methods or ("lgtm-0.5",), path, **options)
 
     return make
 
@@ -414,13 +414,10 @@ def test_a_text_model_with_several_prompts_of_a_class(pipeline_folder: Path, tmp
         name = "ABC"[item.labels[0]]
         (letters / name).mkdir(parents=True)
         (letters / name / "0.png").write_bytes(encode_png(item.image))
-    found = analyse(
-        ["sito-0.5"],
-        tmp_path / "a.json",
-        model=ModelSettings(model=str(pipeline_folder)),
-        data=DataSettings(data=str(letters), prompts_csv=str(prompts)),
-        settings=ProbeSettings(images=3, timesteps=1, seed=0),
-    )
+    model = ModelSettings(model=str(pipeline_folder))
+    data = DataSettings(data=str(letters), prompts_csv=str(prompts))
+    shown = probe.Probe.of(model, data, ProbeSettings(images=3, timesteps=1, seed=0), model.open())
+    found = analyse(shown, ["sito-0.5"], tmp_path / "a.json")
     assert found.facts["classes"] == 3
     assert found.layers["sito:ratio=0.5"] == (0, 2, 3)  # the middle block is on the second level
     assert found.facts["images"] == {"A/0.png": [0], "B/0.png": [1], "C/0.png": [2]}

@@ -17,8 +17,9 @@ from diffusers import (
 )
 
 import bigain
-from bigain.diffusion import ClassConditional, Conditions, open_model, seeded_generator
-from bigain.generate import Sampling, sample, sampling
+from bigain.diffusion import ClassConditional, Conditions, open_model
+from bigain.generate import Sampling, sample
+from bigain.operators.random import seeded_generator
 
 INDEX, IMAGE_IDS = [3, 0, 3, 7, 5], [10, 11, 12, 13, 14]
 SCHEDULERS = {
@@ -155,7 +156,7 @@ def test_keys_of_each_forward(build, guidance, monkeypatch):
         made.append((image.tolist(), draw.tolist()))
         yield
 
-    monkeypatch.setattr(sampling, "row_keys", record)
+    monkeypatch.setattr("bigain.generate.row_keys", record)
     _drawn(build(), guidance=guidance, batch_size=5)
     assert len(made) == 3
     assert all(len(image) == len(set(image)) == 5 for image, _ in made), "guidance's rows repeat them"
@@ -235,7 +236,7 @@ def test_more_steps_than_the_model_has_are_refused_before_anything_is_drawn(buil
 
 def test_the_seed_reaches_the_draws_of_methods(build, monkeypatch):
     """With the same noise for every seed, only the draws can differ."""
-    monkeypatch.setattr(sampling, "seeded_generator", lambda name, seed, image: seeded_generator(name, 0, image))
+    monkeypatch.setattr("bigain.generate.seeded_generator", lambda name, seed, image: seeded_generator(name, 0, image))
     denoiser = build()
     with bigain.compressed(denoiser.model, bigain.ToMe(ratio=0.5, destinations="random")):
         first, again, other = (_drawn(denoiser, seed=seed, batch_size=size) for seed, size in ((0, 5), (0, 2), (1, 5)))

@@ -18,8 +18,9 @@ from diffusers import (
 )
 
 import bigain
-from bigain.diffusion import Conditions, open_model, seeded_generator
-from bigain.generate import Sampling, sample, sampling
+from bigain.diffusion import Conditions, open_model
+from bigain.generate import Sampling, sample
+from bigain.operators.random import seeded_generator
 
 INDEX, IMAGE_IDS = [1, 0, 1], [5, 6, 7]
 
@@ -146,7 +147,7 @@ def test_keys_of_each_forward(opened, monkeypatch):
         yield
         open_keys.pop()
 
-    monkeypatch.setattr(sampling, "row_keys", record)
+    monkeypatch.setattr("bigain.generate.row_keys", record)
     handle = denoiser.model.register_forward_hook(lambda _m, _a, output: seen.append([len(output[0]), *open_keys]))
     list(sample(denoiser, conditions, INDEX, IMAGE_IDS, Sampling(3, guidance)))
     handle.remove()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from bigain.operators.grid import Grid, cell_index, to_map, to_tokens
+from bigain.operators.grid import Grid, cell_count, cell_index, to_map, to_tokens
 from bigain.operators.pooling import (
     Place,
     average,
@@ -19,7 +19,6 @@ from bigain.operators.pooling import (
     interpolate_extrapolate,
     nearest,
     nearest_tokens,
-    pooled_grid,
 )
 
 grids = st.builds(Grid, st.integers(1, 33), st.integers(1, 17))
@@ -58,7 +57,7 @@ def pool_by_loop(x: Tensor, grid: Grid, factor: int, alpha: list[float], first: 
 def test_pooling_agrees_with_a_loop(seed: int, batch: int, grid: Grid, factor: int, alpha: float) -> None:
     x = tokens(seed, batch, grid)
     pooled = interpolate_extrapolate(x, grid, factor, alpha)
-    assert pooled.shape[1] == pooled_grid(grid, factor).tokens
+    assert pooled.shape[1] == cell_count(grid, (factor, factor))
     torch.testing.assert_close(pooled, pool_by_loop(x, grid, factor, [alpha] * batch), rtol=1e-10, atol=1e-10)
     by_first = interpolate_extrapolate(x, grid, factor, alpha, "first")
     expected = pool_by_loop(x, grid, factor, [alpha] * batch, first=True)
@@ -102,7 +101,7 @@ def test_nearest_is_that_of_todos_published_code_where_the_factor_divides_the_gr
 def test_the_nearest_token_lies_in_the_window_that_is_averaged(grid: Grid, factor: int, place: Place) -> None:
     window = cell_index(grid, (factor, factor))
     index = nearest_tokens(grid, factor, place)
-    assert torch.equal(window[index], torch.arange(pooled_grid(grid, factor).tokens))
+    assert torch.equal(window[index], torch.arange(cell_count(grid, (factor, factor))))
 
 
 def test_the_nearest_token_is_at_half_the_factor_clamped_in_partial_windows() -> None:

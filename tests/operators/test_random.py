@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bigain.operators.random import mix_keys, random_normal, random_uniform
+from bigain.operators.random import image_key, mix_keys, random_normal, random_uniform, seeded_generator
 
 
 def mix_by_integers(value: int) -> int:
@@ -87,3 +89,32 @@ def test_normal_numbers_are_normal_and_keyed() -> None:
     assert abs(float((drawn < 1).double().mean()) - 0.8413) < 0.007  # 4.3 standard errors
     assert torch.equal(drawn[3:4], random_normal(keys[3:4], 500))
     assert len(drawn.unique()) > 0.98 * drawn.numel()
+
+
+def test_an_image_key_is_the_first_62_bits_of_sha256_over_seed_and_name():
+    bits = "".join(f"{byte:08b}" for byte in hashlib.sha256(b'["image", 3, "val/0001"]').digest())
+    assert image_key("val/0001", 3) == int(bits[:62], 2)
+    keys = [image_key(str(i), seed) for i in range(100) for seed in (0, 1)]
+    assert torch.tensor(keys).unique().numel() == 200
+
+
+def test_a_generator_depends_on_every_part_and_on_where_parts_end():
+    def draw(*parts):
+        return torch.randn(4, generator=seeded_generator(*parts)).tolist()
+
+    assert draw(0, "a", 25) == draw(0, "a", 25)
+    different = [
+        draw(0, "a", 25),
+        draw(1, "a", 25),
+        draw(0, "b", 25),
+        draw(0, "a", 75),
+        draw(0, "a2", 5),
+        draw("0a", 25),
+    ]
+    assert len({tuple(d) for d in different}) == len(different)
+
+
+def test_no_global_random_state_is_touched():
+    before = torch.get_rng_state()
+    torch.randn(3, generator=seeded_generator("x"))
+    assert torch.equal(before, torch.get_rng_state())

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bigain.explain.effects import Analysis, Piece, Spectrum, in_layer
+from bigain.explain.analysis import Analysis, Piece, Spectrum, in_layer
 from bigain.methods import parse, spec
 from bigain.report import analysis
 from bigain.report import style as styles

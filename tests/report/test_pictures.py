@@ -1,4 +1,4 @@
-"""Pictures: that they are drawn, repeat, and put pixels where they belong."""
+"""The files of a run: that they are drawn, repeat, and put pixels where they belong."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from PIL import Image
 
 from bigain.methods import preset_names
 from bigain.report import pictures
-from bigain.report.labels import label
-from bigain.report.pictures import draw_front, draw_samples
-from bigain.run.results import Results, Row
+from bigain.report.pictures import draw_front, draw_samples, write_folder
+from bigain.report.style import label
+from bigain.run.results import Results, Row, read_results
 from bigain.run.store import Store
 from bigain.run.summary import summarise, timings
 
@@ -97,3 +97,23 @@ def test_results_of_a_run_without_generation_still_have_a_front(known_store: Sto
     rows = tuple(dataclasses.replace(row, fid=None, generated=0, psnr=None) for row in results.rows)
     draw_front(dataclasses.replace(results, rows=rows), timings(known_store), tmp_path / "front.png")
     assert (tmp_path / "front.png").stat().st_size > 0
+
+
+def test_all_files_are_written_and_repeat(known_store: Store, tmp_path: Path) -> None:
+    written = write_folder(known_store, tmp_path / "a")
+    write_folder(known_store, tmp_path / "b")
+    names = {"results.json", "results.csv", "results.timings.json", "table.md", "front.png", "samples.png"}
+    for folder in ("a", "b"):
+        assert {file.name for file in (tmp_path / folder).iterdir()} == names
+    for name in names:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert read_results(tmp_path / "a" / "results.json") == written
+
+
+def test_a_run_without_images_has_no_pictures(tmp_path: Path) -> None:
+    facts = {"data": "letters", "multi_label": False, "conditions": 1, "timesteps": [1]}
+    identity = {"model": "m", "seed": 0, "dtype": "float32"}
+    with Store.open(tmp_path / "r.sqlite", identity, facts) as store:
+        store.add_methods(["none"])
+        write_folder(store, tmp_path)
+    assert sorted(file.suffix for file in tmp_path.iterdir()) == [".csv", ".json", ".json", ".md", ".sqlite"]

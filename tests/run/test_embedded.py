@@ -15,6 +15,7 @@ from bigain.run.engine import run
 from bigain.run.settings import Settings
 from bigain.run.store import Store
 from bigain.run.summary import summarise
+from bigain.zoo.presets import text_of
 
 
 @pytest.mark.parametrize("model", EMBEDDED)
@@ -79,4 +80,4 @@ def test_the_presets_save_what_they_were_asked_to(model: str, shares: tuple[floa
     condition = 0 if denoiser.kind == "class" else ""
     plain = flops(denoiser, "none", condition)
     for name, share in zip(("quality", "balanced", "fast"), shares, strict=True):
-        assert share <= 1 - flops(denoiser, f"{model}/{name}", condition) / plain < share + 0.015
+        assert share <= 1 - flops(denoiser, text_of(f"{model}/{name}"), condition) / plain < share + 0.015

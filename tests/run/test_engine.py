@@ -16,10 +16,10 @@ from bigain.data import load, preprocess
 from bigain.data.glyphs import CLASSES
 from bigain.diffusion import open_model
 from bigain.metrics import features
-from bigain.metrics.recognise import Recogniser, RecogniserConfig
+from bigain.metrics.features import Recogniser, RecogniserConfig
 from bigain.run import engine
 from bigain.run.engine import run
-from bigain.run.opening import fingerprint
+from bigain.run.files import fingerprint
 from bigain.run.settings import Settings
 from bigain.run.store import Store
 from bigain.run.summary import summarise

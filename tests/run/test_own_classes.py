@@ -16,9 +16,9 @@ from bigain import zoo
 from bigain.data import ImageCollection, Item, load
 from bigain.data.glyphs import CLASSES, Glyphs
 from bigain.diffusion import ClassConditional, open_model
-from bigain.metrics.recognise import load_recogniser
+from bigain.metrics.features import load_recogniser
 from bigain.run.engine import run
-from bigain.run.opening import class_conditions
+from bigain.run.files import class_conditions
 from bigain.run.settings import (
     ClassifierSettings,
     CountSettings,

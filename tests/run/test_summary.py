@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -103,8 +104,8 @@ def test_generated_images_without_features_have_no_fid(known_store: Store) -> No
 
 def test_results_and_times_come_back_from_json(known_store: Store) -> None:
     results, times = summarise(known_store), timings(known_store)
-    assert Results.from_json(results.to_json()) == results
-    assert Timings.from_json(times.to_json()) == times
+    assert Results.from_json(asdict(results)) == results
+    assert Timings.from_json(asdict(times)) == times
 
 
 def test_precision_and_recall_are_those_of_the_stored_features(known_store: Store) -> None:

@@ -85,7 +85,7 @@ def test_layers_that_take_the_same_share_a_config() -> None:
     assert spec(found.methods) == "todo:factor=2,layers=0/2+tome:ratio=0.5,layers=1"
     assert parse(spec(found.methods)) == found.methods
     assert (found.saved, found.change) == (30, 3.0)
-    assert [offer.candidate for offer in found.offers] == ["todo:factor=2", "tome:ratio=0.5", "todo:factor=2"]
+    assert [offer.candidate.text for offer in found.offers] == ["todo:factor=2", "tome:ratio=0.5", "todo:factor=2"]
 
 
 def test_all_that_can_be_saved_is_saved_where_that_is_asked_for() -> None:

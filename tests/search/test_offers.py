@@ -14,17 +14,15 @@ from torch import Tensor
 import bigain
 from bigain.classify import paired_noise
 from bigain.data import preprocess
-from bigain.diffusion import Denoiser, image_key, open_model
-from bigain.explain.analysis import analyse
-from bigain.explain.effects import in_layer
+from bigain.diffusion import Denoiser, open_model
+from bigain.explain.analysis import analyse, in_layer
 from bigain.methods import parse, spec
 from bigain.operators.grid import Grid
-from bigain.operators.random import mix_keys
+from bigain.operators.random import image_key, mix_keys
 from bigain.run.cost import flops
 from bigain.run.settings import DataSettings, ModelSettings, ProbeSettings
 from bigain.search import offers
-from bigain.search.grids import Space
-from bigain.search.offers import CANDIDATES, read_offers
+from bigain.search.offers import CANDIDATES, Space, read_offers
 
 FEW = ("todo-2", "tome:ratio=0.5,cell=4x4")
 VALIDATION = DataSettings(split="validation")
@@ -41,9 +39,8 @@ def measure(
     candidates: tuple[str, ...] = FEW,
     **options: Any,
 ) -> offers.Offers:
-    return offers.measure_offers(
-        denoiser, path, model=model, data=data, settings=settings, candidates=candidates, **options
-    )
+    probe = offers.Probe.of(model, data, settings, denoiser)
+    return offers.measure_offers(probe, path, candidates=candidates, **options)
 
 
 def test_an_offer_is_what_the_analysis_finds_of_the_layer_alone(
@@ -51,7 +48,7 @@ def test_an_offer_is_what_the_analysis_finds_of_the_layer_alone(
 ) -> None:
     found = measure(denoiser, model=model)
     methods = [spec(parse(text)) for text in FEW]
-    seen = analyse(methods, tmp_path / "a.json", model=model, data=VALIDATION, settings=PROBE)
+    seen = analyse(probe_of(model, denoiser), methods, tmp_path / "a.json")
     expected = [(layer, spec(parse(in_layer(method, layer)))) for layer in (0, 1) for method in methods]
     assert [(offer.layer, offer.method) for offer in found.offers] == expected
     plain = flops(denoiser, "none", 0)
@@ -177,7 +174,7 @@ def test_measuring_goes_on_where_it_was_stopped(
     assert found == read_offers(path) == whole
     assert counts == [(1, 4), (2, 4), (3, 4), (4, 4)]
     fewer = measure(denoiser, path, model=model, candidates=("todo-2",))
-    assert [offer.candidate for offer in fewer.offers] == ["todo:factor=2"] * 2
+    assert [offer.candidate.text for offer in fewer.offers] == ["todo:factor=2"] * 2
     assert read_offers(path) == whole  # nothing measured is lost
 
 

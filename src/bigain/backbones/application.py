@@ -1,4 +1,4 @@
-"""``apply``, ``remove`` and ``compressed``: attach a method's hooks to a model and take them away again."""
+"""``apply``, ``remove`` and ``compressed``: whether methods fit a model and each other, and their hooks on it."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from diffusers.hooks import HookRegistry
+from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from bigain.backbones.attachment import ENTRY, GRID, NAME, attach, detach
-from bigain.backbones.checks import check_methods
-from bigain.backbones.families import Layout, find_model, layout
-from bigain.backbones.hooks import AttentionHook, BlockHook, EntryHook, GridHook, MLPHook, RootHook
+from bigain.backbones.families import Layer, Layout, find_model, layout
+from bigain.backbones.hooks import AttentionHook, BlockHook, EntryHook, GridHook, MLPHook, RootHook, check_not_fused
 from bigain.backbones.presets import Applicable, resolve
 from bigain.backbones.state import Plan, Seen, Session
 from bigain.backbones.summary import Summary, summarise
-from bigain.methods import Method, spec
+from bigain.methods import Compression, Method, TokenDownsampling, TokenMerging
+from bigain.operators.grid import Grid
 
 
 class Handle:
@@ -31,7 +32,7 @@ class Handle:
         self._blocks = blocks
 
     @property
-    def methods(self) -> tuple[Method, ...]:
+    def methods(self) -> Compression:
         """What was applied."""
         return self.session.plan.methods
 
@@ -46,8 +47,7 @@ class Handle:
     def remove(self) -> None:
         """Takes the hooks off the model that ``apply`` was given; its outputs are what they were, bit for bit.
 
-        That is the same model where a pipeline holds another by now. Nothing happens where they are off already, or
-        where others replaced them.
+        Nothing happens where they are off already, or where others replaced them.
         """
         if session_of(self.model) is self.session:
             detach(self.model)
@@ -59,7 +59,7 @@ class Handle:
         self.remove()
 
     def __repr__(self) -> str:
-        return f"Handle({type(self.model).__name__}, {spec(self.methods)!r})"
+        return f"Handle({type(self.model).__name__}, {self.methods.text!r})"
 
 
 def apply(pipe_or_model: object, method: Applicable, *, replace: bool = False) -> Handle:
@@ -91,10 +91,10 @@ def apply(pipe_or_model: object, method: Applicable, *, replace: bool = False) -
     if applied is not None and not replace:
         raise ValueError(
             f"replace must be True where a model is compressed already, as this {type(model).__name__} is by "
-            f"{spec(applied.plan.methods)}, not False: or call bigain.remove() first"
+            f"{applied.plan.methods.text}, not False: or call bigain.remove() first"
         )
     methods, where = resolve(method, model), layout(model)
-    check_methods(methods, where)
+    _check_methods(methods, where)
     if applied is not None:
         detach(model)
     session = Session(Plan(methods))
@@ -106,7 +106,7 @@ def remove(pipe_or_model: object) -> None:
 
     Warns:
         UserWarning: there was none: nothing was applied, or the pipeline holds another model since, in which case
-            `Handle.remove` reaches the compressed one. As the model then runs as it was asked to, this is no error.
+            `Handle.remove` reaches the compressed one.
     """
     model = find_model(pipe_or_model)
     if not detach(model):
@@ -131,11 +131,7 @@ def compressed(pipe_or_model: object, method: Applicable) -> Iterator[Handle]:
 
 @contextmanager
 def recorded(pipe_or_model: object, method: Applicable, note: Callable[[Seen], object]) -> Iterator[Handle]:
-    """``compressed``, which also tells what the methods meet; the outputs are the same.
-
-    Args:
-        note: called in every forward with each layer in which a method acts, in order.
-    """
+    """``compressed``, which calls ``note`` in every forward with each layer in which a method acts, in order."""
     with apply(pipe_or_model, method) as handle:
         handle.session.observer = note
         yield handle
@@ -145,15 +141,12 @@ def recorded(pipe_or_model: object, method: Applicable, note: Callable[[Seen], o
 def row_keys(pipe_or_model: object, image: Tensor, draw: Tensor | None = None) -> Iterator[None]:
     """Tells the forwards inside which image each row of the batch shows, for methods that draw at random.
 
-    Without it all rows count as one image. Nothing happens if no method is applied.
+    Without it all rows count as one image. Nothing happens if no method is applied. A ValueError unless the keys are
+    one-dimensional and as many as each other and the batch.
 
     Args:
         image: (B,) int64, equal for rows of the same image; a forward of 2B rows, as guidance stacks them, repeats it.
-        draw: (B,) int64, what is redrawn in every forward depends on it too: the classifier gives every image, class
-            and timestep its own, the sampler every step.
-
-    Raises:
-        ValueError: if the keys are not one-dimensional, or differ in length from each other or the batch.
+        draw: (B,) int64, on which what is redrawn in every forward depends too, such as a sampler's step.
     """
     for name, keys in (("image", image), ("draw", draw)):
         if keys is not None and (keys.ndim != 1 or len(keys) != len(image)):
@@ -200,3 +193,87 @@ def _register(where: Layout, session: Session) -> list[BlockHook]:
     attach(where.model, RootHook(session, where.model, where.sample), NAME)
     HookRegistry.check_if_exists_or_initialize(where.model).invalidate_child_registries_cache()
     return blocks
+
+
+def _check_methods(methods: tuple[Method, ...], where: Layout) -> None:
+    """Refuses methods that do not fit a model or each other."""
+    for method in methods:
+        _check_places(method, where)
+        if where.grid is not None:
+            method.check(where.grid)
+            _check_takes(method, where.grid)
+    for number, layer in enumerate(where.layers):
+        _check_layer(layer, [method for method in methods if method.includes(layer.level, number)])
+
+
+def _check_takes(method: Method, grid: Grid) -> None:
+    """Refuses a ratio that is less than a token of a grid; where a schedule or a threshold decides, that may be."""
+    if not isinstance(method, TokenMerging) or method.is_identity or method.is_scheduled:
+        return
+    if method.most_merged(grid) == 0:
+        raise ValueError(
+            f"ratio must be at least 1/{grid.tokens} in {method}, one token of a {grid.height}x{grid.width} "
+            f"grid, not {method.ratio}: nothing would be compressed by it"
+        )
+
+
+def _check_places(method: Method, where: Layout) -> None:
+    """Refuses levels and layers that a model does not have, and cross-attention where it has none."""
+    kind = type(where.model).__name__
+    levels = sorted(level for level in method.levels if level > where.levels)
+    if levels:
+        raise ValueError(
+            f"levels must lie in 1 to {where.levels}, the finest grid with attention to the coarsest of this {kind}, "
+            f"not {levels}"
+        )
+    layers = sorted(layer for layer in method.layers or () if layer >= len(where.layers))
+    if layers:
+        raise ValueError(
+            f"layers must lie in 0 to {len(where.layers) - 1}, the transformer blocks of this {kind}, not {layers}"
+        )
+    blocks = [layer.block for number, layer in enumerate(where.layers) if method.includes(layer.level, number)]
+    crossed = isinstance(method, TokenMerging) and "cross_attention" in method.locations
+    if crossed and all(block.attn2 is None for block in blocks):
+        raise ValueError(
+            f"locations of {method} must do without 'cross_attention', which this {kind} does not have in its layers"
+        )
+
+
+def _check_layer(layer: Layer, methods: list[Method]) -> None:
+    """Refuses methods that do not go together in a layer, or not with its attention."""
+    merging = [method for method in methods if isinstance(method, TokenMerging)]
+    downsampling = [method for method in methods if isinstance(method, TokenDownsampling)]
+    if len(merging) > 1 or len(downsampling) > 1:
+        raise ValueError(
+            f"methods must be at most one merging and one downsampling in a layer, not {Compression(methods).text} in "
+            f"{layer.name}"
+        )
+    if methods and layer.block.only_cross_attention:
+        raise ValueError(
+            f"{layer.name} must have self-attention to be compressed, not only_cross_attention: leave it out, by "
+            f"levels or layers"
+        )
+    if downsampling and any(method.size_aware for method in merging):
+        raise ValueError(
+            f"size_aware must be False where {downsampling[0]} replaces the merged keys that it weighs, not True in "
+            f"{layer.name}"
+        )
+    full = any(method.queries == "full" for method in merging)
+    if full and downsampling:
+        raise ValueError(
+            f"queries must be 'merged' where {downsampling[0]} makes the keys and values, not 'full' in {layer.name}"
+        )
+    attention, name = layer.block.attn1, f"{layer.name}.attn1"
+    if methods:
+        _check_attention(attention, name)
+    if full or downsampling:
+        check_not_fused(attention, name)
+
+
+def _check_attention(module: Attention, name: str) -> None:
+    """Refuses attention that normalises its tokens inside, where merged or pooled tokens would be normalised apart."""
+    for part in ("group_norm", "spatial_norm", "norm_cross"):
+        if getattr(module, part, None) is not None:
+            raise ValueError(
+                f"{name} must not normalise tokens inside the attention to be compressed, but has a {part}"
+            )

@@ -26,14 +26,10 @@ def attach(module: nn.Module, hook: ModelHook, name: str) -> None:
 
 
 def detach(model: nn.Module) -> bool:
-    """Takes every hook of this package off, and leaves those of others as they are.
-
-    Returns:
-        Whether there was any.
+    """Takes every hook of this package off, and leaves those of others as they are; whether there was any.
 
     Raises:
-        RuntimeError: a forward was replaced since by something that hides its hook; names the module. All hooks are
-            then still on.
+        RuntimeError: something replaced a forward since and hides its hook; names the module. All hooks are still on.
     """
     hooked = [
         (module, registry, name)
@@ -74,8 +70,8 @@ def _remove(module: nn.Module, registry: HookRegistry, name: str) -> None:
     """Whoever called the hook, a wrapper or another hook, calls then what the hook called.
 
     `HookRegistry.remove_hook` (diffusers 0.42) cuts off a hook above that has a forward of its own, and knows nothing
-    of accelerate's wrappers in between. Where the class's own forward is left, the module keeps no attribute over it:
-    who exchanges the class of a module later, as tomesd does, would exchange nothing.
+    of accelerate's wrappers. Where the class's own forward is left, the module keeps no attribute over it: whoever
+    exchanges the class of a module later, as tomesd does, would exchange nothing.
     """
     hook, place = registry.hooks[name], registry._hook_order.index(name)
     below = hook.fn_ref.forward if hook.fn_ref.original_forward is None else hook.fn_ref.original_forward

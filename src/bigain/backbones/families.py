@@ -98,11 +98,7 @@ SUPPORTED: dict[type[nn.Module], Callable[..., Layout]] = {
 
 
 def find_model(pipe_or_model: object) -> nn.Module:
-    """The denoising model of a pipeline or of `bigain.diffusion.open_model`, or the model itself; not compiled.
-
-    Raises:
-        TypeError: if there is none, or its class is not supported; lists the classes that are.
-    """
+    """The denoising model that is meant, not compiled; a TypeError lists the classes that are supported."""
     model = pipe_or_model
     if not isinstance(model, nn.Module):
         parts = (getattr(pipe_or_model, name, None) for name in _PARTS)
@@ -120,11 +116,7 @@ def find_model(pipe_or_model: object) -> nn.Module:
 
 
 def layout(model: nn.Module) -> Layout:
-    """The layout of a supported model.
-
-    Raises:
-        ValueError: if the model has no attention over a token grid, or attention of another kind.
-    """
+    """The layout of a supported model; a ValueError where it has no attention that can be compressed."""
     family = next(family for family in SUPPORTED if isinstance(model, family))
     result = SUPPORTED[family](model)
     if not result.layers:

@@ -17,10 +17,9 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from bigain.backbones.attachment import has_skipping_hooks
-from bigain.backbones.checks import check_not_fused
 from bigain.backbones.families import Layer
 from bigain.backbones.state import Forward, Seen, Session
-from bigain.methods import spec
+from bigain.methods import TokenDownsampling, TokenMerging
 from bigain.methods.base import Location
 from bigain.operators.assignment import Assignment, key_bias, merge, unmerge
 from bigain.operators.grid import Grid
@@ -87,12 +86,12 @@ class RootHook(ModelHook):
         for number in idle:
             if number in forward.reached:
                 raise NothingCompressedError(
-                    f"{spec(plan.methods[number])} must take tokens away, but nothing was compressed by it in a "
+                    f"{plan.methods[number]} must take tokens away, but nothing was compressed by it in a "
                     f"forward of {kind}: use a larger ratio, another cell, other levels or layers"
                 )
         if idle and not has_skipping_hooks(module):  # a cache may leave blocks or attentions out of a forward
             raise NothingCompressedError(
-                f"the layers of {spec(plan.methods[idle[0]])} must be in a forward of this {kind}, but none was: were "
+                f"the layers of {plan.methods[idle[0]]} must be in a forward of this {kind}, but none was: were "
                 f"they exchanged after apply()? Then remove() and apply() again"
             )
 
@@ -125,92 +124,90 @@ def _without_autocast(x: Tensor) -> AbstractContextManager[object]:
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
-class GridHook(ModelHook):
+class _EnteringHook(ModelHook):
+    """Sees the hidden_states that enter a module, and changes nothing."""
+
+    def __init__(self, session: Session, module: nn.Module) -> None:
+        super().__init__()
+        self.session = session
+        self.arguments = Arguments(module, ("hidden_states",))
+
+    def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Shows what enters."""
+        self.see(self.arguments.get("hidden_states", args, kwargs), self.session.current())
+        return args, kwargs
+
+    def see(self, entering: Tensor, forward: Forward) -> None:
+        """Notes something of it."""
+        raise NotImplementedError
+
+
+class GridHook(_EnteringHook):
     """Sees the token grid at the input (B, C, h·patch, w·patch) of a module."""
 
     def __init__(self, session: Session, module: nn.Module, patch: int) -> None:
-        super().__init__()
-        self.session = session
+        super().__init__(session, module)
         self.patch = patch
-        self.arguments = Arguments(module, ("hidden_states",))
 
-    def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def see(self, entering: Tensor, forward: Forward) -> None:
         """Notes the grid."""
-        shape = self.arguments.get("hidden_states", args, kwargs).shape
-        self.session.current().grid = Grid(shape[-2] // self.patch, shape[-1] // self.patch)
-        return args, kwargs
+        forward.grid = Grid(entering.shape[-2] // self.patch, entering.shape[-1] // self.patch)
 
 
-class EntryHook(ModelHook):
+class EntryHook(_EnteringHook):
     """Keeps the tokens that enter the first block of a level."""
 
     def __init__(self, session: Session, module: nn.Module, level: int) -> None:
-        super().__init__()
-        self.session = session
+        super().__init__(session, module)
         self.level = level
-        self.arguments = Arguments(module, ("hidden_states",))
 
-    def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def see(self, entering: Tensor, forward: Forward) -> None:
         """Keeps the tokens."""
-        self.session.current().entered[self.level] = self.arguments.get("hidden_states", args, kwargs)
-        return args, kwargs
+        forward.entered[self.level] = entering
 
 
-class BlockHook(ModelHook):
+class BlockHook(_EnteringHook):
     """Holds what the hooks inside one block share: the tokens to match and the block's assignment."""
 
     def __init__(self, session: Session, layer: Layer, number: int) -> None:
-        super().__init__()
-        self.session = session
+        super().__init__(session, layer.block)
         self.name = layer.name
         self.block = layer.block
         self.layer = number
         self.level = layer.level
-        self.merging = session.plan.merging(layer.level, number)
-        self.downsampling = session.plan.downsampling(layer.level, number)
+        self.merging = session.plan.acting(TokenMerging, layer.level, number)
+        self.downsampling = session.plan.acting(TokenDownsampling, layer.level, number)
         self.merging_number = session.plan.number(self.merging)
         self.downsampling_number = session.plan.number(self.downsampling)
         # Under which a cached assignment is kept: one for each method in each level.
         self.cache_key = None if self.merging_number is None else (layer.level, self.merging_number)
-        self.arguments = Arguments(layer.block, ("hidden_states",))
         # Token counts of the latest forward, for the summary; written, never read, by the hooks.
         self.grid: Grid | None = None
         self.queries = self.keys = self.cross_queries = self.cross_keys = self.mlp_tokens = 0
         self.assigned = False  # whether the block made an assignment
         self.matched = False  # whether tokens were compared for it
 
-    def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def see(self, entering: Tensor, forward: Forward) -> None:
         """Keeps what the block's hooks need, and checks that its methods fit the grid."""
-        forward = self.session.current()
-        tokens = self.arguments.get("hidden_states", args, kwargs)
         context = self.session.context(self.layer)
-        if tokens.shape[1] != context.grid.tokens:
+        if entering.shape[1] != context.grid.tokens:
             raise ValueError(
                 f"{self.name} must be given the {context.grid.tokens} tokens of a {context.grid.height}x"
-                f"{context.grid.width} grid, not {tokens.shape[1]}"
+                f"{context.grid.width} grid, not {entering.shape[1]}"
             )
         for method in (self.merging, self.downsampling):
             if method is not None:
                 method.check(context.grid)
-        forward.block_input = tokens
-        forward.features = self._features(tokens, forward)
+        forward.block_input = entering
+        forward.features = entering
+        if self.merging is not None and self.merging.features == "first":
+            forward.features = forward.entered[self.level]
         forward.assignment = None
         self.grid = context.grid
         self.assigned = self.matched = False
-        return args, kwargs
-
-    def _features(self, tokens: Tensor, forward: Forward) -> Tensor | None:
-        """What the block's assignment is made from; None where nothing merges."""
-        if self.merging is None:
-            return None
-        return forward.entered[self.level] if self.merging.features == "first" else tokens
 
     def assignment(self, tokens: Tensor, location: Location) -> Assignment | None:
-        """The block's assignment, if tokens merge at ``location``; made at its first use.
-
-        Args:
-            tokens: (B, N, C), the input of the module at ``location``.
-        """
+        """The block's assignment, if ``tokens`` (B, N, C) merge at ``location``; made at its first use."""
         merging, number = self.merging, self.merging_number
         if merging is None or number is None or location not in merging.locations:
             return None
@@ -352,3 +349,12 @@ class MLPHook(ModelHook):
         merged = merge(hidden_states, assignment, self.block.merging.operator)
         self.block.mlp_tokens = merged.shape[1]
         return unmerge(forward(merged, *args, **kwargs), assignment)
+
+
+def check_not_fused(module: Attention, name: str) -> None:
+    """Refuses fused projections, which take queries, keys and values from the same tokens."""
+    if getattr(module, "fused_projections", False):
+        raise ValueError(
+            f"{name} must have separate projections for its keys and values, not fused ones: call "
+            f"unfuse_qkv_projections() first"
+        )

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from torch import nn
 
 from bigain.backbones.families import find_model
-from bigain.methods import Compression, Method, parse
+from bigain.methods import Compression, Method
 from bigain.zoo import presets as files
 from bigain.zoo.presets import Preset
 
@@ -23,8 +23,8 @@ Applicable: TypeAlias = Method | Iterable[Method] | str | Path
 def preset(name: str, model: str) -> Compression:
     """A named preset of an embedded model: "quality", "balanced" or "fast".
 
-    Which layers can give what differs from model to model, so a preset is for the model that it was measured on:
-    `zoo/MODEL/presets.json` holds what was measured. For another model `bigain allocate` finds what its layers give.
+    It is for the model that it was measured on, as `zoo/MODEL/presets.json` says; for another, `bigain allocate` finds
+    one.
 
     Raises:
         ValueError: nothing was measured for the model, or there is no such preset; says what to do.
@@ -32,7 +32,7 @@ def preset(name: str, model: str) -> Compression:
     Example:
         >>> bigain.apply(model, bigain.preset("balanced", "glyphs-dit"))  # or "glyphs-dit/balanced", which is checked
     """
-    return parse(files.of_model(model, name).methods)
+    return Compression.of(files.of_model(model, name).methods)
 
 
 def resolve(methods: Applicable, model: nn.Module | None, *, data: str | None = None) -> Compression:
@@ -51,14 +51,12 @@ def resolve(methods: Applicable, model: nn.Module | None, *, data: str | None = 
     Warns:
         UserWarning: the preset was made for other weights, another dtype or other data; says what differs.
     """
-    if isinstance(methods, str | Path):
-        read = files.read(methods)
-        if read is None:
-            return parse(str(methods))
-        if model is not None:
-            _compare(read, find_model(model), data)
-        return parse(read.methods)
-    return Compression.of(methods)
+    if not isinstance(methods, str | Path):
+        return Compression.of(methods)
+    read = files.read(methods)
+    if read is not None and model is not None:
+        _compare(read, find_model(model), data)
+    return Compression.of(str(methods) if read is None else read.methods)
 
 
 def preset_file(
@@ -87,24 +85,23 @@ def preset_file(
     )
 
 
-def architecture(model: nn.Module) -> str:
+def architecture(model: Any) -> str:
     """A fingerprint of what the weights fit: the class, and a digest of its config.
 
-    Only what differs from the defaults of the class counts, so that a version of diffusers that adds a setting changes
+    Only what differs from the defaults of the class counts, so that a setting that a version of diffusers adds changes
     no fingerprint; names of files and versions do not count.
     """
-    config = _config(model)
     parameters = inspect.signature(type(model).__init__).parameters
     defaults = {name: _json(parameter.default) for name, parameter in parameters.items()}
-    own = {name: _json(value) for name, value in config.items() if not name.startswith("_")}
+    own = {name: _json(value) for name, value in model.config.items() if not name.startswith("_")}
     own = {name: value for name, value in own.items() if value != defaults.get(name)}
     digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
     return f"{type(model).__name__} {digest[:12]}"
 
 
-def weights_name(model: nn.Module) -> str | None:
+def weights_name(model: Any) -> str | None:
     """Where the weights are from: an embedded model's name, a Hub id or a folder; None if that is not known."""
-    source = _config(model).get("_name_or_path")
+    source = model.config.get("_name_or_path")
     if not source:
         return None
     return files.embedded_name(Path(source)) or next(
@@ -139,11 +136,6 @@ def _same_weights(made_for: str, name: str | None) -> bool:
         return name == made_for
     folder = Path(made_for)
     return folder.is_dir() and folder.resolve() in (Path(name).resolve(), *Path(name).resolve().parents)
-
-
-def _config(model: Any) -> Mapping[str, Any]:
-    config: Mapping[str, Any] = model.config
-    return config
 
 
 def _dtype(model: nn.Module) -> str:

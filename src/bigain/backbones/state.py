@@ -4,33 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from torch import Tensor
 
-from bigain.methods import Context, Method, TokenDownsampling, TokenMerging
+from bigain.methods import Compression, Context, Method, TokenMerging
 from bigain.operators.assignment import Assignment
 from bigain.operators.grid import Grid
+
+AnyMethod = TypeVar("AnyMethod", bound=Method)
 
 
 @dataclass(frozen=True)
 class Plan:
     """What is applied: in each layer at most one merging and one downsampling method."""
 
-    methods: tuple[Method, ...]
+    methods: Compression
 
     def includes(self, level: int, layer: int) -> bool:
         """Whether any method names the layer."""
         return any(method.includes(level, layer) for method in self.methods)
 
-    def merging(self, level: int, layer: int) -> TokenMerging | None:
-        """What merges tokens in a layer."""
-        merging = (method for method in self.methods if isinstance(method, TokenMerging))
-        return next((method for method in merging if _acts(method, level, layer)), None)
-
-    def downsampling(self, level: int, layer: int) -> TokenDownsampling | None:
-        """What downsamples keys and values in a layer."""
-        downsampling = (method for method in self.methods if isinstance(method, TokenDownsampling))
-        return next((method for method in downsampling if _acts(method, level, layer)), None)
+    def acting(self, kind: type[AnyMethod], level: int, layer: int) -> AnyMethod | None:
+        """What acts in a layer of the kind, `TokenMerging` or `TokenDownsampling`."""
+        acting = (method for method in self.methods if not method.is_identity and method.includes(level, layer))
+        return next((method for method in acting if isinstance(method, kind)), None)
 
     def number(self, method: Method | None) -> int | None:
         """Place of a method among all."""
@@ -44,10 +42,6 @@ class Plan:
             for number, method in enumerate(self.methods)
             if not method.is_identity and not (isinstance(method, TokenMerging) and method.is_scheduled)
         )
-
-
-def _acts(method: Method, level: int, layer: int) -> bool:
-    return not method.is_identity and method.includes(level, layer)
 
 
 @dataclass
@@ -93,11 +87,7 @@ class Seen:
 
 @dataclass
 class Session:
-    """What the hooks of one model share: the plan, the forward in progress, and the keys of its rows.
-
-    Args:
-        observer: called in every forward with each layer in which a method acts, in order.
-    """
+    """What the hooks of a model share; ``observer`` is called with each layer in which a method acts, in order."""
 
     plan: Plan
     forward: Forward | None = None
@@ -106,11 +96,7 @@ class Session:
     observer: Callable[[Seen], object] | None = None
 
     def current(self) -> Forward:
-        """The forward in progress.
-
-        Raises:
-            RuntimeError: if a block is called outside of the model's forward, where the grid is unknown.
-        """
+        """The forward in progress."""
         if self.forward is None:
             raise RuntimeError(
                 "a block of a compressed model was called outside of the model's own forward (gradient checkpointing "

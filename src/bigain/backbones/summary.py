@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,9 +46,6 @@ class Summary(Sequence[LayerCost]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __iter__(self) -> Iterator[LayerCost]:
-        return iter(self.rows)
-
     @property
     def flops(self) -> tuple[int, int]:
         """FLOPs of all rows, before and after."""
@@ -87,11 +84,7 @@ def _change(flops: tuple[int, int]) -> float:
 
 
 def summarise(blocks: Sequence[BlockHook]) -> Summary:
-    """Summary of the latest forward from what the hooks saw.
-
-    Raises:
-        RuntimeError: if no forward ran.
-    """
+    """Summary of the latest forward from what the hooks saw; RuntimeError if none ran."""
     if any(hook.grid is None for hook in blocks):
         raise RuntimeError("the summary shows the latest forward, and none ran yet: call the model first")
     return Summary(tuple(_cost(hook) for hook in blocks))

@@ -2,7 +2,6 @@
 
 from bigain.classify.classifier import Classification, DiffusionClassifier
 from bigain.classify.elimination import Stages
-from bigain.classify.losses import LOSSES
-from bigain.classify.pairing import noised, paired_noise, predictions
+from bigain.classify.pairing import LOSSES, noised, paired_noise, predictions
 
 __all__ = ["LOSSES", "Classification", "DiffusionClassifier", "Stages", "noised", "paired_noise", "predictions"]

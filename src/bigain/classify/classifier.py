@@ -13,8 +13,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from bigain.classify.elimination import Floats, Stages, probabilities, rank, survivors
-from bigain.classify.losses import LOSSES
-from bigain.classify.pairing import noised, predictions
+from bigain.classify.pairing import LOSSES, noised, predictions
 from bigain.diffusion import Conditions, Denoiser, open_model
 from bigain.diffusion.denoiser import memory_advice
 from bigain.images import as_batch, content_id
@@ -77,19 +76,14 @@ class Classification:
     def probabilities(self, temperature: float = 1.0) -> tuple[float, ...]:
         """Of all classes, of sum 1: the softmax of the negative errors, averaged over the timesteps that they share.
 
-        An error counts as in Li et al. (2023): as the norm over a sample, that is its mean times ``elements``. The
-        classes share only the timesteps of the first stage, so what the survivors of a stage have together is divided
-        among them anew. A class counts by its best condition.
+        An error counts as in Li et al. (2023): as the norm over a sample, that is its mean times ``elements``. What the
+        survivors of a stage have together is divided among them anew. A class counts by its best condition.
 
-        What it is worth: it orders images by how sure the model is, and no more. The model's errors are no likelihoods,
-        so larger samples give probabilities closer to 0 and 1 (latents of Stable Diffusion nearly always). Choose a
-        ``temperature`` on labelled images where the value itself matters.
+        They order images by how sure the model is, and no more: the errors are no likelihoods, and larger samples give
+        probabilities closer to 0 and 1. Choose a ``temperature`` on labelled images where the value itself matters.
 
         Args:
-            temperature: divides the errors.
-
-        Raises:
-            ValueError: for a temperature that is not above 0.
+            temperature: divides the errors; above 0, or a ValueError.
         """
         if not temperature > 0:
             raise ValueError(f"temperature must be above 0, not {temperature}")
@@ -201,16 +195,14 @@ class DiffusionClassifier:
             images: one image or a sequence of them, each a PIL image, a uint8 array (H, W, 3) or the path of a file.
                 They are preprocessed: short side to the model's size S (bicubic), centre crop, to [-1, 1]. Or a tensor
                 (B, 3, S, S) of floats in [-1, 1] that is preprocessed already.
-            ids: the images' names, all different; they seed the noise. Left out, an image is named by its pixels, so
-                that equal pictures get equal noise, whatever their files are called.
+            ids: the images' names, all different, which seed the noise. Left out, an image is named by its pixels.
             progress: whether to show a bar that counts forwards.
 
         Returns:
             One classification per image, in their order.
 
         Raises:
-            ValueError: for ids that are doubled or do not match the images, a file that is no image, and as
-                :meth:`Denoiser.encode`.
+            ValueError: for ids that are doubled or do not match the images, and images that are none or do not fit.
             TypeError: for images of another type.
             FloatingPointError: where a prediction of the model is not finite.
             torch.OutOfMemoryError: with the batch size to try next.

@@ -19,8 +19,7 @@ class Stages:
     15 more for the best 5, of which the best wins.
 
     Timesteps are nested: a stage evaluates what the stages before it have not. So 50, 100, 500 and 1000 add 50, 50, 400
-    and 500 timesteps, where the released code of Li et al. (2023) adds 50, 100, 400 and 450, as its grid of 100 shares
-    no timestep with its grid of 50. With two stages both are the same.
+    and 500 timesteps, where the released code of Li et al. (2023) adds 50, 100, 400 and 450.
 
     Args:
         to_keep: strictly decreasing, the last is 1.
@@ -48,10 +47,7 @@ class Stages:
         """The stages for a number of conditions, with what is left out filled in.
 
         With both left out: the papers' "5 1 / 5 20" for more than 5 conditions, and 20 timesteps for all of up to 5.
-        With one left out: its part of whichever of these has as many stages as the other.
-
-        Raises:
-            ValueError: for three or more stages of which one part is left out, and as the class.
+        With one left out: its part of whichever of these has as many stages as the other, so not for three or more.
         """
         given = n_samples if to_keep is None else to_keep
         stages = (2 if conditions > 5 else 1) if given is None else len(given)
@@ -99,9 +95,7 @@ class Stages:
 def survivors(errors: Floats, alive: Sequence[int], keep: int) -> list[int]:
     """The ``keep`` conditions of ``alive`` with the lowest mean error over what is evaluated, ascending by index.
 
-    Args:
-        errors: (conditions, timesteps), NaN where not evaluated; rows of ``alive`` share what is evaluated.
-        alive: the conditions to choose from. Of equal means the earlier condition is kept.
+    Errors are (conditions, timesteps), NaN where not evaluated; of equal means the earlier condition is kept.
     """
     return sorted(sorted(alive, key=lambda c: (_mean(errors[c]), c))[:keep])
 
@@ -118,19 +112,11 @@ def rank(errors: Floats, stage: Sequence[int]) -> list[int]:
 def probabilities(
     errors: npt.NDArray[np.floating], stage: Sequence[int], temperature: float = 1.0
 ) -> npt.NDArray[np.float64]:
-    """A probability for each condition: the softmax of the negative mean errors over the timesteps they share.
+    """A probability for each condition, (conditions,) float64 of sum 1, from errors and stages as in :func:`rank`.
 
-    All conditions share the timesteps of the first stage only. So the softmax is taken stage by stage: what the
-    survivors of a stage have together is divided among them anew, by the timesteps that they share. The condition that
-    :func:`rank` puts first has the highest probability.
-
-    Args:
-        errors: (conditions, timesteps), NaN where not evaluated.
-        stage: the stages that each condition survived.
-        temperature: divides the errors.
-
-    Returns:
-        (conditions,) float64, of sum 1.
+    The softmax of the negative mean errors, divided by the temperature. All conditions share the timesteps of the
+    first stage only, so it is taken stage by stage: what the survivors of a stage have together is divided among them
+    anew, by the timesteps that they share. The condition that :func:`rank` puts first has the highest probability.
     """
     survived = np.asarray(stage)
     result = np.ones(len(survived))

@@ -1,46 +1,31 @@
-"""What pairs the forwards of an image: its noise at a timestep, one for all classes, and the keys of random draws."""
+"""What an error is made of: the noise and the draws that pair an image's forwards, the prediction, and the loss."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from bigain.backbones import row_keys
-from bigain.diffusion import Conditions, Denoiser, image_key, seeded_generator
-from bigain.operators.random import mix_keys
+from bigain.diffusion import Conditions, Denoiser
+from bigain.operators.random import image_key, mix_keys, seeded_generator
 
 
 def paired_noise(seed: int, image_id: str, timestep: int, shape: Sequence[int]) -> Tensor:
-    """Standard normal noise that depends on ``(seed, image_id, timestep)`` alone.
+    """Standard normal noise (C, h, w), float32 on the CPU, that depends on ``(seed, image_id, timestep)`` alone.
 
-    So it does not depend on the batch, the order, the worker, the classes, the method or a resumed run, and a
-    timestep has the same noise however many timesteps are drawn.
-
-    Args:
-        seed: of the run.
-        image_id: what names the image in its data set.
-        timestep: its value, not its position in a schedule.
-        shape: (C, h, w) of one sample.
-
-    Returns:
-        float32 of that shape, on the CPU.
+    So it does not depend on the batch, the order, the worker, the classes, the method or a resumed run, and a timestep,
+    which is its value and not its position in a schedule, has the same noise however many timesteps are drawn.
     """
     return torch.randn(*shape, generator=seeded_generator("classify", seed, image_id, timestep))
 
 
 def noised(denoiser: Denoiser, x0: Tensor, ids: Sequence[str], t: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Samples under the paired noise of their images, and what the network should predict of them.
+    """x_t of clean samples under the paired noise of their images, and the target, (B, C, h, w) float32.
 
-    Args:
-        x0: (B, C, h, w) clean samples, as ``denoiser.encode`` gives them.
-        ids: B names of the images.
-        t: (B,) int64 timesteps, on the CPU.
-        seed: of the run.
-
-    Returns:
-        x_t and the target, (B, C, h, w) float32 on the device of ``x0``.
+    ``x0`` is (B, C, h, w) as ``denoiser.encode`` gives it, ``ids`` are B names of images, ``t`` (B,) int64 on the CPU.
     """
     shape = x0.shape[1:]
     rows = [paired_noise(seed, name, step, shape) for name, step in zip(ids, t.tolist(), strict=True)]
@@ -57,22 +42,28 @@ def predictions(
     index: Tensor,
     seed: int,
 ) -> Tensor:
-    """What a model predicts, with the random draws of its compression fixed by seed, image, condition and timestep.
+    """What a model predicts of x_t from :func:`noised`, (B, C, h, w) float32, under each row's condition.
 
-    Draws that are one per image depend on seed and image alone; those that are one per forward on condition and
-    timestep too.
-
-    Args:
-        x_t: (B, C, h, w), from :func:`noised`.
-        ids: B names of the images.
-        t: (B,) int64 timesteps, on the CPU.
-        conditions: as the denoiser encoded them.
-        index: (B,) int64, each row's condition, on the CPU.
-        seed: of the run.
-
-    Returns:
-        (B, C, h, w) float32.
+    ``index``, the condition, and ``t`` are (B,) int64 on the CPU. The random draws of its compression are fixed: those
+    that are one per image by seed and image, those that are one per forward by condition and timestep too.
     """
     keys = torch.tensor([image_key(name, seed) for name in ids]).to(denoiser.device)
     with row_keys(denoiser.model, image=keys, draw=mix_keys(index, t).to(denoiser.device)):
         return denoiser.predict(x_t, t, conditions, index)
+
+
+def _per_row(loss: Callable[..., Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """A loss of prediction and target, (B, ...), as its mean over all but the batch: (B,) float32."""
+
+    def mean(prediction: Tensor, target: Tensor) -> Tensor:
+        # Half precision resolves about 6e-5, the size of the gaps between classes.
+        return loss(prediction.float(), target.float(), reduction="none").flatten(1).mean(1)
+
+    return mean
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "l2": _per_row(functional.mse_loss),
+    "l1": _per_row(functional.l1_loss),
+    "huber": _per_row(functional.huber_loss),
+}

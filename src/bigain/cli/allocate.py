@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from bigain.cli import options
-from bigain.run.settings import DataSettings, ModelSettings, ProbeSettings, TimingSettings
-from bigain.search.settings import TargetSettings
+from bigain.run.settings import DataSettings, ModelSettings, ProbeSettings, TargetSettings, TimingSettings
 
 _TIMING = TimingSettings()
 

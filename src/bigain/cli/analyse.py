@@ -50,22 +50,15 @@ def analyse(
 
     from bigain.explain.analysis import analyse as measure
     from bigain.report.analysis import analysis_tables, write_analysis
-    from bigain.report.labels import label
+    from bigain.report.style import label
+    from bigain.run.probe import Probe
 
     out = options.folder(out, "analyse", model.model)
     path = out / "analysis.json"
     denoiser = model.open(quiet)
     options.check_presets(methods, denoiser, data.data)
-    analysis = measure(
-        list(chosen),
-        path,
-        model=model,
-        data=data.unseen(),
-        settings=probe,
-        bands=bands,
-        progress=not quiet,
-        denoiser=denoiser,
-    )
+    images = Probe.of(model, data.unseen(), probe, denoiser)
+    analysis = measure(images, chosen, path, bands=bands, progress=not quiet)
     written = write_analysis(analysis, out)
     screen = options.console()
     for method in analysis.methods:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bigain.cli import options
-from bigain.run.settings import ClassifierSettings, DataSettings, ModelSettings
+from bigain.run.settings import ClassifierSettings, DataSettings, ModelSettings, setting
 
 if TYPE_CHECKING:
     from bigain.classify import Classification, DiffusionClassifier
@@ -19,17 +20,23 @@ _CHUNK = 8  # images that are classified together
 _SHOWN = 3  # classes of an image in the table; --json has all
 
 
+@dataclass(frozen=True, kw_only=True)
+class DiffusionClassifierSettings(ClassifierSettings):
+    """Of the diffusion classifier, with its seed."""
+
+    seed: int = setting(0, "Of all randomness.")
+
+
 def classify(
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders whose images are taken in order.")],
     model: Annotated[ModelSettings, options.Without("threads")],
-    classifier: ClassifierSettings,
+    classifier: DiffusionClassifierSettings,
     data: Annotated[DataSettings, options.Without("data", "split", "classes")],
     methods: options.OneMethod = None,
     prompt: Annotated[
         list[str] | None,
         typer.Option("--prompt", "-p", help="Prompt of a class, once per class (text-conditional models)."),
     ] = None,
-    seed: options.Seed = 0,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Also write everything to this file; - prints it, and no table.")
     ] = None,
@@ -49,27 +56,19 @@ def classify(
     method = options.read_method(methods, "none")
     files = _files(images)
 
-    from bigain.classify import DiffusionClassifier
     from bigain.run.cost import applied
 
     denoiser = model.open(quiet)
     options.check_presets(methods, denoiser)
     names, conditions = _classes(denoiser, prompt, data.prompts_csv)
-    judge = DiffusionClassifier(
-        denoiser,
-        conditions,
-        to_keep=classifier.to_keep,
-        n_samples=classifier.n_samples,
-        loss=classifier.loss,
-        batch_size=model.batch_size,
-        seed=seed,
-    )
+    judge = classifier.of(denoiser, conditions, classifier.seed, model.batch_size)
     with applied(denoiser, method):
         results = _classified(judge, files, data.bad_images, quiet)
     if not results:
         raise ValueError(f"IMAGES must hold at least one image that can be read; all {len(files)} were skipped")
     rows = [_row(file, result, names) for file, result in results]
-    content = json.dumps({"model": model.model, "method": method, "seed": seed, "images": rows}, indent=1)
+    facts = {"model": model.model, "method": method.text, "seed": classifier.seed}
+    content = json.dumps(facts | {"images": rows}, indent=1)
     if json_file is not None and str(json_file) == "-":
         typer.echo(content)
         return
@@ -79,12 +78,7 @@ def classify(
 
 
 def _files(paths: list[Path]) -> list[Path]:
-    """The files, and the images of the folders.
-
-    Raises:
-        FileNotFoundError: a path does not exist.
-        ValueError: a folder has no image.
-    """
+    """The files, and the images of the folders, of which each must have one."""
     from bigain.data import image_files
 
     files: list[Path] = []
@@ -121,10 +115,10 @@ def _classes(
 def _classified(
     classifier: DiffusionClassifier, files: list[Path], bad_images: str, quiet: bool
 ) -> list[tuple[Path, Classification]]:
-    from tqdm.auto import tqdm
+    from bigain.run.files import progress_bar
 
     results: list[tuple[Path, Classification]] = []
-    with tqdm(total=len(files), disable=quiet, unit="image") as bar:
+    with progress_bar(len(files), not quiet, unit="image") as bar:
         for first in range(0, len(files), _CHUNK):
             chunk = files[first : first + _CHUNK]
             images = {file: image for file in chunk if (image := _read(file, bad_images)) is not None}

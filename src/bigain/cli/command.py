@@ -46,6 +46,7 @@ class Command(TyperCommand):
     """A command whose errors are one line, and whose options may come from a file if it has ``--config``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Takes the defaults from the config file, if there is one."""
         if any(param.name == "config" for param in self.params):
             given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
             alone = not {"config", "methods", "preset", "help"} & given.keys()
@@ -55,6 +56,7 @@ class Command(TyperCommand):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
+        """Runs the command, with its errors and warnings as lines."""
         with reported(ctx), warnings.catch_warnings():
             warnings.showwarning = _show_warning
             return super().invoke(ctx)
@@ -74,8 +76,8 @@ def reported(ctx: Any) -> Iterator[None]:
         typer.secho(f"Stopped.{kept}", fg="yellow", err=True)
         raise typer.Exit(130) from None
     except (*_MENDABLE, RuntimeError) as error:
-        text = _out_of_memory(error, ctx) or (str(error) or type(error).__name__)
-        if show_tracebacks.get() or not (isinstance(error, _MENDABLE) or _is_out_of_memory(error)):
+        text = _out_of_memory(error, ctx) or (isinstance(error, _MENDABLE) and (str(error) or type(error).__name__))
+        if show_tracebacks.get() or not text:
             raise
         typer.secho(f"Error: {_with_flags(text, ctx)}", fg="red", err=True)
         raise typer.Exit(1) from error
@@ -90,16 +92,10 @@ def _show_warning(
     typer.secho(text, fg="yellow", err=True, nl=False)
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError)
-        and (type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error))
-    )
-
-
 def _out_of_memory(error: BaseException, ctx: Any) -> str | None:
     """What to do about memory that ran out; None for other errors."""
-    if not _is_out_of_memory(error):
+    torch_error = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    if not isinstance(error, MemoryError) and not (isinstance(error, RuntimeError) and torch_error):
         return None
     size = ctx.params.get("batch_size") or 1
     if size == 1:
@@ -121,16 +117,7 @@ def _is_flag(param: Any) -> bool:
 
 
 def read_config(name: str, params: list[Any]) -> dict[str, Any]:
-    """The values of options that a file of TOML gives, or the built-in "demo".
-
-    Args:
-        name: of the file, or "demo".
-        params: of the command. The file's keys are the names of their flags, with underscores.
-
-    Raises:
-        ValueError: not TOML, a key that is no flag, or a table; names it and suggests another.
-        FileNotFoundError: there is no such file.
-    """
+    """The values that a file of TOML, or the built-in "demo", gives to a command's options, by their names."""
     path = Path(sys.modules["bigain.run"].__path__[0], f"{name}.toml") if name in _BUILT_IN else Path(name)
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))

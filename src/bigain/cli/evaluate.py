@@ -17,39 +17,30 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from bigain.diffusion import Denoiser
+    from bigain.methods import Compression
+
+_PRESET_HELP = (
+    "Methods besides: quality, balanced or fast, where they were measured for the model, or a preset file (.json), "
+    "such as bigain allocate writes."
+)
+_EQUAL_FLOPS_HELP = (
+    "Methods, as --methods takes them. They are compared too, and with each of them every method of --methods, its "
+    "ratio or factor the least at which it takes no more FLOPs."
+)
+_CONFIG_HELP = (
+    "demo, or a TOML file whose keys are the names of these flags, with underscores; flags that are given win. demo is "
+    "taken where none of this, --methods and --preset is given."
+)
+_OUT_HELP = "Folder of the results; runs/evaluate/MODEL if left out. A run that is there goes on where it was stopped."
 
 
 def evaluate(
     ctx: typer.Context,
     settings: Settings,
-    preset: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Methods besides: quality, balanced or fast, where they were measured for the model, or a preset file "
-            "(.json), such as bigain allocate writes."
-        ),
-    ] = None,
-    equal_flops: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Methods, as --methods takes them. They are compared too, and with each of them every method of "
-            "--methods, its ratio or factor the least at which it takes no more FLOPs."
-        ),
-    ] = None,
-    config: Annotated[
-        str | None,
-        typer.Option(
-            help="demo, or a TOML file whose keys are the names of these flags, with underscores; flags that are given "
-            "win. demo is taken where none of this, --methods and --preset is given."
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of the results; runs/evaluate/MODEL if left out. A run that is there goes on where it was "
-            "stopped."
-        ),
-    ] = None,
+    preset: Annotated[list[str] | None, typer.Option(help=_PRESET_HELP)] = None,
+    equal_flops: Annotated[list[str] | None, typer.Option(help=_EQUAL_FLOPS_HELP)] = None,
+    config: Annotated[str | None, typer.Option(help=_CONFIG_HELP)] = None,
+    out: Annotated[Path | None, typer.Option(help=_OUT_HELP)] = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Compares methods: accuracy, FID, fidelity, FLOPs and time, on the same images and noise.
@@ -74,7 +65,7 @@ def evaluate(
       bigain evaluate --model stabilityai/stable-diffusion-2-base --data imagenet:/data/imagenet --classify 2000
       --generate 0 --dtype bfloat16 -m tome-0.7 -m lgtm-0.7
     """
-    from bigain.report.folder import write_folder
+    from bigain.report.pictures import write_folder
     from bigain.report.table import terminal
     from bigain.run.engine import run
     from bigain.run.store import Store
@@ -101,11 +92,11 @@ def evaluate(
     screen.print(f"In {out}: {', '.join(written)}", highlight=False)
 
 
-def _at_equal_flops(denoiser: Denoiser, specs: Iterable[str], references: Sequence[str]) -> list[str]:
+def _at_equal_flops(denoiser: Denoiser, methods: Iterable[Compression], references: Sequence[str]) -> list[str]:
     """The references, each followed by the methods at its FLOPs; methods that differ in strength alone are one."""
     from bigain.search.equal_flops import at_equal_flops
 
-    kinds = {re.sub(r"\b(ratio|factor)=[^,+]*,?", "", spec): spec for spec in specs if spec != "none"}
+    kinds = {re.sub(r"\b(ratio|factor)=[^,+]*,?", "", one.text): one.text for one in methods if one}
     compared = at_equal_flops(denoiser, list(kinds.values()), references)
     for reference, specs_at in compared.items():
         options.console().print(f"At the FLOPs of {reference}: {' '.join(specs_at)}", highlight=False)

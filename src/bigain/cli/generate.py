@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from bigain.cli import options
+from bigain.methods import Compression
 from bigain.run.settings import ModelSettings, SamplingSettings
 
 
@@ -38,12 +39,12 @@ def generate(
       bigain generate "an astronaut riding a horse" --model stabilityai/stable-diffusion-2-base --steps 50
       --dtype bfloat16 -m lgtm-0.5
     """
-    specs = list(dict.fromkeys(["none", *options.read_methods(methods)]))
+    chosen = dict.fromkeys([Compression(), *options.read_methods(methods)])
 
     from bigain.diffusion import ClassConditional
     from bigain.generate import sample
-    from bigain.report.labels import label
     from bigain.report.pictures import draw_samples
+    from bigain.report.style import label
     from bigain.run.cost import applied
     from bigain.run.files import encode_png, write_whole
 
@@ -57,17 +58,17 @@ def generate(
     index = [position for position in range(len(conditions)) for _ in range(count)]
     out = options.folder(out, "generate", model.model)
     rows = []
-    for name in specs:
-        with applied(denoiser, name):
+    for method in chosen:
+        with applied(denoiser, method):
             images = list(sample(denoiser, encoded, index, range(len(index)), how, progress=not quiet))
-        folder = out / _file_name(name)
+        folder = out / _file_name(method.text)
         folder.mkdir(parents=True, exist_ok=True)
         for number, (place, image) in enumerate(zip(index, images, strict=True)):
             write_whole(folder / f"{number:04d}-{_file_name(conditions[place])}.png", encode_png(image))
-        rows.append((str(label(name)), images))
+        rows.append((str(label(method)), images))
     headings = [conditions[place] for place in index]
     draw_samples(rows, headings, out / "page.png", "Each column starts from the same noise")
-    typer.echo(f"{len(index)} images of each of {len(specs)} methods, and page.png, in {out}")
+    typer.echo(f"{len(index)} images of each of {len(chosen)} methods, and page.png, in {out}")
 
 
 def _file_name(text: str, longest: int = 60) -> str:

@@ -56,25 +56,20 @@ def inspect(
     denoiser = model.open()
     options.check_presets(methods, denoiser, data.data)
     pixels, name, own = _image(denoiser, image, data)
-    asked: str | int
-    if denoiser.kind == "text":
-        asked = own if condition is None and own is not None else condition or ""
-    elif condition is not None:
-        asked = options.label_of(condition, denoiser)  # type: ignore[arg-type]
-    else:
-        asked = own or 0
+    asked: str | int = denoiser.any_condition if own is None else own
+    if condition is not None:
+        asked = condition if denoiser.kind == "text" else options.label_of(condition, denoiser)  # type: ignore[arg-type]
     inspection = inspect_method(denoiser, method, pixels, name, timestep=timestep, condition=asked, layer=layer)
     out.parent.mkdir(parents=True, exist_ok=True)
     draw_inspection(inspection, out)
-    groups = len(inspection.kept)
     where = f"t = {timestep}, {inspection.layer_name}"
-    typer.echo(f"{out}: {name}, {where}, {inspection.grid.tokens} tokens in {groups} groups")
+    typer.echo(f"{out}: {name}, {where}, {inspection.grid.tokens} tokens in {len(inspection.kept)} groups")
 
 
 def _image(denoiser: Denoiser, image: str, source: DataSettings) -> tuple[Tensor, str, str | int | None]:
     """The image in [-1, 1], its id, and what the model is asked for its class, if that is known."""
     from bigain.data import preprocess, read_image
-    from bigain.run.opening import class_conditions
+    from bigain.run.files import class_conditions
 
     if not image.isdigit():
         return preprocess(read_image(Path(image), image), denoiser.image_size), image, None

@@ -46,7 +46,7 @@ def _overview() -> None:
         table.add_column(heading, overflow="fold")
     for name, method in METHODS.items():
         presets = " ".join(preset for preset in preset_names() if preset.rpartition("-")[0] == name)
-        table.add_row(name, method.__name__, presets, _first_line(method))
+        table.add_row(name, method.__name__, presets, (method.__doc__ or "").strip().splitlines()[0])
     screen = options.console()
     screen.print(table)
     screen.print(f"[bold]Presets of models[/]: {' '.join(names())}", highlight=False, soft_wrap=True)
@@ -67,7 +67,3 @@ def _detail(name: str) -> None:
         typer.echo(f"  {field.name} = {field.default!r}")
     for base in method.__mro__[1:-1]:
         typer.echo(f"\n{inspect.getdoc(base) or ''}")
-
-
-def _first_line(method: type) -> str:
-    return (method.__doc__ or "").strip().splitlines()[0]

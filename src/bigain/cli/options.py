@@ -10,20 +10,19 @@ import inspect
 import re
 import typing
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import Field, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bigain.run.settings import METHODS_HELP, Group, split_specs
+from bigain.methods import Compression
+from bigain.run.settings import METHODS_HELP, Group, read, split_specs
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from bigain.diffusion import ClassConditional, Denoiser
-    from bigain.methods import Method
 
 _NUMBERS = (tuple[int, ...], tuple[int, ...] | None)  # fields that are written '5 1'
 
@@ -34,11 +33,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, and
 
 
 class Without:
-    """Marks a group of which a command does not show some fields, which then have their defaults.
-
-    Example:
-        >>> Annotated[ModelSettings, Without("variant", "threads")]
-    """
+    """Marks a group of which a command does not show some fields: Annotated[ModelSettings, Without("threads")]."""
 
     def __init__(self, *names: str) -> None:
         self.names = names
@@ -91,8 +86,7 @@ class _Spread:
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
     """Spreads a command's groups of settings into options, and puts them together again before it is called.
 
-    A group is a parameter of a subclass of `Group`; its default, or where it has none what the class gives, holds the
-    options' defaults. The fields carry help, least value and choices; the panel of the help is named by the class.
+    A parameter's default, or where it has none what its class gives, holds the options' defaults.
     """
     signature = inspect.signature(command, eval_str=True)
     groups: dict[str, _Spread] = {}
@@ -145,11 +139,7 @@ def _read(name: str, given: Any, hint: Any, default: Any) -> Any:
 
 
 def whole_numbers(name: str, text: str) -> tuple[int, ...]:
-    """Reads '5 1' or '5,1'.
-
-    Raises:
-        ValueError: it has something else than whole numbers.
-    """
+    """Reads '5 1' or '5,1'; ValueError for anything else."""
     words = re.split(r"[\s,]+", text.strip())
     if not all(word.isascii() and word.isdigit() for word in words):
         raise ValueError(f"{name} must be whole numbers with spaces between, such as '5 20', not {text!r}")
@@ -157,61 +147,41 @@ def whole_numbers(name: str, text: str) -> tuple[int, ...]:
 
 
 def method_texts(given: Sequence[str], name: str = "methods") -> tuple[str, ...]:
-    """The methods of an option, one by one.
-
-    Raises:
-        ValueError: it was given and names none.
-    """
+    """The methods of an option, one by one; a ValueError where there are none."""
     texts = split_specs(given)
     if not texts:
         raise ValueError(f"{name} must name at least one method, such as lgtm-0.7 or none, not {' '.join(given)!r}")
     return texts
 
 
-def read_methods(given: Sequence[str] | None, default: Sequence[str] = ()) -> dict[str, tuple[Method, ...]]:
-    """The methods of an option by their canonical specs, or those of ``default`` where it is left out.
+def read_methods(given: Sequence[str] | None, default: Sequence[str] = ()) -> tuple[Compression, ...]:
+    """The methods of an option, or those of ``default`` where it is left out.
 
     Raises:
         ValueError, FileNotFoundError: a method, preset or file that does not exist, or none at all.
     """
-    from bigain.methods import parse, spec
-    from bigain.zoo.presets import text_of
-
-    texts = tuple(default) if given is None else method_texts(given)
-    parsed = [parse(text_of(text)) for text in texts]
-    return {spec(methods): methods for methods in parsed}
+    return read(default if given is None else method_texts(given))
 
 
-def read_method(given: Sequence[str] | None, default: str) -> str:
-    """The canonical spec of the one method of an option.
-
-    Raises:
-        ValueError: several methods; and as ``read_methods``.
-    """
-    specs = list(read_methods(given, [default]))
-    if len(specs) > 1:
-        raise ValueError(f"methods must be one method here, not {len(specs)}: {' '.join(specs)}")
-    return specs[0]
+def read_method(given: Sequence[str] | None, default: str) -> Compression:
+    """The one method of an option; ValueError where there are more, and as ``read_methods``."""
+    methods = read_methods(given, [default])
+    if len(methods) > 1:
+        texts = " ".join(one.text for one in methods)
+        raise ValueError(f"methods must be one method here, not {len(methods)}: {texts}")
+    return methods[0]
 
 
 def check_presets(given: Sequence[str] | None, denoiser: Denoiser, data: str | None = None) -> None:
-    """Refuses presets that were made for another architecture; warns where weights, dtype or data are others.
-
-    Raises:
-        ValueError: names both architectures.
-    """
-    from bigain.backbones.presets import resolve
+    """Refuses presets that were made for another architecture; warns where weights, dtype or data are others."""
+    from bigain.backbones import resolve
 
     for text in split_specs(given or ()):
         resolve(text, denoiser.model, data=data)
 
 
 def preset_of(name: str, model: str) -> str:
-    """What --methods takes for a preset: a file as it is, a name as that of the model.
-
-    Raises:
-        ValueError: no such preset was measured for the model.
-    """
+    """What --methods takes for a preset: a file as it is, a name as that of the model, which must have it."""
     from bigain.zoo.presets import of_model
 
     if name.endswith(".json") or "/" in name:
@@ -236,11 +206,7 @@ def class_names(denoiser: ClassConditional) -> tuple[str, ...]:
 
 
 def label_of(text: str, denoiser: ClassConditional) -> int:
-    """The label that a name or a number stands for.
-
-    Raises:
-        ValueError: lists the names if they are few, and the range.
-    """
+    """The label that a name or a number stands for; a ValueError lists the names, if they are few, and the range."""
     if text in denoiser.labels:
         return denoiser.labels[text]
     if text.isascii() and text.isdigit() and int(text) < denoiser.classes:
@@ -248,20 +214,6 @@ def label_of(text: str, denoiser: ClassConditional) -> int:
     names = [*denoiser.labels]
     choices = f"{', '.join(names)} or " if 0 < len(names) <= 30 else ""
     raise ValueError(f"a class must be {choices}a label in [0, {denoiser.classes}), not {text!r}")
-
-
-@contextmanager
-def counting(quiet: bool, unit: str, description: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar, and what tells it how many are done and how many there are."""
-    from tqdm.auto import tqdm
-
-    with tqdm(disable=quiet, unit=unit, desc=description) as bar:
-
-        def counted(done: int, of: int) -> None:
-            bar.total = of
-            bar.update(done - bar.n)
-
-        yield counted
 
 
 def console() -> Console:

@@ -18,19 +18,15 @@ if TYPE_CHECKING:
 def report(
     source: Annotated[Path, typer.Argument(help="A results.sqlite, or a .json that was exported from one.")],
     out: Annotated[
-        Path | None,
-        typer.Option(help="Folder for the tables and pictures. A .sqlite file's own folder if left out."),
+        Path | None, typer.Option(help="Folder for the tables and pictures. A .sqlite file's own folder if left out.")
     ] = None,
     export: Annotated[
-        Path | None,
-        typer.Option(help="Write FILE.json, FILE.csv and FILE.timings.json (from a .sqlite file)."),
+        Path | None, typer.Option(help="Write FILE.json, FILE.csv and FILE.timings.json (from a .sqlite file).")
     ] = None,
     methods: Annotated[
         list[str] | None,
         typer.Option(
-            "--methods",
-            "-m",
-            help="Methods that the printed table has; all if left out. The files always have all.",
+            "--methods", "-m", help="Methods that the printed table has; all if left out. The files always have all."
         ),
     ] = None,
 ) -> None:
@@ -44,17 +40,17 @@ def report(
 
       bigain report results/glyphs-dit.json -m "lgtm-0.5 iekvd-2"
     """
-    shown = None if methods is None else options.read_methods(methods)
+    shown = None if methods is None else {"none", *(one.text for one in options.read_methods(methods))}
     if export is not None and export.suffix != ".json":
         raise ValueError(f"export must end in .json, not {export}")
-    if source.suffix == ".json":
-        if export is not None:
-            raise ValueError(f"export must be left out for {source}, which is exported already")
-        results, times = _from_json(source, out)
-    else:
-        results, times = _from_store(source, out, export)
+    if source.suffix == ".json" and export is not None:
+        raise ValueError(f"export must be left out for {source}, which is exported already")
+    results, times = _from_json(source, out) if source.suffix == ".json" else _from_store(source, out, export)
     if shown is not None:
-        results = _with_methods(results, [*shown])
+        rows = {row.method: row for row in results.rows}
+        if lacking := sorted(shown - rows.keys() - {"none"}):
+            raise ValueError(f"methods must be among those of these results, {' '.join(rows)}, not {' '.join(lacking)}")
+        results = results.with_rows(tuple(row for row in results.rows if row.method in shown))
 
     from bigain.report.table import terminal
 
@@ -63,44 +59,28 @@ def report(
 
 
 def _from_json(source: Path, out: Path | None) -> Run:
-    """The exported results; their table and picture go into ``out``, if that is given."""
-    from bigain.run.files import write_whole
+    """The exported results; their table and front go into ``out``, if that is given."""
     from bigain.run.results import read_results
 
     results, times = read_results(source)
     if out is not None:
-        from bigain.report.pictures import draw_front
-        from bigain.report.table import markdown
+        from bigain.report.pictures import write_table
 
-        out.mkdir(parents=True, exist_ok=True)
-        write_whole(out / "table.md", markdown(results, times))
-        if any(row.accuracy is not None or row.fid is not None for row in results.rows):
-            draw_front(results, times, out / "front.png")
+        write_table(results, times, out)
     return results, times
 
 
 def _from_store(source: Path, out: Path | None, export: Path | None) -> Run:
     """The results of a run; all files go into its folder or ``out``, unless it is to be exported alone."""
-    from bigain.report.folder import write_folder
+    from bigain.report.pictures import write_folder
     from bigain.run.results import write_results
     from bigain.run.store import Store
     from bigain.run.summary import summarise, timings
 
     with Store(source) as store:
-        if export is None or out is not None:
-            results, times = write_folder(store, out or source.parent)
-        else:
-            results, times = summarise(store), timings(store)
+        alone = export is not None and out is None
+        run = (summarise(store), timings(store)) if alone else write_folder(store, out or source.parent)
     if export is not None:
         export.parent.mkdir(parents=True, exist_ok=True)
-        write_results(export, results, times)
-    return results, times
-
-
-def _with_methods(results: Results, specs: list[str]) -> Results:
-    """The rows of some methods and of no compression alone."""
-    rows = {row.method: row for row in results.rows}
-    lacking = [spec for spec in specs if spec not in rows]
-    if lacking:
-        raise ValueError(f"methods must be among those of these results, {' '.join(rows)}, not {' '.join(lacking)}")
-    return results.with_rows(tuple(row for row in results.rows if row.method in {"none", *specs}))
+        write_results(export, *run)
+    return run

@@ -9,13 +9,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal, get_args
 
-import numpy as np
-import numpy.typing as npt
-
 from bigain.data.prompts import PHOTO, from_template, map_classes
-from bigain.images import BadImageError
+from bigain.images import BadImageError, Pixels
 
-Pixels = npt.NDArray[np.uint8]
 IMAGENET_CLASSES = 1000
 OnBadImage = Literal["raise", "skip"]
 
@@ -29,8 +25,8 @@ class Item:
     """One image and what is known of it before it is decoded.
 
     Attributes:
-        id: names the image within its data set; stable under ``limit``, the order and the place on disk. The
-            noise of the diffusion classifier is seeded from it.
+        id: names the image within its data set, and seeds the diffusion classifier's noise; stable under ``limit``, the
+            order and the place on disk.
         pixels: decodes the image; raises ``BadImageError`` where there is none.
         labels: class indices. One for class data, any number (also none) for multi-label data.
         caption: a sentence about the image, where the data set has one.
@@ -107,9 +103,8 @@ class ImageCollection:
     def in_turns(self) -> ImageCollection:
         """The same in serving order, of which every ``limit`` is a prefix.
 
-        Class data: the classes take turns (the first image of each class, then the second of each, ...; a class
-        that has run out is passed over), so any prefix is as balanced as the data allow. Multi-label data and
-        data without classes keep their order.
+        In class data the classes take turns, so that any prefix is as balanced as the data allow; a class that has run
+        out is passed over. Multi-label data and data without classes keep their order.
         """
         if self.multi_label or not self.classes:
             return self
@@ -123,10 +118,8 @@ class ImageCollection:
     def __getitem__(self, index: int) -> Item:
         """One image, decoded.
 
-        Raises:
-            IndexError: index not in [0, len).
-            BadImageError: the image cannot be decoded, whatever ``on_bad_image`` says: an index has no other item
-                to give. ``items`` can skip.
+        Raises IndexError outside of [0, len), and BadImageError where it cannot be decoded, whatever ``on_bad_image``
+        says.
         """
         if not 0 <= index < len(self.entries):
             raise IndexError(f"index must lie in [0, {len(self.entries)}), not {index}")
@@ -155,16 +148,10 @@ class ImageCollection:
     def labels_in(self, model_labels: Mapping[str, int], count: int) -> tuple[int, ...]:
         """The label under which a class-conditional model knows each class.
 
-        By wnid where both sides have them, else by name (``map_classes``). A model without names is asked by number:
-        a class must then be called "0", "1", ..., or the data have exactly as many classes as the model has labels,
-        which then stand in one order, as in the sorted class folders that such models are trained on.
-
-        Args:
-            model_labels: the model's label by name; empty for a model without names.
-            count: how many labels the model has.
-
-        Raises:
-            ValueError: a class that does not fit just one label; says how to give the mapping.
+        By wnid where both sides have them, else by name (``map_classes``). A model without names, ``model_labels``
+        being empty, is asked by number: a class must then be called "0", "1", ..., or the data have exactly as many
+        classes as the model has labels (``count``), which then stand in one order, as in sorted class folders.
+        Otherwise a ValueError says how to give the mapping.
         """
         if count == IMAGENET_CLASSES and self.imagenet_labels is not None:
             return self.imagenet_labels
@@ -185,11 +172,7 @@ class ImageCollection:
 
 
 def labelled(data: ImageCollection, count: int) -> list[int]:
-    """The positions in ``data`` of its first ``count`` images that have a label.
-
-    Raises:
-        ValueError: ``count`` is negative, or the data have fewer such images.
-    """
+    """The positions in ``data`` of its first ``count`` images that have a label; a ValueError where there are fewer."""
     positions = [position for position, entry in enumerate(data.entries) if entry.labels]
     if not 0 <= count <= len(positions):
         raise ValueError(

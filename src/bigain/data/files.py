@@ -13,15 +13,10 @@ SUFFIXES: tuple[str, ...] = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".
 
 
 def inside(root: Path, text: str, source: str) -> Path:
-    """``root / text``, where ``text`` was read from a file and may say anything.
+    """``root / text``, where ``text`` was read from a file, as ``source`` says, and may say anything.
 
     The check is of the text alone: a symbolic link under the root may lead out of it, as links made by the
     user of a data set often do.
-
-    Args:
-        root: the folder that must not be left.
-        text: a relative path with ``/`` between its parts.
-        source: file and line the text comes from, for the error.
 
     Raises:
         ValueError: the text is empty, absolute (on POSIX or on Windows), or has a part ``..``.
@@ -42,12 +37,7 @@ def require_folder(path: Path, layout: str) -> Path:
 
 
 def read_text(path: Path, layout: str) -> str:
-    """The text of a UTF-8 file, less a byte order mark.
-
-    Raises:
-        FileNotFoundError: names the path and the expected layout.
-        ValueError: there is no regular file of that name (a pipe would never end), or it is not UTF-8.
-    """
+    """The text of a regular UTF-8 file (a pipe would never end), less a byte order mark."""
     what = kind_of(path)
     if what == "missing":
         raise FileNotFoundError(f"{path} must be a file, not missing. Expected layout: {layout}")
@@ -84,11 +74,6 @@ def read_rows(path: Path, columns: tuple[str, ...], optional: tuple[str, ...] = 
 
     A row may not have more or fewer cells than the header: an unquoted comma in a prompt would otherwise shift
     the columns after it. The cell of an ``optional`` column that the file lacks is ``""``.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a column is missing, a row has too many or too few cells, a cell of ``columns`` is empty,
-            there is no row, or the file is not csv.
     """
     layout = f"a csv file with the columns {','.join(columns)}"
     reader = csv.reader(io.StringIO(read_text(path, layout), newline=""), strict=True)

@@ -17,14 +17,8 @@ def folder(root: Path, split: str | None = None, classes: Path | None = None) ->
     """Classes are the folders in ``root`` (in ``root/split`` with a split), sorted by name.
 
     Files beside the class folders, folders in them, hidden files and files whose name does not end like an
-    image's are left out. Ids are ``<class>/<file name>``.
-
-    Args:
-        classes: a text file that restricts the data to the folders it names, one per line.
-
-    Raises:
-        FileNotFoundError: no such folder.
-        ValueError: no class folder, a class folder without images, or a class in the text file that has no folder.
+    image's are left out. Ids are ``<class>/<file name>``. ``classes`` is a text file that restricts the data to the
+    folders it names, one per line.
     """
     base = require_folder(root if split is None else root / split, LAYOUT)
     paths = {path.name: path for path in folders(base)}
@@ -47,11 +41,7 @@ def class_entries(path: Path, name: str, label: int, layout: str) -> list[Item]:
 
 
 def restrict(paths: dict[str, Path], names: list[str], source: Path, base: Path) -> dict[str, Path]:
-    """The part of ``paths``, by class, that ``names`` lists, in the order of ``paths``.
-
-    Raises:
-        ValueError: no name, a name that is listed twice, or that is not in ``paths``.
-    """
+    """The part of ``paths``, by class, that ``names`` lists, in the order of ``paths``."""
     if not names:
         raise ValueError(f"{source} must name a class, not none. Expected layout: one class per line")
     for name in names:
@@ -65,15 +55,8 @@ def restrict(paths: dict[str, Path], names: list[str], source: Path, base: Path)
 def table(source: Path, class_count: int | None = None) -> ImageCollection:
     """A csv file with the columns ``path`` and ``label``, optionally ``caption``; ids are the paths.
 
-    Paths are relative to the file. Labels are class names, or class indices where all of them are integers.
-
-    Args:
-        class_count: number of classes, where a prompt csv tells it.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a missing column, a row that does not fit, a path that leads out of the file's folder, or a
-            label out of range; names the file and the line.
+    Paths are relative to the file. Labels are class names, or class indices where all of them are integers, below
+    ``class_count`` where a prompt csv tells it.
     """
     rows = list(read_rows(source, ("path", "label"), ("caption",)))
     classes, labels = class_indices([label for _, (_, label, _) in rows], class_count, [where for where, _ in rows])
@@ -87,18 +70,11 @@ def table(source: Path, class_count: int | None = None) -> ImageCollection:
 def class_indices(
     labels: Sequence[str | int], count: int | None, sources: Sequence[str]
 ) -> tuple[tuple[str, ...], list[int]]:
-    """Class names, and the class index of each label.
+    """Class names, and the class index of each label; ``sources`` says where each was read, for errors.
 
-    Where all labels are integers (also as text) they are the class indices, and their names are their digits.
-    Otherwise labels are names, and the classes are those names, sorted.
-
-    Args:
-        labels: at least one.
-        count: number of classes, where a prompt csv tells it; integers must then be below it.
-        sources: where each label was read, for errors.
-
-    Raises:
-        ValueError: an integer out of range, or, where ``count`` is ``None``, one that is left out below the largest.
+    Where all labels are integers (also as text) they are the class indices, and their names are their digits: below
+    ``count`` where a prompt csv tells it, else from 0 without a gap. Otherwise labels are names, and the classes are
+    those names, sorted.
     """
     texts = [str(label) for label in labels]
     if not all(text.isascii() and text.removeprefix("-").isdigit() for text in texts):

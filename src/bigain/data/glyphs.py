@@ -8,16 +8,17 @@ part, or by several workers, and gives the same pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from bigain.data.dataset import ImageCollection, Item, Pixels
+from bigain.data.dataset import ImageCollection, Item
 from bigain.data.prompts import LETTER
+from bigain.images import Pixels
 
 CLASSES: tuple[str, ...] = tuple("ABEGHKMRSX")
 FONTS: tuple[str, ...] = (
@@ -44,48 +45,48 @@ _MIN_CONTRAST = 0.35  # of luma between letter and background, in [0, 1]
 
 
 @dataclass(frozen=True)
-class Glyphs:
-    """One split of the glyph data set.
+class Drawn:
+    """One split of a drawn data set.
 
     Args:
         split: ``"train"``, ``"validation"`` or ``"test"``; they share no image.
         size: height and width in pixels.
         seed: of the whole data set.
         length: number of images, at most ``SPLITS[split]`` (the default).
-
-    Index ``i`` has the class ``i % 10``, so any prefix of a split is balanced.
     """
 
     split: str = "test"
     size: int = 32
     seed: int = 0
     length: int | None = None
+    smallest: ClassVar[int] = 16
 
     def __post_init__(self) -> None:
-        check_split(self.split, self.length)
-        if self.size < 16:
-            raise ValueError(f"size must be at least 16 pixels for a letter to be legible, not {self.size}")
+        if self.split not in SPLITS:
+            raise ValueError(f"split must be one of {sorted(SPLITS)}, not {self.split!r}")
+        most = SPLITS[self.split]
+        if self.length is not None and not 1 <= self.length <= most:
+            raise ValueError(f"length must lie in [1, {most}] for the split {self.split!r}, not {self.length}")
+        if self.size < self.smallest:
+            raise ValueError(f"size must be at least {self.smallest} pixels to be legible, not {self.size}")
 
     def __len__(self) -> int:
         return SPLITS[self.split] if self.length is None else self.length
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        """Image as uint8 (size, size, 3) and its class index."""
+    def check_index(self, index: int) -> None:
+        """Raises an IndexError outside of [0, len)."""
         if not 0 <= index < len(self):
             raise IndexError(f"index must lie in [0, {len(self)}), not {index}")
+
+
+class Glyphs(Drawn):
+    """One split of the glyphs; index ``i`` has the class ``i % 10``, so any prefix of a split is balanced."""
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        """Image as uint8 (size, size, 3) and its class index."""
+        self.check_index(index)
         label = index % len(CLASSES)
         return draw(CLASSES[label], self.size, stream(self.seed, self.split, index)), label
-
-    def __iter__(self) -> Iterator[tuple[np.ndarray, int]]:
-        return (self[index] for index in range(len(self)))
-
-
-def check_split(split: str, length: int | None) -> None:
-    """Raises a ValueError unless ``split`` is known and ``length``, where it is given, fits into it."""
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {sorted(SPLITS)}, not {split!r}")
-    if length is not None and not 1 <= length <= SPLITS[split]:
-        raise ValueError(f"length must lie in [1, {SPLITS[split]}] for the split {split!r}, not {length}")
 
 
 def stream(seed: int, split: str, index: int, *use: int) -> np.random.Generator:
@@ -192,11 +193,7 @@ def with_luma(colour: np.ndarray, luma: float) -> np.ndarray:
 
 
 def glyphs(split: str, size: int) -> ImageCollection:
-    """All images of a split, ids like ``glyphs-test-000123``, drawn at ``size`` x ``size`` pixels on demand.
-
-    Raises:
-        ValueError: unknown split, or a size under 16.
-    """
+    """All images of a split, ids like ``glyphs-test-000123``, drawn at ``size`` x ``size`` pixels on demand."""
     data = Glyphs(split, size)
     entries = tuple(
         Item(f"glyphs-{split}-{index:06d}", partial(_pixels, data, index), (index % len(CLASSES),))

@@ -8,9 +8,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from bigain.data.dataset import ImageCollection, Item, Pixels
+from bigain.data.dataset import ImageCollection, Item
 from bigain.data.folder import class_indices
-from bigain.images import BadImageError, read_image
+from bigain.images import BadImageError, Pixels, read_image
 
 LAYOUT = "a folder written by datasets' save_to_disk, a local copy of a data set's repository, or an id on the Hub"
 IMAGES = ("image", "img")
@@ -34,13 +34,11 @@ def hub(location: str, split: str | None = None, class_count: int | None = None)
     Args:
         split: default: the only one, else the first of ``SPLITS``.
         class_count: number of classes, where a prompt csv tells it; used where labels are plain integers.
-
-    Raises:
-        ImportError: the extra ``hub`` is not installed.
-        FileNotFoundError: a path that does not exist.
-        ValueError: an unknown split, no image column, several that could be meant, or a label out of range.
     """
-    datasets = _library()
+    try:
+        import datasets
+    except ImportError as error:
+        raise ImportError("the extra 'hub' must be installed for Hub data sets: pip install 'bigain[hub]'") from error
     data = _open(datasets, location, split)
     image = _column(data, "image", IMAGES, lambda feature: isinstance(feature, datasets.Image))
     if image is None:
@@ -63,14 +61,6 @@ def hub(location: str, split: str | None = None, class_count: int | None = None)
     )
     name = Path(location).resolve().name if Path(location).is_dir() else location
     return ImageCollection(name, classes, entries)
-
-
-def _library() -> ModuleType:
-    try:
-        import datasets
-    except ImportError as error:
-        raise ImportError("the extra 'hub' must be installed for Hub data sets: pip install 'bigain[hub]'") from error
-    return datasets
 
 
 def _open(datasets: ModuleType, location: str, split: str | None) -> Any:

@@ -35,13 +35,10 @@ def imagenet(
             class name, which then overrides the mapping's (ImageNet-100: 100 lines).
         named: whether class names are needed; without, the wnid stands in where a class has none.
         name: of the data set.
-
-    Raises:
-        FileNotFoundError: no such folder or no mapping.
-        ValueError: neither layout fits, a line does not fit, a class has no image or no name, or a listed wnid is
-            not in the data set.
     """
-    base = _images(root, split)
+    require_folder(root, LAYOUT)
+    places = (root / split, root / "ILSVRC" / "Data" / "CLS-LOC" / split)
+    base = require_folder(next(filter(Path.is_dir, places), places[0]), LAYOUT)
     mapping = read_synsets(root / MAPPING) if (root / MAPPING).exists() else {}
     chosen = {} if classes is None else read_synsets(classes)
     tree = {path.name: path for path in folders(base) if _WNID.fullmatch(path.name)}
@@ -73,21 +70,8 @@ def imagenet(
     )
 
 
-def _images(root: Path, split: str) -> Path:
-    require_folder(root, LAYOUT)
-    for base in (root / split, root / "ILSVRC" / "Data" / "CLS-LOC" / split):
-        if base.is_dir():
-            return base
-    raise FileNotFoundError(f"{root / split} must be a folder, not missing. Expected layout: {LAYOUT}")
-
-
 def read_synsets(path: Path) -> dict[str, str]:
-    """Lines of a wnid, then optionally a space and its synonyms: {wnid: "tench, Tinca tinca" or ""}.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: no line, a line that does not start with a wnid, or a wnid that comes twice.
-    """
+    """Lines of a wnid, then optionally a space and its synonyms: {wnid: "tench, Tinca tinca" or ""}."""
     layout = "lines of a wnid, optionally followed by its name, like 'n01440764 tench, Tinca tinca'"
     synsets: dict[str, str] = {}
     for number, line in read_lines(path, layout):
@@ -131,8 +115,7 @@ def _flat(base: Path, solution: Path, mapping: dict[str, str], wnids: list[str])
 def _imagenet_labels(wnids: list[str], *listings: list[str]) -> tuple[int, ...] | None:
     """The index of each wnid among the 1,000 sorted ones, by which ImageNet models know their classes.
 
-    Args:
-        listings: sorted wnids, of which one may be the thousand.
+    Of the listings, sorted wnids, one may be the thousand; None where neither is.
     """
     for every in listings:
         if len(every) == IMAGENET_CLASSES and set(wnids) <= set(every):

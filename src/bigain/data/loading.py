@@ -6,13 +6,12 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
-from bigain.data.coco import coco
+from bigain.data.annotated import coco, pets
 from bigain.data.dataset import ImageCollection, OnBadImage
 from bigain.data.folder import folder, table
 from bigain.data.glyphs import glyphs
 from bigain.data.hub import hub, saved
 from bigain.data.imagenet import imagenet
-from bigain.data.pets import pets
 from bigain.data.prompts import Prompts, check_against, read_prompts, shared
 from bigain.data.scenes import scenes
 
@@ -50,10 +49,8 @@ def load(
     classes as the data allow, and a smaller limit gives a part of what a larger one gives.
 
     Args:
-        name_or_path: ``"glyphs"``, ``"glyphs-scenes"``, ``"imagenet:PATH"``, ``"imagenet100:PATH"``,
-            ``"pets:PATH"``, ``"coco:PATH"``, ``"folder:PATH"``, ``"csv:PATH"``, ``"hub:ID"`` (or ``"hub:PATH"``),
-            or a plain path: a csv file, a folder that Hugging Face ``datasets`` saved, or a folder of class folders.
-            The layouts are in the modules of these names.
+        name_or_path: one of ``NAMES``, or a plain path: a csv file, a folder that Hugging Face ``datasets`` saved, or a
+            folder of class folders. The layouts are in the modules of these names.
         image_size: the model's image size in pixels. Glyphs and scenes are drawn at it; files keep their own size,
             which ``preprocess`` brings to the model's.
         split: default: test (glyphs, scenes, pets), val (ImageNet), val2017 (COCO), the folder itself, see ``hub``.
@@ -66,7 +63,7 @@ def load(
 
     Raises:
         ValueError: an unknown data set, an argument that it does not take, a limit out of range, or contents that
-            do not fit the layout.
+            do not fit the layout; names the file and the line.
         FileNotFoundError: a folder or file of the layout is missing.
         ImportError: Hugging Face data without the extra ``hub``.
     """

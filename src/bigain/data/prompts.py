@@ -35,11 +35,6 @@ def read_prompts(path: Path) -> Prompts:
     """Reads a csv file with the columns prompt, classname, classidx (the convention of diffusion-classifier).
 
     Several rows of one class are several prompts, in the file's order. Other columns are ignored.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a missing column, a class index that is no integer or negative, an index with two class
-            names, or indices that leave one out between 0 and the largest.
     """
     names: dict[int, str] = {}
     prompts: dict[int, list[str]] = {}
@@ -62,9 +57,6 @@ def check_against(prompts: Prompts, classes: Sequence[str], path: Path) -> None:
 
     Names may differ in wording ("tench" and "tench, Tinca tinca"), so they are compared only where both sides
     use the same set of names; then the order must agree, or every label would mean another class.
-
-    Raises:
-        ValueError: an index out of range, too few classes, or the same names in another order.
     """
     if len(prompts.classes) > len(classes):
         raise ValueError(
@@ -85,11 +77,7 @@ def check_against(prompts: Prompts, classes: Sequence[str], path: Path) -> None:
 
 
 def shared(prompts: Sequence[Sequence[str]]) -> list[tuple[str, list[int]]]:
-    """Prompts that several classes have in common, with those classes; such classes cannot be told apart.
-
-    Args:
-        prompts: of each class.
-    """
+    """Prompts that several classes have in common, with those classes; such classes cannot be told apart."""
     owners: dict[str, set[int]] = {}
     for index, own in enumerate(prompts):
         for prompt in own:
@@ -100,19 +88,11 @@ def shared(prompts: Sequence[Sequence[str]]) -> list[tuple[str, list[int]]]:
 def map_classes(
     classes: Sequence[str], model_labels: Mapping[str, int], wnids: Sequence[str] | None = None
 ) -> tuple[int, ...]:
-    """The labels under which a class-conditional model knows the classes of a data set.
+    """The label by which a class-conditional model knows each class: one per class, of which no two are equal.
 
     A class is looked up by its wnid where it has one, then by its whole name, then by its synonyms (the parts
     between commas, as in ImageNet's "tench, Tinca tinca"): first to the letter, then without regard to case,
     underscores and hyphens. Synonyms of the model's names count too.
-
-    Args:
-        classes: names of the data set's classes.
-        model_labels: the model's label by name.
-        wnids: of the classes, in their order.
-
-    Returns:
-        One label per class; no two classes share one.
 
     Raises:
         ValueError: a class that no label or several labels fit, or two classes that one label fits; says how to

@@ -10,22 +10,22 @@ size. Colours are chosen so that a background exists whose luma keeps its distan
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import product
+from typing import ClassVar
 
 import numpy as np
 
-from bigain.data.dataset import ImageCollection, Item, Pixels
+from bigain.data.dataset import ImageCollection, Item
 from bigain.data.glyphs import (
     CLASSES,
     FONTS,
     LUMA,
     MAX_ROTATION_DEGREES,
-    SPLITS,
     SUPERSAMPLE,
-    check_split,
+    Drawn,
     near,
     quantised,
     rasterised,
@@ -36,6 +36,7 @@ from bigain.data.glyphs import (
     with_luma,
 )
 from bigain.data.prompts import LETTER, ONE_LETTER
+from bigain.images import Pixels
 
 COLOURS: dict[str, tuple[float, float, float]] = {
     "red": (0.85, 0.05, 0.06),
@@ -85,43 +86,23 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class Scenes:
+class Scenes(Drawn):
     """One split of the scenes: 2 to 4 different letters each.
-
-    Args:
-        split: ``"train"``, ``"validation"`` or ``"test"``; they share no image.
-        size: height and width in pixels.
-        seed: of the whole data set.
-        length: number of scenes, at most ``SPLITS[split]`` (the default).
 
     Scene ``i`` shows the letter ``CLASSES[i % 10]`` among others, so any ten in a row show all.
     """
 
-    split: str = "test"
     size: int = 64
-    seed: int = 0
-    length: int | None = None
-
-    def __post_init__(self) -> None:
-        check_split(self.split, self.length)
-        if self.size < 32:
-            raise ValueError(f"size must be at least 32 pixels for four letters to be legible, not {self.size}")
-
-    def __len__(self) -> int:
-        return SPLITS[self.split] if self.length is None else self.length
+    smallest: ClassVar[int] = 32
 
     def __getitem__(self, index: int) -> Scene:
         """Draws one scene."""
         letters = self.letters(index)
         return Scene(draw(letters, self.size, stream(self.seed, self.split, index, _PIXELS)), letters)
 
-    def __iter__(self) -> Iterator[Scene]:
-        return (self[index] for index in range(len(self)))
-
     def letters(self, index: int) -> tuple[Placed, ...]:
         """What a scene shows, in reading order, without drawing it. Does not depend on the size."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"index must lie in [0, {len(self)}), not {index}")
+        self.check_index(index)
         rng = stream(self.seed, self.split, index, _LAYOUT)
         count = COUNTS[rng.integers(len(COUNTS))]
         others = rng.permutation(len(CLASSES) - 1)[: count - 1].tolist()
@@ -156,11 +137,7 @@ def clear_lumas(colours: frozenset[str]) -> tuple[tuple[float, float], ...]:
 
 
 def draw(letters: Sequence[Placed], size: int, rng: np.random.Generator) -> Pixels:
-    """Draws letters on a textured background; returns uint8 (size, size, 3).
-
-    Raises:
-        ValueError: no background keeps its distance from all colours.
-    """
+    """Draws letters on a textured background; returns uint8 (size, size, 3)."""
     pixels = backdrop(frozenset(placed.colour for placed in letters), size, rng)
     half = size // 2
     for placed in letters:
@@ -177,9 +154,6 @@ def backdrop(colours: frozenset[str], size: int, rng: np.random.Generator) -> np
     """A background for letters in these colours: float (size, size, 3) in [0, 1].
 
     Its two colours have a luma in the same clear interval, hence so has every mixture of them.
-
-    Raises:
-        ValueError: there is none.
     """
     clear = clear_lumas(colours)
     if not clear:
@@ -219,26 +193,13 @@ def coverage(letter: str, size: int, rng: np.random.Generator) -> np.ndarray:
 def describe(letters: Sequence[Placed]) -> str:
     """All that is to be said: every letter with its colour and place, in the order given.
 
-    Example:
-        >>> describe([Placed("A", "red", "top left"), Placed("B", "orange", "bottom right")])
-        'a photo of a red letter A at the top left and an orange letter B at the bottom right'
-
-    Raises:
-        ValueError: no letters.
+    "a photo of a red letter A at the top left and an orange letter B at the bottom right".
     """
     return sentence([phrase(placed, coloured=True, located=True) for placed in letters])
 
 
 def enumerate_letters(names: Sequence[str]) -> str:
-    """The letters alone: ``prompts.LETTER`` for one of them.
-
-    Example:
-        >>> enumerate_letters("A"), enumerate_letters("AB")
-        ('a photo of the letter A', 'a photo of the letters A and B')
-
-    Raises:
-        ValueError: no letters.
-    """
+    """The letters only: "a photo of the letters A and B", or ``prompts.LETTER`` for one of them."""
     if len(names) == 1:
         return LETTER.replace("{}", names[0])
     return sentence([f"the letters {_AND.join(names)}"] if names else [])
@@ -252,11 +213,7 @@ def phrase(placed: Placed, coloured: bool, located: bool) -> str:
 
 
 def sentence(phrases: Sequence[str]) -> str:
-    """What a photo shows, part by part.
-
-    Raises:
-        ValueError: no part.
-    """
+    """What a photo shows, part by part, of at least one."""
     if not phrases:
         raise ValueError("letters must hold at least one letter, not none")
     return f"{_OPENING} {_AND.join(phrases)}"
@@ -267,9 +224,6 @@ def scenes(split: str, size: int) -> ImageCollection:
 
     Multi-label: the letters in reading order of their places; the caption names each with its colour and place. The
     prompt of a class is ``prompts.ONE_LETTER``, the caption of a scene that tells of one of its letters alone.
-
-    Raises:
-        ValueError: unknown split, or a size under 32.
     """
     data = Scenes(split, size)
     entries = []

@@ -1,10 +1,9 @@
 """One interface over diffusion models: noising, prediction target and timesteps, conditions, images in and out."""
 
-from bigain.diffusion.class_conditional import ClassConditional
+from bigain.diffusion.conditional import ClassConditional
 from bigain.diffusion.denoiser import Conditions, Denoiser
 from bigain.diffusion.opening import EMBEDDED, open_model
 from bigain.diffusion.process import PREDICTIONS, Process, process_of
-from bigain.diffusion.seeding import image_key, seeded_generator
 
 __all__ = [
     "EMBEDDED",
@@ -13,8 +12,6 @@ __all__ = [
     "Conditions",
     "Denoiser",
     "Process",
-    "image_key",
     "open_model",
     "process_of",
-    "seeded_generator",
 ]

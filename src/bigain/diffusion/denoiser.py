@@ -1,4 +1,4 @@
-"""One interface over the model families: what a classifier and a sampler need of a diffusion model."""
+"""One interface over the model families, and the space that a model denoises in: pixels, or latents of a VAE."""
 
 from __future__ import annotations
 
@@ -6,15 +6,102 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from bigain.diffusion.latents import Space
 from bigain.diffusion.process import Process, process_of
 
 _RANGE_TOLERANCE = 1e-4  # of [-1, 1]: what rounding in a resize or a cast may add
+_CHUNK = 8  # images per pass of the autoencoder, whose activations are far larger than the denoiser's
+
+
+class Space(Protocol):
+    """Images in [-1, 1] to what the model denoises, and back."""
+
+    factor: int
+    """Pixels per sample along one side."""
+    channels: int
+
+    def encode(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) images in [-1, 1] to (B, C, H / factor, W / factor) float32 samples."""
+        ...
+
+    def decode(self, x0: Tensor) -> Tensor:
+        """(B, C, h, w) samples to (B, 3, h * factor, w * factor) float32 images, cut to [-1, 1]."""
+        ...
+
+
+class Pixels:
+    """The model denoises RGB pixels."""
+
+    factor = 1
+    channels = 3
+
+    def encode(self, images: Tensor) -> Tensor:
+        """The images in float32."""
+        return images.float()
+
+    def decode(self, x0: Tensor) -> Tensor:
+        """The images in float32, cut to [-1, 1]."""
+        return x0.float().clamp(-1, 1)
+
+
+class Latents:
+    """The model denoises the latents of an ``AutoencoderKL``; a ValueError for another autoencoder.
+
+    A latent is the posterior's mean, normalised as the autoencoder's config says: ``scaling_factor``,
+    ``shift_factor`` (SD3, Flux) or ``latents_mean`` and ``latents_std`` (SDXL variants).
+    """
+
+    def __init__(self, vae: Any) -> None:
+        name = type(getattr(vae, "_orig_mod", vae)).__name__  # torch.compile wraps the class
+        if name != "AutoencoderKL":
+            raise ValueError(f"the autoencoder must be an AutoencoderKL, not {name}")
+        self.vae = vae.eval()
+        self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
+        self.channels = int(vae.config.latent_channels)
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) images in [-1, 1] to (B, C, H / factor, W / factor) float32 latents."""
+        with self._float32_where_needed() as dtype:
+            means = [self.vae.encode(chunk.to(dtype)).latent_dist.mean.float() for chunk in images.split(_CHUNK)]
+        mean, scale = self._normalisation(means[0])
+        return (torch.cat(means) - mean) * scale
+
+    @torch.no_grad()
+    def decode(self, x0: Tensor) -> Tensor:
+        """(B, C, h, w) latents to (B, 3, h * factor, w * factor) float32 images, cut to [-1, 1]."""
+        mean, scale = self._normalisation(x0)
+        with self._float32_where_needed() as dtype:
+            chunks = (x0.float() / scale + mean).split(_CHUNK)
+            images = [self.vae.decode(chunk.to(dtype), return_dict=False)[0].float() for chunk in chunks]
+        return torch.cat(images).clamp(-1, 1)
+
+    def _normalisation(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """What is subtracted from a posterior mean, and what multiplies the difference; (1, C, 1, 1) or scalars."""
+        config = self.vae.config
+        scale = torch.tensor(float(config.scaling_factor), device=like.device)
+        if config.get("latents_mean") is not None and config.get("latents_std") is not None:
+            mean = torch.tensor(config.latents_mean, device=like.device).view(1, -1, 1, 1)
+            return mean, scale / torch.tensor(config.latents_std, device=like.device).view(1, -1, 1, 1)
+        return torch.tensor(float(config.get("shift_factor") or 0.0), device=like.device), scale
+
+    @contextmanager
+    def _float32_where_needed(self) -> Iterator[torch.dtype]:
+        """Runs a float16 autoencoder that overflows (``force_upcast``, as SDXL's) in float32, then puts it back."""
+        dtype: torch.dtype = self.vae.dtype
+        upcast = dtype == torch.float16 and bool(self.vae.config.get("force_upcast"))
+        if not upcast:
+            yield dtype
+            return
+        self.vae.to(torch.float32)
+        try:
+            yield torch.float32
+        finally:
+            self.vae.to(dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +186,7 @@ class Denoiser(ABC):
 
     @property
     def any_condition(self) -> str | int:
-        """One to count FLOPs and take times with, which depend on none."""
+        """A condition for counting FLOPs and taking times, which depend on none."""
         return 0 if self.kind == "class" else ""
 
     @property
@@ -123,14 +210,12 @@ class Denoiser(ABC):
     @property
     def device(self) -> torch.device:
         """Where forwards run; with offloading, not where the weights lie."""
-        device: torch.device = self.model.device if self.pipe is None else self.pipe._execution_device
-        return device
+        return self.model.device if self.pipe is None else self.pipe._execution_device
 
     @property
     def dtype(self) -> torch.dtype:
         """Of the network's weights."""
-        dtype: torch.dtype = self.model.dtype
-        return dtype
+        return self.model.dtype
 
     @property
     def sample_shape(self) -> tuple[int, int, int]:
@@ -141,24 +226,17 @@ class Denoiser(ABC):
 
     @property
     def image_size(self) -> int:
-        """Height and width of an image in pixels.
-
-        Raises:
-            ValueError: where the model's own size is not square.
-        """
+        """Height and width of an image in pixels; a ValueError where the model's own size is not square."""
         _, height, width = self.sample_shape
         if height != width:
             raise ValueError(f"the model's sample_size must be square, not {height}x{width}")
         return height * self.space.factor
 
     def encode(self, images: Tensor) -> Tensor:
-        """Clean samples x0 of images.
+        """Clean samples x0 of images, (B, C, h, w) float32 on the model's device, in the scaling of the model.
 
         Args:
             images: (B, 3, H, W) floats in [-1, 1], H = W = ``image_size``, on any device.
-
-        Returns:
-            (B, C, h, w) float32 on the model's device: pixels, or the posterior's mean in the scaling of the model.
 
         Raises:
             ValueError: for another shape, an integer dtype, no image, values that are not finite or outside [-1, 1].
@@ -176,23 +254,19 @@ class Denoiser(ABC):
 
     @torch.no_grad()
     def predict(self, x_t: Tensor, t: Tensor, conditions: Conditions, index: Tensor) -> Tensor:
-        """What the network predicts, without guidance.
+        """What the network predicts, without guidance: (B, C, h, w) float32, without a learned variance.
 
         Args:
             x_t: (B, C, h, w) noised samples.
             t: (B,) timesteps.
             conditions: as :meth:`conditions` encoded them.
             index: (B,) long, each row's condition.
-
-        Returns:
-            (B, C, h, w) float32; a learned variance behind the C channels is dropped.
         """
         # no_grad rather than inference_mode: tensors made in inference mode may not be used by a later backward,
         # and a compiled model specialises on which of the two modes it meets.
         x_t = x_t.to(self.device, self.dtype)
         output = self.model(x_t, timestep=t.to(self.device), **conditions.rows(index), return_dict=False)[0]
-        sample: Tensor = output[:, : x_t.shape[1]].float()
-        return sample
+        return output[:, : x_t.shape[1]].float()
 
 
 @contextmanager
@@ -208,7 +282,7 @@ def memory_advice(batch_size: int) -> Iterator[None]:
 
 
 def check_images(images: Tensor, size: int) -> None:
-    """Raises a ValueError unless ``images`` is (B, 3, size, size) with B > 0, floating, finite and in [-1, 1]."""
+    """Raises a ValueError unless images are (B, 3, size, size) with B > 0, floating, finite and in [-1, 1]."""
     if images.ndim != 4 or images.shape[1:] != (3, size, size) or len(images) == 0:
         raise ValueError(f"images must have shape (B, 3, {size}, {size}) with B > 0, not {tuple(images.shape)}")
     if not images.is_floating_point():

@@ -13,20 +13,20 @@ from typing import Any
 import torch
 
 from bigain import zoo
-from bigain.diffusion.class_conditional import ClassConditional
+from bigain.diffusion.conditional import ClassConditional, PixArt, StableDiffusion, StableDiffusionXL
 from bigain.diffusion.denoiser import Denoiser
 
 EMBEDDED: tuple[str, ...] = ("glyphs-dit", "glyphs-dit-64", "glyphs-sd")
 """Diffusion models that come with the package."""
 
-# Pipelines are told by the names of their classes: importing the classes imports transformers, which a
-# class-conditional model does not need.
-_FAMILIES: dict[str, tuple[str, str]] = {
-    "DiTPipeline": ("bigain.diffusion.class_conditional", "ClassConditional"),
-    "StableDiffusionPipeline": ("bigain.diffusion.text_conditional", "StableDiffusion"),
-    "StableDiffusionXLPipeline": ("bigain.diffusion.text_conditional", "StableDiffusionXL"),
-    "PixArtAlphaPipeline": ("bigain.diffusion.text_conditional", "PixArt"),
-    "PixArtSigmaPipeline": ("bigain.diffusion.text_conditional", "PixArt"),
+# By the names of the pipelines' classes: importing those imports transformers, which a class-conditional model does not
+# need.
+_FAMILIES: dict[str, type[Denoiser]] = {
+    "DiTPipeline": ClassConditional,
+    "StableDiffusionPipeline": StableDiffusion,
+    "StableDiffusionXLPipeline": StableDiffusionXL,
+    "PixArtAlphaPipeline": PixArt,
+    "PixArtSigmaPipeline": PixArt,
 }
 
 
@@ -67,8 +67,7 @@ def open_model(
         if dtype is not None or device is not None:
             _family(type(model))  # before anything is moved
             model = model.to(device=device, dtype=dtype)
-        wrapped: Denoiser = _family(type(model))(model)
-        return wrapped
+        return _family(type(model))(model)
     device = "cpu" if device is None else device
     options = {"dtype": torch.float32 if dtype is None else dtype, "variant": variant, "use_safetensors": True}
     folder = zoo.path(str(model)) if model in EMBEDDED else Path(model)
@@ -112,13 +111,11 @@ def _quiet_libraries() -> Iterator[None]:
         yield
 
 
-def _family(pipeline: type[Any]) -> type[Any]:
+def _family(pipeline: type[Any]) -> Any:
     """The denoiser class for a pipeline's class."""
     for base in pipeline.__mro__:
         if base.__name__ in _FAMILIES:
-            module, name = _FAMILIES[base.__name__]
-            family: type[Any] = getattr(import_module(module), name)
-            return family
+            return _FAMILIES[base.__name__]
     raise ValueError(f"the pipeline must be one of {', '.join(_FAMILIES)}, not {pipeline.__name__}")
 
 
@@ -129,7 +126,7 @@ def _open_pipeline(name: str, device: torch.device | str, options: dict[str, Any
     with _described(name):
         index = diffusers.DiffusionPipeline.load_config(name)
     family = str(index.get("_class_name"))
-    if family in _FAMILIES and find_spec("transformers") is None and _FAMILIES[family][0].endswith("text_conditional"):
+    if find_spec("transformers") is None and getattr(_FAMILIES.get(family), "kind", None) == "text":
         raise ImportError(f"{name} is a {family}, a text model, which needs: pip install 'bigain[text]'")
     wrapper = _family(getattr(diffusers, family, diffusers.DiffusionPipeline))  # before gigabytes are loaded
     networks = {}

@@ -50,15 +50,10 @@ class Process:
             raise ValueError(f"alphas_cumprod must have shape ({self.steps},), not {tuple(self.alphas_cumprod.shape)}")
 
     def noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """The noised sample x_t.
+        """The noised sample x_t of clean samples and standard normal noise, (B, ...), at timesteps (B,).
 
-        Args:
-            x0: (B, ...) clean samples.
-            noise: (B, ...) standard normal.
-            t: (B,) timesteps: integers in [0, steps) for a table of alphas, any real number in [0, steps] for flow.
-
-        Returns:
-            (B, ...) in float32, or float64 where ``x0`` is.
+        Timesteps are integers in [0, steps) for a table of alphas, any real number in [0, steps] for flow. The result
+        is in float32, or float64 where ``x0`` is.
         """
         signal, spread = self._coefficients(t, x0)
         return signal * x0 + spread * noise
@@ -88,10 +83,7 @@ class Process:
     def timesteps(self, count: int) -> Tensor:
         """``count`` evenly spaced timesteps with half a stride of offset, int((i + 0.5) * T / count), as (count,) long.
 
-        For 20 of 1000: 25, 75, ..., 975 (Li et al. 2023).
-
-        Raises:
-            ValueError: if ``count`` is not in [1, T].
+        For 20 of 1000: 25, 75, ..., 975 (Li et al. 2023). ``count`` lies in [1, T].
         """
         if not 1 <= count <= self.steps:
             raise ValueError(f"the number of timesteps must be from 1 to {self.steps}, not {count}")
@@ -110,11 +102,7 @@ class Process:
 
 
 def process_of(scheduler: Any) -> Process:
-    """The process that a diffusers scheduler samples from.
-
-    Raises:
-        ValueError: for a scheduler with neither a table of alphas nor flow matching (EDM, consistency decoders, ...).
-    """
+    """The process that a diffusers scheduler samples from; a ValueError for EDM, consistency decoders and the like."""
     name = type(scheduler).__name__
     config = getattr(scheduler, "config", {})
     prediction = "flow_prediction" if name.startswith("FlowMatch") else config.get("prediction_type")

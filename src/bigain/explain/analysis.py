@@ -8,67 +8,215 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from bigain.backbones import Seen, compressed, recorded
 from bigain.backbones.families import layout
 from bigain.diffusion import Denoiser
-from bigain.explain.effects import FORMAT, Analysis, Piece, Spectrum, in_layer, margins, read_analysis
 from bigain.methods import Compression, TokenDownsampling, TokenMerging
-from bigain.metrics.spectrum import radial_power
+from bigain.metrics.accuracy import paired_difference
 from bigain.operators.assignment import merge, unmerge
+from bigain.operators.frequency import radial_power
 from bigain.operators.grid import cell_index
-from bigain.run.files import write_json
-from bigain.run.opening import progress_bar, versions
+from bigain.run.files import progress_bar, read_json, versions, write_json
 from bigain.run.probe import Probe
-from bigain.run.settings import DataSettings, ModelSettings, ProbeSettings, differences
+from bigain.run.settings import differences
+
+FORMAT = "bigain analysis 1"
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """What stays of the tokens in one layer, by radial frequency: (bands,) each, band 0 the lowest.
+
+    Args:
+        power: of the tokens, the mean over channels, images and timesteps.
+        kept: power of what stays of them, in units of ``power``; None in a band where they have none.
+        error: power of the difference, in the same units.
+    """
+
+    layer: int
+    power: tuple[float, ...]
+    kept: tuple[float | None, ...]
+    error: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One method in some layers, or no compression, image by image.
+
+    Args:
+        change: mean squared difference of the predictions under the true class to those without compression.
+        gaps: (images,) error of the best wrong class minus that of the true one, by their means over the timesteps.
+        correct: (images,) whether the class of the least mean error is true.
+        gaps_at, correct_at: (timesteps, images) the same of each timestep alone.
+        spectra: of the layers in which the method acts, in their order.
+    """
+
+    change: float
+    gaps: tuple[float, ...]
+    correct: tuple[bool, ...]
+    gaps_at: tuple[tuple[float, ...], ...]
+    correct_at: tuple[tuple[bool, ...], ...]
+    spectra: tuple[Spectrum, ...] = ()
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a piece does to classification, over all images.
+
+    Args:
+        change: of the prediction, as in `Piece`.
+        gap: the mean.
+        shift, deviation: mean and standard deviation over the images of the gap minus that without compression.
+        accuracy: share of the images.
+        difference, low, high: accuracy minus that without compression, with its paired 95% interval.
+        gap_at, accuracy_at: (timesteps,) of each timestep alone.
+    """
+
+    change: float
+    gap: float
+    shift: float
+    deviation: float
+    accuracy: float
+    difference: float
+    low: float
+    high: float
+    gap_at: tuple[float, ...]
+    accuracy_at: tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """What was measured of a model under some methods.
+
+    Args:
+        identity: what all of it depends on.
+        facts: what tables and pictures need to know, see `bigain.run.probe.Probe.facts`.
+        layers: the methods that were asked for, each with the layers in which it acts.
+        pieces: by spec; "none", every method, and every method in each of its layers alone.
+    """
+
+    identity: dict[str, Any]
+    facts: dict[str, Any]
+    layers: dict[str, tuple[int, ...]]
+    pieces: dict[str, Piece]
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The specs of which every piece was measured."""
+        done = self.pieces.keys()
+        return tuple(name for name in self.layers if {"none", name, *self.alone(name).values()} <= done)
+
+    def alone(self, method: str) -> dict[int, str]:
+        """The spec of a method in each of its layers alone."""
+        return {layer: in_layer(method, layer) for layer in self.layers[method]}
+
+    def effect(self, name: str) -> Effect:
+        """Of the piece of that spec."""
+        piece, plain = self.pieces[name], self.pieces["none"]
+        shifts = np.subtract(piece.gaps, plain.gaps)
+        difference, low, high = paired_difference(piece.correct, plain.correct)
+        return Effect(
+            change=piece.change,
+            gap=float(np.mean(piece.gaps)),
+            shift=float(shifts.mean()),
+            deviation=float(shifts.std(ddof=1)),
+            accuracy=float(np.mean(piece.correct)),
+            difference=difference,
+            low=low,
+            high=high,
+            gap_at=tuple(np.mean(piece.gaps_at, axis=1).tolist()),
+            accuracy_at=tuple(np.mean(piece.correct_at, axis=1).tolist()),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, and the effects of the pieces, for whoever reads the file."""
+        compared = [name for name in self.pieces if name != "none"] if "none" in self.pieces else []
+        return {**asdict(self), "effects": {name: asdict(self.effect(name)) for name in compared}}
+
+
+def read_analysis(path: Path) -> Analysis:
+    """Reads the file of an analysis, finished or not; anything else is a ValueError."""
+    content = read_json(path, FORMAT)
+    try:
+        layers = {name: tuple(numbers) for name, numbers in content["layers"].items()}
+        pieces = {name: _piece(values) for name, values in content["pieces"].items()}
+        return Analysis(content["identity"], content["facts"], layers, pieces)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} must be a whole file of bigain analyse, not this: {error!r}") from error
+
+
+def in_layer(method: str, layer: int) -> str:
+    """The spec of what acts in one layer, in that layer alone, of methods in different layers."""
+    return Compression(
+        replace(one, levels=(1,), layers=(layer,))
+        for one in Compression.of(method)
+        if one.layers is None or layer in one.layers
+    ).text
+
+
+def margins(
+    errors: npt.NDArray[Any], groups: Sequence[int], labels: Sequence[Sequence[int]]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """By how much the true class beats the best wrong one, and whether the diffusion classifier finds it.
+
+    An error is the mean over the timesteps; a class counts by its best condition, several true classes by the best.
+
+    Args:
+        errors: (images, conditions, timesteps), all evaluated.
+        groups: (conditions,) the class of each condition.
+        labels: per image its true classes; at least one class must be wrong.
+
+    Returns:
+        (images,) gaps, above 0 where the true class wins; and (images,) whether the class of the least error is true,
+        the first one on ties.
+    """
+    means = errors.astype(np.float64).mean(axis=2)  # (images, conditions)
+    true = np.array([[group in shown for group in groups] for shown in labels])
+    best_true = np.where(true, means, np.inf).min(axis=1)
+    best_wrong = np.where(true, np.inf, means).min(axis=1)
+    return best_wrong - best_true, true[np.arange(len(means)), means.argmin(axis=1)]
+
+
+def _piece(values: dict[str, Any]) -> Piece:
+    spectra = tuple(Spectrum(**{name: _frozen(value) for name, value in one.items()}) for one in values["spectra"])
+    return Piece(**{name: _frozen(value) for name, value in values.items()} | {"spectra": spectra})
+
+
+def _frozen(value: Any) -> Any:
+    """The same with tuples for JSON's lists."""
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
 
 _ROUNDING = 1e-12  # share of the power below which a band holds nothing but what float32 rounds
 
 
 def analyse(
-    methods: Sequence[str],
-    path: Path,
-    *,
-    model: ModelSettings,
-    data: DataSettings,
-    settings: ProbeSettings,
-    bands: int = 8,
-    progress: bool = False,
-    denoiser: Denoiser | None = None,
+    probe: Probe, methods: Sequence[Compression | str], path: Path, *, bands: int = 8, progress: bool = False
 ) -> Analysis:
-    """Measures what is missing in the file ``path``; goes on where it was stopped.
+    """Measures what is missing in the file ``path`` (.json), and returns all that it then holds.
 
     Args:
-        methods: specs.
-        path: of the analysis (.json), which is made if it is not there.
-        model, data: see the groups.
-        settings: images, timesteps (all evaluated for every class: nothing is eliminated), loss and seed.
+        probe: whose timesteps are all evaluated for every class.
         bands: of radial frequency.
-        progress: whether to show a bar that counts forwards.
-        denoiser: the model that the settings name, where it is open already.
-
-    Returns:
-        All that the file holds.
 
     Raises:
-        ValueError: a method that cannot be analysed, settings that do not fit the model or the data, or a file of
-            another analysis; says which fields differ.
-        FileNotFoundError: the model's weights or the data are missing.
+        ValueError: a method that cannot be analysed or does not fit the model, or a file of another analysis.
     """
     if bands < 1:
         raise ValueError(f"bands must be at least 1, not {bands}")
-    chosen = {Compression.of(name).text: _told_apart(name) for name in methods if name != "none"}
+    chosen = {one.text: _told_apart(one) for one in map(Compression.of, methods) if one}
     if not chosen:
         raise ValueError("methods must have at least one that compresses, not only none, which they are compared with")
-    denoiser = denoiser or model.open()
-    layers = {name: _layers(denoiser, compression) for name, compression in chosen.items()}
-    probe = Probe.of(model, data, settings, denoiser)
-    probe.check_classes()
+    layers = {name: _layers(probe.denoiser, compression) for name, compression in chosen.items()}
     analysis = _begun(path, Analysis(probe.identity() | {"bands": bands}, probe.facts(), {}, {}))
     analysis.layers.update(layers)
     names = ["none"]
@@ -98,14 +246,13 @@ def _begun(path: Path, new: Analysis) -> Analysis:
     return kept
 
 
-def _told_apart(name: str) -> Compression:
-    """The methods of a spec, if it can be told which of them acts where."""
-    methods = Compression.of(name)
+def _told_apart(methods: Compression) -> Compression:
+    """The same methods, if it can be told which of them acts where."""
     named = [layer for method in methods for layer in method.layers or ()]
     if len(methods) > 1 and (len(set(named)) < len(named) or any(method.layers is None for method in methods)):
         raise ValueError(
             f"methods that act together must each have their own layers (layers=0/2), to tell which costs what, not "
-            f"{name!r}"
+            f"{methods.text!r}"
         )
     for method in methods:
         text = Compression.of(method).text
@@ -127,21 +274,14 @@ def _layers(denoiser: Denoiser, methods: Compression) -> tuple[int, ...]:
 
 
 def _forwards(probe: Probe, names: list[str]) -> int:
-    """How many the pieces take: each all conditions, and each of a method a look under the true class.
-
-    That is compared with a look without compression, which all methods share.
-    """
+    """How many the pieces take: each all conditions, each method a look under the true class, and one look without."""
     looks = sum(name != "none" for name in names)
     looked_at = (looks + bool(looks)) * len(probe.classifier.timesteps)
     return len(probe.items) * (looked_at + len(names) * probe.classifier.forwards)
 
 
 def _measure(probe: Probe, methods: Compression, bands: int, done: Callable[[int], object]) -> Piece:
-    """The piece of methods that act together, or of none.
-
-    Args:
-        done: called with numbers of forwards.
-    """
+    """The piece of methods that act together, or of none; ``done`` is called with numbers of forwards."""
     change, spectra = _look(probe, methods, bands, done) if methods else (0.0, ())
     with compressed(probe.denoiser.model, methods) if methods else nullcontext():
         errors = probe.errors(done)
@@ -171,11 +311,7 @@ def _look(
 
 @dataclass
 class SpectrumMeter:
-    """Adds up the power of what methods meet; ``note`` is what `bigain.backbones.recorded` calls.
-
-    Args:
-        bands: as in `bigain.metrics.spectrum.radial_power`.
-    """
+    """Adds up the power of what methods meet in ``bands``; ``note`` is what `bigain.backbones.recorded` calls."""
 
     bands: int
     # By layer (3, bands), float64: of the tokens, of what stays of them, of the difference.
@@ -197,10 +333,7 @@ class SpectrumMeter:
 
 
 def remaining(seen: Seen) -> Tensor:
-    """What stays of the tokens that a layer was given, put back at every place: (B, N, C) in at least float32.
-
-    Merged and un-merged; or pooled, each token of a window with what was made of its window.
-    """
+    """What stays of the tokens that a layer was given, at every place: (B, N, C), in at least float32."""
     method, x = seen.method, seen.tokens.to(torch.promote_types(seen.tokens.dtype, torch.float32))
     if isinstance(method, TokenMerging):
         assert seen.assignment is not None

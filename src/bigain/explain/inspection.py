@@ -10,16 +10,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bigain.backbones import Seen, recorded, resolve
+from bigain.backbones import Seen, recorded
 from bigain.classify import noised, predictions
 from bigain.diffusion import Denoiser
 from bigain.images import to_uint8
-from bigain.methods import TokenDownsampling
+from bigain.methods import Compression, TokenDownsampling
 from bigain.operators.frequency import score
 from bigain.operators.grid import Grid, cell_index
 from bigain.operators.pooling import nearest_tokens
-
-_DEFAULT_SCORE = "laplacian_l1"
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,8 +26,7 @@ class Inspection:
 
     Args:
         method: its spec.
-        timestep, layer: where.
-        layer_name: of the transformer block.
+        timestep, layer, layer_name: where.
         image, noised: uint8 (S, S, 3); noised is what the model saw (decoded, if it sees latents).
         grid: of the tokens.
         score_name: which score.
@@ -57,38 +54,36 @@ class Inspection:
 
 def inspect_method(
     denoiser: Denoiser,
-    method: str,
+    methods: Compression | str,
     image: Tensor,
     image_id: str,
     *,
     timestep: int,
     condition: str | int,
     layer: int | None = None,
-    seed: int = 0,
 ) -> Inspection:
     """Runs one forward with the classifier's noise of this image and looks at one layer.
 
     Args:
         denoiser: an open model without compression.
-        method: a spec of one method.
+        methods: one method.
         image: float (3, S, S) in [-1, 1].
-        image_id: seeds the noise.
+        image_id: of which the classifier's noise (of seed 0) depends.
         timestep: of the noise, in [0, the model's training timesteps).
         condition: prompt or label that the model is asked with.
         layer: number of the transformer block; None is the first in which the method acts.
-        seed: of the noise.
 
     Raises:
-        ValueError: "none" or several methods, a timestep out of range, or a layer in which the method does not act;
-            names those in which it does.
+        ValueError: "none" or several methods, a timestep out of range, or a layer in which the method does not act.
     """
-    methods = resolve(method, denoiser.model)
+    methods = Compression.of(methods)
     if len(methods) != 1 or not methods[0].leaves_a_spectrum:
-        raise ValueError(f"method must be one compression method that makes groups of tokens, not {method!r}")
+        raise ValueError(f"method must be one compression method that makes groups of tokens, not {methods.text!r}")
+    method = methods[0]
     if not 0 <= timestep < denoiser.process.steps:
         raise ValueError(f"timestep must lie in [0, {denoiser.process.steps}), not {timestep}")
     t = torch.tensor([timestep])
-    x_t, _ = noised(denoiser, denoiser.encode(image[None]), [image_id], t, seed)
+    x_t, _ = noised(denoiser, denoiser.encode(image[None]), [image_id], t, 0)
     conditions = denoiser.conditions([condition])  # type: ignore[arg-type]
     decisions: dict[int, Seen] = {}  # by layer
 
@@ -96,18 +91,20 @@ def inspect_method(
         if seen.decided:
             decisions[seen.context.layer] = seen
 
-    with recorded(denoiser.model, methods[0], note):
-        predictions(denoiser, x_t, [image_id], t, conditions, torch.zeros(1, dtype=torch.long), seed)
+    with recorded(denoiser.model, method, note):
+        predictions(denoiser, x_t, [image_id], t, conditions, torch.zeros(1, dtype=torch.long), 0)
     chosen = min(decisions) if layer is None else layer
     if chosen not in decisions:
-        raise ValueError(f"layer must be one in which {method} decides what merges, {sorted(decisions)}, not {layer}")
+        raise ValueError(
+            f"layer must be one in which {methods.text} decides what merges, {sorted(decisions)}, not {layer}"
+        )
     seen = decisions[chosen]
     grid = seen.context.grid
-    score_name = getattr(methods[0], "score", _DEFAULT_SCORE)
+    score_name = getattr(method, "score", "laplacian_l1")
     scores = score(seen.tokens if seen.features is None else seen.features, grid, score_name)[0]
     groups, kept = _groups(seen)
     return Inspection(
-        method=method,
+        method=methods.text,
         timestep=timestep,
         layer=chosen,
         layer_name=seen.name,
@@ -115,7 +112,7 @@ def inspect_method(
         noised=to_uint8(denoiser.decode(x_t))[0],
         grid=grid,
         score_name=score_name,
-        score_used=methods[0].reads_score,
+        score_used=method.reads_score,
         scores=scores.float().cpu().numpy().reshape(grid.height, grid.width),
         groups=groups,
         kept=kept,

@@ -100,6 +100,11 @@ class Method:
         if self.levels != (1,):
             raise ValueError(f"levels must be left out where layers are named, whatever their level, not {self.levels}")
 
+    def __str__(self) -> str:
+        from bigain.methods.text import spec
+
+        return spec(self)
+
     def includes(self, level: int, layer: int) -> bool:
         """Whether the transformer block of this level and number takes part."""
         return level in self.levels if self.layers is None else layer in self.layers
@@ -156,9 +161,6 @@ class TokenMerging(Method):
         features: which tokens are scored and matched: the "block"'s input; or the input of the "first" block of the
             level, whether that one takes part or not. There the tokens have seen little of the prompt or class, or
             nothing, so that the classes of an image merge alike. Not in a paper.
-
-    Raises:
-        ValueError: names the field, what is allowed and the value.
     """
 
     strength: ClassVar[str] = "ratio"
@@ -249,11 +251,7 @@ class TokenMerging(Method):
             )
 
     def merged_tokens(self, context: Context) -> int | Tensor:
-        """How many tokens to merge away: one number, or int64 (B,) where a scheduled ratio differs between rows.
-
-        Raises:
-            ValueError: if the ratio asks for more than the method allows; names the limit.
-        """
+        """How many tokens to merge away: a number, or int64 (B,) where a scheduled ratio differs between rows."""
         self.check(context.grid)
         tokens = context.grid.tokens
         ratio = resolve(self.ratio, context.timestep, "ratio")
@@ -303,9 +301,6 @@ class TokenDownsampling(Method):
 
     Args:
         factor: side s of the s×s windows; N tokens become about N / s².
-
-    Raises:
-        ValueError: names the field, what is allowed and the value.
     """
 
     strength: ClassVar[str] = "factor"
@@ -338,14 +333,7 @@ class TokenDownsampling(Method):
 
 
 def make_tuples(config: object, names: Mapping[str, str]) -> None:
-    """Turns lists in the fields ``names`` into tuples, so that equal configs are equal.
-
-    Args:
-        names: of the fields, each with an example for the error.
-
-    Raises:
-        ValueError: one is neither; names it, the example and its value.
-    """
+    """Turns lists in the fields ``names`` into tuples, so that equal configs are equal; with examples for errors."""
     for name, example in names.items():
         value = getattr(config, name)
         if not isinstance(value, list | tuple):
@@ -359,19 +347,10 @@ def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
 
 
-def bipartite_flops(grid: Grid, cell: tuple[int, int], channels: int) -> int:
-    """Multiply-adds, counted as two, of the similarities of all sources to all destinations of one sample."""
-    from bigain.operators.grid import cell_count
-
-    destinations = cell_count(grid, cell)
-    return 2 * (grid.tokens - destinations) * destinations * channels
-
-
 def row_keys(context: Context, batch: int, device: torch.device, redraw: bool) -> Tensor:
     """A key per row, int64 (B,): fixed per image and layer, or another for every timestep and draw key too.
 
-    Without image keys all rows count as one image with key 0, so that a forward is reproducible whatever the batch.
-    The seed of a run is in the keys that it gives.
+    Without image keys all rows count as one image, so that a forward is reproducible whatever the batch.
     """
     import torch
 

@@ -55,11 +55,7 @@ def bounds(value: float | Linear) -> tuple[float, float]:
 
 
 def resolve(value: float | Linear, timestep: Tensor | None, what: str) -> float | Tensor:
-    """The constant itself, or the schedule's value per row as float32 (B,).
-
-    Raises:
-        ValueError: if ``value`` is a schedule and the model was called without a timestep.
-    """
+    """The constant itself, or the schedule's value per row as float32 (B,), for which there must be a timestep."""
     if not isinstance(value, Linear):
         return value
     if timestep is None:

@@ -48,11 +48,7 @@ class Label:
 
 
 class Compression(tuple[Method, ...]):
-    """Methods that go together, as an immutable tuple: equal, and equal in hash, where their texts are.
-
-    Raises:
-        TypeError: something in it is no method.
-    """
+    """Methods that go together, as an immutable tuple: equal, and equal in hash, where their texts are."""
 
     def __new__(cls, methods: Iterable[Method] = ()) -> Compression:
         compression = super().__new__(cls, methods)
@@ -66,12 +62,7 @@ class Compression(tuple[Method, ...]):
 
     @classmethod
     def of(cls, methods: Method | Iterable[Method] | str) -> Compression:
-        """What is given, as one: a method, several, or their text.
-
-        Raises:
-            TypeError: it is none of these.
-            ValueError: the text names no method; says what would be right.
-        """
+        """A method, several or their text, as one; TypeError for anything else, ValueError for a text of none."""
         if isinstance(methods, cls):
             return methods
         if isinstance(methods, str):
@@ -85,12 +76,7 @@ class Compression(tuple[Method, ...]):
 
     @cached_property
     def label(self) -> Label:
-        """How tables and pictures show it.
-
-        Example:
-            >>> str(parse("tome:ratio=0.5,destinations=random,redraw=forward").label)
-            'ToMe 50%, random per forward'
-        """
+        """How tables and pictures show it, such as 'ToMe 50%, random per forward'."""
         labels = [_label(method) for method in self]
         if len(labels) == 1:
             return labels[0]
@@ -186,10 +172,10 @@ def _parse_value(method: str, field: Field[typing.Any], text: str, hint: object)
             return None
         if Linear in options and ">" in text:
             return _parse_schedule(text)
-        several = next((option for option in options if typing.get_origin(option) is tuple), None)
-        if several is not None:
+        many = next((option for option in options if typing.get_origin(option) is tuple), None)
+        if many is not None:
             parts = text.split("x" if field.name == "cell" else "/")
-            return tuple(map(int, parts)) if typing.get_args(several)[0] is int else tuple(parts)
+            return tuple(map(int, parts)) if typing.get_args(many)[0] is int else tuple(parts)
         if bool in options:
             return {"true": True, "false": False}[text.lower()]
         number = next((kind for kind in (float, int) if kind in options), None)
@@ -206,10 +192,7 @@ def _parse_schedule(text: str) -> Linear:
 
 
 def _settings(method: Method) -> list[tuple[str, str, bool]]:
-    """Name and value as text of each field, and whether that is the default; in canonical order.
-
-    The strength is first, then the cell; where layers are named there are no levels.
-    """
+    """Name and value as text of each field, and whether that is the default: the strength first, then the cell."""
     order = {method.strength: 0, "cell": 1}
     rows = []
     for field in sorted(fields(method), key=lambda field: order.get(field.name, 2)):

@@ -11,11 +11,7 @@ _CONFIDENCE = 0.95
 
 
 def accuracy_interval(correct: int, total: int) -> tuple[float, float]:
-    """The 95% score interval of a proportion (Wilson 1927), ``(low, high)`` in [0, 1].
-
-    Raises:
-        ValueError: ``correct`` does not lie in [0, total], or ``total`` is not positive.
-    """
+    """The 95% score interval of a proportion (Wilson 1927), ``(low, high)`` in [0, 1]."""
     from scipy.stats import binomtest  # late: it takes a second
 
     if total < 1:
@@ -27,13 +23,9 @@ def accuracy_interval(correct: int, total: int) -> tuple[float, float]:
 
 
 def mcnemar(correct_a: Sequence[bool] | np.ndarray, correct_b: Sequence[bool] | np.ndarray) -> float:
-    """Two-sided p-value of McNemar's exact test that A and B are right equally often on the same images.
+    """Two-sided p-value of McNemar's exact test that A and B are right equally often on the same (N,) images.
 
-    Under the hypothesis the images on which just one of the two is right fall to A with probability 1/2.
-    Without such images p is 1.
-
-    Args:
-        correct_a, correct_b: (N,) whether A and B are right, image by image in the same order.
+    The images on which just one of the two is right fall to A with probability 1/2; without such images p is 1.
     """
     from scipy.stats import binomtest  # late: it takes a second
 
@@ -46,14 +38,11 @@ def mcnemar(correct_a: Sequence[bool] | np.ndarray, correct_b: Sequence[bool] | 
 def paired_difference(
     correct_a: Sequence[bool] | np.ndarray, correct_b: Sequence[bool] | np.ndarray
 ) -> tuple[float, float, float]:
-    """Accuracy of A minus accuracy of B on the same images, with its 95% interval: ``(difference, low, high)``.
+    """Accuracy of A minus accuracy of B on the same (N,) images, with its 95% interval: ``(difference, low, high)``.
 
     Method 10 of Newcombe, "Improved confidence intervals for the difference between binomial proportions based
     on paired data", Statistics in Medicine 17 (1998) 2635-2650: the two Wilson intervals are combined by
     square-and-add, with a continuity-corrected estimate of the correlation between A and B.
-
-    Args:
-        correct_a, correct_b: (N,) whether A and B are right, image by image in the same order.
     """
     both, only_a, only_b, neither = _paired_counts(correct_a, correct_b)
     total = both + only_a + only_b + neither
@@ -98,11 +87,7 @@ def _corrected_phi(both: int, only_a: int, only_b: int, neither: int) -> float:
 
 
 def mean_per_class_accuracy(predictions: Sequence[int] | np.ndarray, labels: Sequence[int] | np.ndarray) -> float:
-    """Accuracy within each class, averaged with equal weight over the classes that occur in ``labels``.
-
-    Args:
-        predictions, labels: (N,) class indices, N >= 1.
-    """
+    """Accuracy within each class, averaged with equal weight over the classes in ``labels``; both are (N,)."""
     predicted, actual = np.asarray(predictions), np.asarray(labels)
     if predicted.shape != actual.shape or actual.ndim != 1 or actual.size == 0:
         raise ValueError(
@@ -124,15 +109,13 @@ def per_image_ap(rankings: Sequence[Sequence[int]] | np.ndarray, labels: Sequenc
 
     Returns:
         float64 (N,) in (0, 1].
-
-    Raises:
-        ValueError: the lengths differ, an image has no label, or a ranking is not a permutation that holds them.
     """
     if len(rankings) != len(labels):
         raise ValueError(f"rankings and labels must be equally long, not {len(rankings)} and {len(labels)}")
-    _check_labelled(labels)
     precisions = np.empty(len(labels))
     for image, (ranking, own) in enumerate(zip(rankings, labels, strict=True)):
+        if len(own) == 0:
+            raise ValueError(f"image {image} must have a label, not none: leave it out")
         place = {int(label): rank for rank, label in enumerate(ranking, start=1)}  # from 1
         missing = set(own) - place.keys()
         if missing or len(place) != len(ranking):
@@ -151,8 +134,7 @@ def per_class_ap(scores: np.ndarray, labels: Sequence[Sequence[int]]) -> np.ndar
     All images are ranked by their score for the class. The precision at a recall is the highest precision at
     that or a greater recall, and the average is the area under it. Images of equal score are one step of
     the ranking, so their order does not matter. The joint run scores a class by minus its place among the classes of
-    an image, so there are at most K different scores and many such ties: its values compare with one another, not
-    with those of detectors that give confidences.
+    an image, with many ties: its values compare with one another, not with those of detectors that give confidences.
 
     Args:
         scores: (N, K), higher means that the image shows the class more surely; comparable between images.
@@ -160,9 +142,6 @@ def per_class_ap(scores: np.ndarray, labels: Sequence[Sequence[int]]) -> np.ndar
 
     Returns:
         float64 (K,) in [0, 1]; NaN for a class that no image shows.
-
-    Raises:
-        ValueError: the lengths differ, a score is NaN, or a label lies outside [0, K).
     """
     scores = np.asarray(scores, dtype=np.float64)
     if scores.ndim != 2 or len(scores) != len(labels) or scores.size == 0:
@@ -179,11 +158,7 @@ def per_class_ap(scores: np.ndarray, labels: Sequence[Sequence[int]]) -> np.ndar
 
 
 def per_class_map(scores: np.ndarray, labels: Sequence[Sequence[int]]) -> float:
-    """Mean of ``per_class_ap`` over the classes that some image shows (mAP in the style of PASCAL VOC).
-
-    Raises:
-        ValueError: as ``per_class_ap``, or no image shows any class.
-    """
+    """Mean of ``per_class_ap`` over the classes that some image shows (mAP in the style of PASCAL VOC)."""
     precisions = per_class_ap(scores, labels)
     if np.isnan(precisions).all():
         raise ValueError("labels must name a class for at least one image, not for none")
@@ -200,9 +175,3 @@ def _voc_ap(scores: np.ndarray, shown: np.ndarray) -> float:
     recall = hits / shown.sum()
     precision = np.maximum.accumulate((hits / (ends + 1))[::-1])[::-1]
     return float(np.sum(np.diff(recall, prepend=0.0) * precision))
-
-
-def _check_labelled(labels: Sequence[Sequence[int]]) -> None:
-    for image, own in enumerate(labels):
-        if len(own) == 0:
-            raise ValueError(f"image {image} must have a label, not none: leave it out")

@@ -1,15 +1,13 @@
-"""How far a set of generated images lies from a reference set, in the features of a network.
+"""How far generated images lie from others: from a reference set in features, from their counterparts in pixels.
 
-All functions take features (N, D), which ``bigain.metrics.features`` makes. Their values compare only at the same
-feature network, reference set and counts. FID and KID are torchmetrics'; precision and recall, which it lacks, are
-computed here.
+Features are (N, D), as ``bigain.metrics.features`` makes them; their values compare only at the same feature network,
+reference set and counts. FID and KID are torchmetrics'; precision and recall, which it lacks, are computed here.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,15 +22,9 @@ Features = np.ndarray | Sequence[Any]
 
 
 def fid(reference: Features, generated: Features) -> float:
-    """Frechet Inception distance (Heusel et al. 2017) by torchmetrics, in float64; lower is better.
+    """Frechet Inception distance (Heusel et al. 2017) of features (N, D), N >= 2, by torchmetrics, in float64.
 
-    With no more images than dimensions the covariance is singular and the value biased upwards.
-
-    Args:
-        reference, generated: (N, D), N >= 2.
-
-    Raises:
-        ValueError: fewer than 2 images, features that are missing, not finite, or of different dimensions.
+    Lower is better. With no more images than dimensions the covariance is singular and the value biased upwards.
     """
     real, fake = _pair(reference, generated)
     [value] = _frechet(real, [fake])
@@ -42,15 +34,7 @@ def fid(reference: Features, generated: Features) -> float:
 def resampled_fid(reference: Features, generated: Features, resamples: Sequence[np.ndarray]) -> list[float]:
     """``fid`` of other selections of the generated images, as a bootstrap takes them; the reference stays.
 
-    Args:
-        reference, generated: as ``fid``.
-        resamples: int64 numbers of generated images, 2 or more each; a number may occur several times.
-
-    Returns:
-        One FID per resample.
-
-    Raises:
-        ValueError: as ``fid``, or a resample of fewer than 2 images, or of an image that is not there.
+    A resample is int64 numbers of generated images, 2 or more; a number may occur several times.
     """
     real, fake = _pair(reference, generated)
     for index in map(np.asarray, resamples):
@@ -71,20 +55,15 @@ def kid(
 ) -> tuple[float, float]:
     """Kernel Inception distance (Binkowski et al. 2018), cubic kernel, by torchmetrics, in float64.
 
-    Unbiased for independent samples. Sets with exactly as many images of each class are more alike than those, which
-    shifts it down by a constant over the number of images: compare it at equal counts there.
+    The unbiased squared MMD, its mean and standard deviation over random subsets; lower is better, may be negative.
+    Unbiased for independent samples: sets with exactly as many images of each class are more alike than those, which
+    shifts it down by a constant over the number of images, so compare it at equal counts there.
 
     Args:
         reference, generated: (N, D), N >= 2.
         subsets: how many random subsets are averaged.
         subset_size: images in each; ``None`` is 1,000, or the smaller set where that has fewer.
         seed: of the subsets; the global random state is left as it was.
-
-    Returns:
-        The unbiased squared MMD, its mean and standard deviation over the subsets; lower is better, may be negative.
-
-    Raises:
-        ValueError: as ``fid``; ``subsets`` is below 1, or ``subset_size`` outside [2, the smaller set's count].
     """
     import torch
     from torchmetrics.image.kid import KernelInceptionDistance
@@ -96,7 +75,10 @@ def kid(
         raise ValueError(f"subset_size must lie in [2, {smaller}] for {smaller} images in the smaller set, not {size}")
     if subsets < 1:
         raise ValueError(f"subsets must be at least 1, not {subsets}")
-    with _seeded(seed), _without_buffer_warning():
+    # torchmetrics draws from PyTorch's global generator, and warns that features are kept, where they are already.
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        torch.default_generator.manual_seed(seed)
+        warnings.filterwarnings("ignore", message=".*will save all extracted features in buffer", category=UserWarning)
         metric = KernelInceptionDistance(feature=_given(real.shape[1]), subsets=subsets, subset_size=size)
         metric.update(torch.from_numpy(real), real=True)
         metric.update(torch.from_numpy(fake), real=False)
@@ -108,23 +90,40 @@ def precision_recall(reference: Features, generated: Features, k: int = 3) -> tu
     """Improved precision and recall (Kynkaanniemi et al. 2019, section 2), by exact distances in float64.
 
     A set's manifold is the union of the balls around its images that reach to their ``k``-th nearest other image of
-    the set. Both values depend on the counts of both sets.
-
-    Args:
-        reference, generated: (N, D), N > k.
-        k: neighbours.
-
-    Returns:
-        Precision (the share of the generated images in the reference's manifold) and recall (the reverse), in [0, 1].
-
-    Raises:
-        ValueError: as ``fid``; ``k`` lies outside [1, the smaller set's count - 1].
+    the set. Precision is the share of the generated images in the reference's manifold, recall the reverse, both in
+    [0, 1]; they depend on the counts of both sets. Features are (N, D), N > k.
     """
     real, fake = _pair(reference, generated)
     smaller = min(len(real), len(fake))
     if not 1 <= k < smaller:
         raise ValueError(f"k must lie in [1, {smaller - 1}] for {smaller} images in the smaller set, not {k}")
     return _share_inside(fake, real, _radii(real, k)), _share_inside(real, fake, _radii(fake, k))
+
+
+def mean_psnr(a: np.ndarray, b: np.ndarray) -> float:
+    """PSNR in dB of the squared error averaged over all pairs of uint8 images (N, H, W, C).
+
+    One pair of equal images would make the mean of the PSNRs infinite; this stays finite unless all pairs are
+    equal, and no image is left out. It never exceeds the mean of the PSNRs.
+    """
+    return float(decibels(squared_errors(a, b).mean()))
+
+
+def squared_errors(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Mean squared error of each pair of images uint8 (N, H, W, C): float64 (N,)."""
+    for name, images in (("a", a), ("b", b)):
+        if images.dtype != np.uint8 or images.ndim != 4 or images.size == 0:
+            raise ValueError(f"{name} must be uint8 images (N >= 1, H, W, C), not {images.dtype} {images.shape}")
+    if a.shape != b.shape:
+        raise ValueError(f"a and b must have one shape, not {a.shape} and {b.shape}")
+    return np.square(a.astype(np.float64) - b.astype(np.float64)).mean(axis=(1, 2, 3))
+
+
+def decibels(squared_error: np.ndarray) -> np.ndarray:
+    """Peak signal-to-noise ratio of mean squared errors; infinite where there is none."""
+    with np.errstate(divide="ignore"):  # equal images: infinite, as documented
+        ratio: np.ndarray = 10 * np.log10(255.0**2 / squared_error)
+    return ratio
 
 
 def _pair(reference: Features, generated: Features) -> tuple[np.ndarray, np.ndarray]:
@@ -193,21 +192,3 @@ def _share_inside(queries: np.ndarray, points: np.ndarray, radii: np.ndarray) ->
     """Share of ``queries`` (Q, D) within the radius (P,) of one of ``points`` (P, D)."""
     inside = [(block.numpy() <= radii).any(axis=1) for block in _distances(queries, points)]
     return float(np.concatenate(inside).mean())
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """torchmetrics draws from PyTorch's global CPU generator: seeded here for a while, then put back as it was."""
-    import torch
-
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        yield
-
-
-@contextmanager
-def _without_buffer_warning() -> Iterator[None]:
-    """torchmetrics warns that features are kept in memory, where they are already."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*will save all extracted features in buffer", category=UserWarning)
-        yield

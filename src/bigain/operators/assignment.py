@@ -20,16 +20,13 @@ MODES: tuple[str, ...] = get_args(Mode)
 
 @dataclass(frozen=True)
 class Assignment:
-    """Which of M groups each of N tokens belongs to, per row of the batch.
+    """Which of M groups each of N tokens belongs to, per row of the batch; 1 <= M <= N.
 
     Attributes:
         index: (B, N) int64 in [0, M), the group of each token.
         kept: (B, M) int64 in [0, N), the token that stands for each group: its destination, or itself.
         padded: whether some rows may have fewer than M groups. Their last groups are then empty (size 0), and ``kept``
             holds any valid token there.
-
-    Raises:
-        ValueError: if the two tensors are not (B, N) and (B, M) int64 with 1 <= M <= N.
     """
 
     index: Tensor
@@ -62,13 +59,8 @@ class Assignment:
 def by_representative(stands_for: Tensor, groups: int, padded: bool) -> Assignment:
     """The assignment in which tokens that are stood for by the same token are one group.
 
-    Args:
-        stands_for: (B, N) int64 token indices, of which each that occurs stands for itself too.
-        groups: how many tokens stand for themselves in the row that has the most, M.
-        padded: whether there are rows that have fewer.
-
-    Returns:
-        An assignment whose groups are in raster order of the tokens that stand for them.
+    stands_for is (B, N) int64 token indices, of which each that occurs stands for itself too; ``groups`` is the most
+    that a row has, ``padded`` whether others have fewer. Groups are in raster order of the tokens that stand for them.
     """
     every = torch.arange(stands_for.shape[1], device=stands_for.device).expand_as(stands_for)
     keep = stands_for == every
@@ -94,9 +86,6 @@ def merge(x: Tensor, assignment: Assignment, mode: Mode = "mean") -> Tensor:
 
     Returns:
         (B, M, C) in the dtype of ``x``, accumulated in at least float32; zeros for empty groups.
-
-    Raises:
-        ValueError: if the mode is unknown, or ``x`` does not have the assignment's batch and tokens.
 
     Source: BiGain (arXiv 2603.12240), section on merge operators; MLERP after Token Fusion (arXiv 2312.01026).
     """
@@ -128,17 +117,7 @@ def merge(x: Tensor, assignment: Assignment, mode: Mode = "mean") -> Tensor:
 
 
 def unmerge(z: Tensor, assignment: Assignment) -> Tensor:
-    """Give every token the value of its group: one gather.
-
-    Args:
-        z: (B, M, C).
-
-    Returns:
-        (B, N, C) in the dtype of ``z``.
-
-    Raises:
-        ValueError: if ``z`` does not have the assignment's batch and groups.
-    """
+    """Give every token the value of its group, by one gather: z (B, M, C) to (B, N, C) in its dtype."""
     if z.dim() != 3 or z.shape[:2] != assignment.kept.shape:
         raise ValueError(
             f"z must be (B, M, C) with (B, M) = {tuple(assignment.kept.shape)} as the assignment's groups, "
@@ -148,13 +127,10 @@ def unmerge(z: Tensor, assignment: Assignment) -> Tensor:
 
 
 def key_bias(assignment: Assignment, size_aware: bool) -> Tensor | None:
-    """What to add to the logits of attention whose keys are the merged tokens.
+    """What to add to the logits of attention over merged keys: (B, 1, M) float32, or None for nothing.
 
-    Args:
-        size_aware: proportional attention: a group of n tokens weighs as n equal keys would, by adding log n.
-
-    Returns:
-        (B, 1, M) float32, -inf on empty groups so that no query attends to them; None where nothing is to be added.
+    It is -inf on empty groups, so that no query attends to them. ``size_aware`` is proportional attention: a group of n
+    tokens weighs as n equal keys would, by adding log n.
 
     Source: ToMe (arXiv 2210.09461), equation 1.
     """
@@ -167,13 +143,9 @@ def key_bias(assignment: Assignment, size_aware: bool) -> Tensor | None:
 
 
 def merged_bounds(merged: int | Tensor, batch: int, limit: int) -> tuple[int, int]:
-    """The least and the most tokens that any row of a batch merges, once checked against the limit.
+    """The least and the most tokens that any row of a batch merges, once checked to lie in [0, limit].
 
-    Args:
-        merged: an int for all rows, or a (B,) integer tensor, which synchronises with its device.
-
-    Raises:
-        ValueError: if a value lies outside of [0, limit], or the tensor is not (B,) of an integer type.
+    ``merged`` is an int for all rows, or a (B,) integer tensor, which synchronises with its device.
     """
     if isinstance(merged, Tensor):
         if merged.shape != (batch,) or merged.is_floating_point() or merged.dtype == torch.bool:

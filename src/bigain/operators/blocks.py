@@ -23,6 +23,7 @@ from bigain.operators.grid import (
     check_cell,
     full_cell_count,
     to_cells,
+    top_left_tokens,
 )
 
 Aggregate = Literal["max", "sum", "mean", "min", "std"]
@@ -36,17 +37,10 @@ def limit(grid: Grid, cell: Cell) -> int:
 
 
 def aggregate(score: Tensor, grid: Grid, cell: Cell, how: Aggregate) -> Tensor:
-    """One score per cell, from the scores of the tokens that really lie in it.
+    """One score per cell, from the scores (B, N) of the tokens that really lie in it.
 
-    Args:
-        score: (B, N), floating point.
-        how: ``max``, ``sum``, ``mean``, ``min`` or ``std`` (of the population: 0 for a cell of one token).
-
-    Returns:
-        (B, cells) in the dtype of ``score``, partial cells included.
-
-    Raises:
-        ValueError: if ``how`` is unknown or ``score`` is not (B, N) for this grid.
+    ``how`` is ``max``, ``sum``, ``mean``, ``min`` or ``std`` (of the population: 0 for a cell of one token). The
+    result is (B, cells) in the dtype of ``score``, partial cells included.
     """
     if how not in AGGREGATES:
         raise ValueError(f"how must be one of {', '.join(AGGREGATES)}, not {how!r}")
@@ -77,9 +71,6 @@ def merge_blocks(aggregated: Tensor, grid: Grid, cell: Cell, merged: int | Tenso
     Returns:
         An assignment whose groups are in raster order of the tokens kept: all tokens outside of merged cells, and the
         top-left token of every merged cell. It is padded if rows merge different numbers of cells.
-
-    Raises:
-        ValueError: if ``aggregated`` is not (B, cells), or ``merged`` lies outside of [0, limit].
     """
     _check_aggregated(aggregated, grid, cell)
     least, most = merged_bounds(merged, aggregated.shape[0], limit(grid, cell))
@@ -95,17 +86,10 @@ def merge_blocks(aggregated: Tensor, grid: Grid, cell: Cell, merged: int | Tenso
 
 
 def merge_blocks_below(aggregated: Tensor, grid: Grid, cell: Cell, threshold: float) -> Assignment:
-    """Merge every full cell whose aggregate lies below a threshold; synchronises with the device and does not compile.
+    """Merge every full cell whose aggregate (B, cells) lies below a threshold in the units of the score.
 
-    Args:
-        aggregated: (B, cells), as from :func:`aggregate`; partial cells are ignored.
-        threshold: tau, in the units of the score; any number but NaN.
-
-    Returns:
-        An assignment as from :func:`merge_blocks`, padded if rows merge different numbers of cells.
-
-    Raises:
-        ValueError: if ``aggregated`` is not (B, cells), or the threshold is NaN.
+    Synchronises with the device and does not compile. The assignment is as from :func:`merge_blocks`, padded if rows
+    merge different numbers of cells.
     """
     _check_aggregated(aggregated, grid, cell)
     if math.isnan(threshold):
@@ -136,6 +120,6 @@ def _assemble(merges: Tensor, grid: Grid, cell: Cell, least: int, most: int) -> 
     groups = grid.tokens - least * (cell[0] * cell[1] - 1)
     cells = cell_index(grid, cell, merges.device)
     every = torch.arange(grid.tokens, device=merges.device)
-    top_left = to_cells(every[None], grid, cell, 0)[0, :, 0]
+    top_left = top_left_tokens(grid, cell, merges.device)
     stands_for = torch.where(merges.index_select(1, cells), top_left.index_select(0, cells), every)  # (B, N)
     return by_representative(stands_for, groups, least < most)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bigain.operators.grid import Grid, check_tokens
+from bigain.operators.grid import Grid, check_tokens, to_map
 
 CUTOFF = 0.5  # of the Nyquist frequency: what lies above counts as detail in the spectral scores
 
@@ -37,9 +37,6 @@ def score(x: Tensor, grid: Grid, kind: str) -> Tensor:
 
     Returns:
         (B, N) float32, or float64 for float64 input.
-
-    Raises:
-        ValueError: if the kind is unknown or ``x`` is not (B, N, C) for this grid.
     """
     if kind not in _SCORES:
         raise ValueError(f"score must be one of {', '.join(SCORES)}, not {kind!r}")
@@ -69,24 +66,7 @@ def _l1_norm(image: Tensor) -> Tensor:
 
 
 def _l2_norm(image: Tensor) -> Tensor:
-    norm: Tensor = torch.linalg.vector_norm(image, dim=3)
-    return norm
-
-
-def _laplacian_l1(image: Tensor) -> Tensor:
-    return _l1_norm(laplacian(image))
-
-
-def _laplacian_l2(image: Tensor) -> Tensor:
-    return _l2_norm(laplacian(image))
-
-
-def _mean_deviation(image: Tensor) -> Tensor:
-    return _l2_norm(image - image.mean((1, 2), keepdim=True))
-
-
-def _channel_variance(image: Tensor) -> Tensor:
-    return (image - image.mean(3, keepdim=True)).square().mean(3)
+    return torch.linalg.vector_norm(image, dim=3)
 
 
 def _above_cutoff(rows: Tensor, columns: Tensor, height: int, width: int) -> Tensor:
@@ -144,15 +124,46 @@ def _cosine_mean(image: Tensor) -> Tensor:
 
 
 _SCORES: dict[str, Callable[[Tensor], Tensor]] = {
-    "laplacian_l1": _laplacian_l1,
-    "laplacian_l2": _laplacian_l2,
-    "mean_deviation": _mean_deviation,
+    "laplacian_l1": lambda image: _l1_norm(laplacian(image)),
+    "laplacian_l2": lambda image: _l2_norm(laplacian(image)),
+    "mean_deviation": lambda image: _l2_norm(image - image.mean((1, 2), keepdim=True)),
     "l1_norm": _l1_norm,
     "l2_norm": _l2_norm,
-    "channel_variance": _channel_variance,
+    "channel_variance": lambda image: (image - image.mean(3, keepdim=True)).square().mean(3),
     "spectral_dft": _spectral_dft,
     "spectral_dct": _spectral_dct,
     "cosine_neighbours": _cosine_neighbours,
     "cosine_mean": _cosine_mean,
 }
 SCORES: tuple[str, ...] = tuple(_SCORES)
+
+
+def band_of_bin(grid: Grid, bands: int, device: torch.device | None = None) -> Tensor:
+    """The band of each bin of the 2-D DFT of a grid: int64 (H, W) in [0, bands).
+
+    A bin's radius is the Euclidean length of its (row, column) frequency in units of Nyquist (half a cycle per
+    token). The bands have equal widths over [0, 1]; the corners beyond 1 count to the last, which holds 1 too.
+    """
+    if bands < 1:
+        raise ValueError(f"bands must be at least 1, not {bands}")
+    # On the CPU, so that bins on the edge of a band fall to the same side on every device.
+    rows = torch.fft.fftfreq(grid.height, d=0.5, dtype=torch.float64)  # d = 0.5: Nyquist is 1
+    columns = torch.fft.fftfreq(grid.width, d=0.5, dtype=torch.float64)
+    radius = torch.hypot(rows[:, None], columns[None, :])
+    return (radius * bands).long().clamp(max=bands - 1).to(device)
+
+
+def radial_power(x: Tensor, grid: Grid, bands: int) -> Tensor:
+    """Power of tokens (B, N, C) by radial frequency, the mean over channels: (B, bands), in at least float32.
+
+    Band 0 is the lowest and contains the mean token; see ``band_of_bin``. By Parseval's theorem the bands sum to the
+    mean square of ``x``. A band that contains no bin of a small grid is 0.
+    """
+    if x.ndim != 3 or x.shape[1] != grid.tokens:
+        raise ValueError(f"x must be (B, {grid.tokens}, C) for a grid of {grid.height} x {grid.width}, not {x.shape}")
+    band = band_of_bin(grid, bands, x.device).flatten()  # (N,)
+    values = x if x.dtype == torch.float64 else x.float()
+    spectrum = torch.fft.fft2(to_map(values, grid), norm="ortho").flatten(2)  # (B, C, N)
+    power = spectrum.abs().square().mean(dim=1) / grid.tokens  # (B, N)
+    members = torch.nn.functional.one_hot(band, bands).to(power.dtype)  # (N, bands); a product is deterministic
+    return power @ members

@@ -18,11 +18,7 @@ Cell = tuple[int, int]  # (sy, sx): rows and columns of one cell
 
 @dataclass(frozen=True)
 class Grid:
-    """The height and width of a token grid, in tokens.
-
-    Raises:
-        ValueError: if height or width is below 1.
-    """
+    """The height and width of a token grid, in tokens, from 1."""
 
     height: int
     width: int
@@ -40,22 +36,14 @@ class Grid:
 
 
 def check_cell(cell: Cell) -> Cell:
-    """Return ``cell`` unchanged if it is a pair of integers >= 1.
-
-    Raises:
-        ValueError: naming the cell and what is allowed.
-    """
+    """Return ``cell`` unchanged if it is a pair of integers >= 1."""
     if len(cell) != 2 or min(cell) < 1:
         raise ValueError(f"cell must be two whole numbers (rows, columns) from 1, not {cell!r}")
     return cell
 
 
 def check_tokens(values: Tensor, grid: Grid, dims: int, name: str) -> None:
-    """Check that ``values`` has ``dims`` dimensions, of which the second holds the tokens of ``grid``.
-
-    Raises:
-        ValueError: naming the tensor, its shape and the grid.
-    """
+    """Check that ``values`` has ``dims`` dimensions, of which the second holds the tokens of ``grid``."""
     if values.dim() != dims or values.shape[1] != grid.tokens:
         expected = "(B, N)" if dims == 2 else "(B, N, C)"
         raise ValueError(
@@ -82,12 +70,15 @@ def full_cell_count(grid: Grid, cell: Cell) -> int:
     return (grid.height // sy) * (grid.width // sx)
 
 
-def cell_index(grid: Grid, cell: Cell, device: torch.device | str | None = None) -> Tensor:
-    """The cell that each token lies in.
+def top_left_tokens(grid: Grid, cell: Cell, device: torch.device | str | None = None) -> Tensor:
+    """The top-left token of every cell: (cells,) int64, in order of the cells."""
+    sy, sx = check_cell(cell)
+    row, column = torch.arange(0, grid.height, sy, device=device), torch.arange(0, grid.width, sx, device=device)
+    return (row[:, None] * grid.width + column).reshape(-1)
 
-    Returns:
-        (N,) int64 in [0, cell_count), partial cells included.
-    """
+
+def cell_index(grid: Grid, cell: Cell, device: torch.device | str | None = None) -> Tensor:
+    """The cell that each token lies in: (N,) int64 in [0, cell_count), partial cells included."""
     sy, sx = check_cell(cell)
     columns = cells_shape(grid, cell)[1]
     row = torch.arange(grid.height, device=device) // sy
@@ -96,17 +87,10 @@ def cell_index(grid: Grid, cell: Cell, device: torch.device | str | None = None)
 
 
 def to_cells(values: Tensor, grid: Grid, cell: Cell, fill: float) -> Tensor:
-    """Lay the values of the tokens out cell by cell.
+    """Lay the values (B, N) of the tokens out cell by cell: (B, cells, sy * sx), row-major within the cell.
 
-    Args:
-        values: (B, N), any dtype.
-        fill: what stands in the places of partial cells that lie outside of the grid.
-
-    Returns:
-        (B, cells, sy * sx), row-major within the cell; the first place of every cell is a real token.
-
-    Raises:
-        ValueError: if ``values`` is not (B, N) for this grid.
+    ``fill`` stands in the places of partial cells that lie outside of the grid; the first place of every cell is a
+    token.
     """
     check_tokens(values, grid, 2, "values")
     sy, sx = check_cell(cell)
@@ -120,11 +104,7 @@ def to_cells(values: Tensor, grid: Grid, cell: Cell, fill: float) -> Tensor:
 
 
 def to_map(x: Tensor, grid: Grid) -> Tensor:
-    """Tokens (B, N, C) as a feature map (B, C, H, W): a view where ``x`` is contiguous, in channels-last memory.
-
-    Raises:
-        ValueError: if ``x`` is not (B, N, C) for this grid.
-    """
+    """Tokens (B, N, C) as a feature map (B, C, H, W): a view where ``x`` is contiguous, in channels-last memory."""
     check_tokens(x, grid, 3, "x")
     return x.reshape(x.shape[0], grid.height, grid.width, x.shape[2]).permute(0, 3, 1, 2)
 

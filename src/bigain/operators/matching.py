@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bigain.operators.assignment import Assignment, merged_bounds
-from bigain.operators.grid import Cell, Grid, cell_count, check_cell, check_tokens, gather_tokens, pack, to_cells
+from bigain.operators.grid import Cell, Grid, cell_count, check_tokens, gather_tokens, pack, to_cells, top_left_tokens
 
 _BLOCK = 2**24  # similarities at once: 64 MiB in float32
 
@@ -26,27 +26,14 @@ def limit(grid: Grid, cell: Cell) -> int:
 
 
 def destinations_first(grid: Grid, cell: Cell, batch: int, device: torch.device | str | None = None) -> Tensor:
-    """The top-left token of every cell as its destination.
-
-    Returns:
-        (B, D) int64 token indices in cell order, D = cell_count; the rows share memory.
-    """
-    sy, sx = check_cell(cell)
-    row, column = torch.arange(0, grid.height, sy, device=device), torch.arange(0, grid.width, sx, device=device)
-    return (row[:, None] * grid.width + column[None, :]).reshape(1, -1).expand(batch, -1)
+    """The top-left token of every cell as its destination: (B, D) int64 in cell order; the rows share memory."""
+    return top_left_tokens(grid, cell, device).expand(batch, -1)
 
 
 def destinations_by_score(score: Tensor, grid: Grid, cell: Cell, lowest: bool = True) -> Tensor:
     """The token with the lowest (or highest) score of every cell as its destination; on ties the first in raster order.
 
-    Args:
-        score: (B, N), floating point.
-
-    Returns:
-        (B, D) int64 token indices in cell order, D = cell_count.
-
-    Raises:
-        ValueError: if ``score`` is not (B, N) for this grid.
+    Scores are (B, N) floats, destinations (B, D) int64 token indices in cell order, D = cell_count.
     """
     check_tokens(score, grid, 2, "score")
     cells = to_cells(score, grid, cell, torch.inf if lowest else -torch.inf)  # (B, D, sy * sx)
@@ -68,9 +55,6 @@ def match(features: Tensor, destinations: Tensor, merged: int | Tensor) -> Assig
         An assignment to M = N - r groups (r the least of the rows): first the sources that did not merge, in raster
         order, then the destinations in the given order. It is padded if the rows' r differ: a row that merges more has
         empty groups between the two.
-
-    Raises:
-        ValueError: if the shapes disagree, or ``merged`` lies outside of its range.
     """
     least, most = _bounds(features, destinations, merged)
     sources = _sources(destinations, features.shape[1])
@@ -137,17 +121,10 @@ def _unit(features: Tensor, index: Tensor) -> Tensor:
 def _best(
     features: Tensor, tokens: Tensor, candidates: Tensor, excluded: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Highest cosine similarity of each token to a candidate, and that candidate's place, on ties the first.
+    """Highest cosine similarity of each token to a candidate, and that candidate's place, ties the first: two (B, K).
 
-    Rows and tokens are taken in blocks of at most ``_BLOCK`` similarities.
-
-    Args:
-        features: (B, N, C).
-        tokens, candidates: (B, K) and (B, L) token indices.
-        excluded: (B, L), candidates that do not count.
-
-    Returns:
-        Two (B, K): the similarity, and the place in [0, L).
+    Tokens (B, K) and candidates (B, L) are indices into ``features``; candidates that are ``excluded`` (B, L) do not
+    count. Rows and tokens are taken in blocks of at most ``_BLOCK`` similarities.
     """
     batch, count = tokens.shape
     rows = max(1, _BLOCK // max(1, count * candidates.shape[1]))

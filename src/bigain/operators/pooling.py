@@ -24,26 +24,12 @@ Place = Literal["centre", "first"]
 PLACES: tuple[str, ...] = get_args(Place)
 
 
-def pooled_grid(grid: Grid, factor: int) -> Grid:
-    """The grid of windows, partial windows included.
-
-    Raises:
-        ValueError: if the factor is below 1.
-    """
-    _check_factor(factor)
-    return Grid((grid.height + factor - 1) // factor, (grid.width + factor - 1) // factor)
-
-
 def nearest_tokens(
     grid: Grid, factor: int, place: Place = "centre", device: torch.device | str | None = None
 ) -> Tensor:
     """The token that stands for each window: (M,) int64, in raster order of the windows.
 
-    Args:
-        place: "centre" is row and column floor(factor / 2) of the window, clamped to the grid; "first" its top left.
-
-    Raises:
-        ValueError: if the factor is below 1, or the place unknown.
+    ``place`` "centre" is row and column floor(factor / 2) of the window, clamped to the grid; "first" its top left.
     """
     _check_factor(factor)
     if place not in PLACES:
@@ -55,25 +41,14 @@ def nearest_tokens(
 
 
 def nearest(x: Tensor, grid: Grid, factor: int, place: Place = "centre") -> Tensor:
-    """One token of every window: (B, N, C) to (B, M, C). Factor 1 returns ``x`` itself.
-
-    Args:
-        place: as in :func:`nearest_tokens`.
-
-    Raises:
-        ValueError: if ``x`` is not (B, N, C) for this grid, the factor is below 1, or the place unknown.
-    """
+    """One token of every window: (B, N, C) to (B, M, C). Factor 1 returns ``x`` itself."""
     check_tokens(x, grid, 3, "x")
     index = nearest_tokens(grid, factor, place, x.device)
     return x if factor == 1 else x.index_select(1, index)
 
 
 def average(x: Tensor, grid: Grid, factor: int) -> Tensor:
-    """The mean of every window over its real tokens: (B, N, C) to (B, M, C). Factor 1 returns ``x`` itself.
-
-    Raises:
-        ValueError: if ``x`` is not (B, N, C) for this grid, or the factor is below 1.
-    """
+    """The mean of every window over its real tokens: (B, N, C) to (B, M, C). Factor 1 returns ``x`` itself."""
     check_tokens(x, grid, 3, "x")
     _check_factor(factor)
     if factor == 1:
@@ -95,9 +70,6 @@ def interpolate_extrapolate(
 
     Returns:
         (B, M, C) in the dtype of ``x``. Factor 1 returns ``x`` itself.
-
-    Raises:
-        ValueError: if ``x`` is not (B, N, C) for this grid, the factor is below 1, or alpha is not finite or not (B,).
     """
     check_tokens(x, grid, 3, "x")
     _check_factor(factor)
@@ -122,16 +94,7 @@ def interpolate_extrapolate(
 def band_select(x: Tensor, score: Tensor, count: int, highest: bool) -> Tensor:
     """Keep only the tokens with the highest (or lowest) scores, in raster order; on ties the first ones.
 
-    Args:
-        x: (B, N, C).
-        score: (B, N).
-        count: how many tokens to keep, in [1, N].
-
-    Returns:
-        (B, count, C).
-
-    Raises:
-        ValueError: if the shapes disagree or the count lies outside of [1, N].
+    Tokens (B, N, C) with scores (B, N) to (B, count, C).
 
     Source: BiGain (arXiv 2603.12240), table 12.
     """

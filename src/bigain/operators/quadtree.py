@@ -17,17 +17,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from bigain.operators.assignment import Assignment, by_representative, merged_bounds
-from bigain.operators.grid import Grid, cell_index, check_tokens, to_cells
+from bigain.operators.grid import Grid, cell_index, check_tokens, to_cells, top_left_tokens
 
 _PARENT = (2, 2)
 
 
 def levels(grid: Grid, depth: int) -> tuple[Grid, ...]:
-    """The grid of tokens, and above it that of the blocks of 2, 4, … 2 ** depth tokens a side: depth + 1 grids.
-
-    Raises:
-        ValueError: if the depth is below 1.
-    """
+    """The grid of tokens, and above it that of the blocks of 2, 4, … 2 ** depth tokens a side: depth + 1 grids."""
     if depth < 1:
         raise ValueError(f"depth must be a whole number from 1, not {depth!r}")
     grids = [grid]
@@ -42,18 +38,10 @@ def limit(grid: Grid, depth: int) -> int:
 
 
 def merge_costs(x: Tensor, grid: Grid, depth: int) -> tuple[Tensor, ...]:
-    """The squared error that each block's merge adds, once its children are merged.
+    """The squared error that each block's merge adds, once its children are merged, for tokens (B, N, C).
 
-    Args:
-        x: (B, N, C).
-
-    Returns:
-        One (B, blocks) for each level from the smallest blocks to the largest, in raster order, in at least float32:
-        the sum over the children of tokens * squared distance of the child's mean to the block's. 0 where there is
-        one child.
-
-    Raises:
-        ValueError: if ``x`` is not (B, N, C) for this grid, or the depth is below 1.
+    One (B, blocks) for each level from the smallest blocks to the largest, in raster order, in at least float32: the
+    sum over the children of tokens * squared distance of the child's mean to the block's. 0 where there is one child.
     """
     check_tokens(x, grid, 3, "x")
     wide = x.detach().to(torch.promote_types(x.dtype, torch.float32))
@@ -87,9 +75,6 @@ def merge_quadtree(x: Tensor, grid: Grid, depth: int, merged: int | Tensor) -> A
     Returns:
         An assignment to M = N - merged groups (the least of the rows) in raster order of the tokens kept: that of a
         group is its top-left one. It is padded if the rows' numbers differ.
-
-    Raises:
-        ValueError: if ``x`` is not (B, N, C) for this grid, the depth is below 1, or ``merged`` outside of [0, limit].
     """
     check_tokens(x, grid, 3, "x")
     least, most = merged_bounds(merged, x.shape[0], limit(grid, depth))
@@ -103,7 +88,8 @@ def merge_quadtree(x: Tensor, grid: Grid, depth: int, merged: int | Tensor) -> A
             parent = cell_index(grids[level], _PARENT, x.device)
             place = _places(grids[level], x.device).index_select(0, ancestor)  # among its siblings
             ancestor = parent.index_select(0, ancestor)
-            first = _first_tokens(grid, 2 ** (level + 1), x.device).index_select(0, ancestor)
+            side = 2 ** (level + 1)
+            first = top_left_tokens(grid, (side, side), x.device).index_select(0, ancestor)
             merges = taken.index_select(1, ancestor) >= place.clamp(min=1)  # (B, N)
             stands_for = torch.where(merges, first, stands_for)
     return by_representative(stands_for, grid.tokens - least, least < most)
@@ -141,9 +127,3 @@ def _places(grid: Grid, device: torch.device) -> Tensor:
     row, column = torch.arange(grid.height, device=device), torch.arange(grid.width, device=device)
     siblings = (grid.width - (column - column % 2)).clamp(max=2)  # in a row
     return (row[:, None] % 2 * siblings + column % 2).reshape(-1)
-
-
-def _first_tokens(grid: Grid, side: int, device: torch.device) -> Tensor:
-    """The top-left token of each block of ``side`` tokens a side: (blocks,) int64."""
-    row, column = torch.arange(0, grid.height, side, device=device), torch.arange(0, grid.width, side, device=device)
-    return (row[:, None] * grid.width + column).reshape(-1)

@@ -1,10 +1,13 @@
-"""Pseudo-random numbers as pure functions of integer keys: no random state is read or touched.
+"""Random numbers as pure functions of names or integer keys: no random state, no order, no batch.
 
-The integer arithmetic gives equal bits on every device and for every batch.
+From names by SHA-256, the same in every process and on every machine; from keys by integer arithmetic, with equal bits
+on every device.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from typing import overload
 
@@ -12,19 +15,27 @@ import torch
 from torch import Tensor
 
 _MASK = 0xFFFFFFFF
+_KEY_BITS = 62  # what is left of 64 when keys must stay nonnegative and below 2**62
+
+
+def image_key(image_id: str, seed: int) -> int:
+    """The key of an image in a run: a nonnegative integer below 2**62, from the SHA-256 digest of both.
+
+    Methods with random destinations draw from it: the same for every class and timestep, another under another seed.
+    """
+    return _digest("image", seed, image_id)
+
+
+def seeded_generator(*parts: str | int) -> torch.Generator:
+    """A CPU generator seeded from the SHA-256 digest of ``parts``."""
+    return torch.Generator().manual_seed(_digest(*parts))
 
 
 def mix_keys(*parts: Tensor | int) -> Tensor:
     """Hash integers into one key each; the order of the parts matters.
 
-    Args:
-        parts: integers (taken modulo 2**64), or int64 tensors that broadcast against each other.
-
-    Returns:
-        int64 in [0, 2**63), of the broadcast shape (0-d on the CPU if every part is an int).
-
-    Raises:
-        ValueError: if there are no parts.
+    Parts are integers (taken modulo 2**64), or int64 tensors that broadcast against each other. The keys are int64 in
+    [0, 2**63), of the broadcast shape (0-d on the CPU if every part is an int).
     """
     if not parts:
         raise ValueError("parts must hold at least one integer, not none")
@@ -40,15 +51,8 @@ def mix_keys(*parts: Tensor | int) -> Tensor:
 def random_uniform(keys: Tensor, tokens: int) -> Tensor:
     """A uniform number per token, as a function of (key, token).
 
-    Args:
-        keys: (B,) int64, non-negative, as from :func:`mix_keys`.
-        tokens: N, at least 1.
-
-    Returns:
-        (B, N) float32, multiples of 2**-24 in [0, 1).
-
-    Raises:
-        ValueError: if ``keys`` is not (B,) int64, or ``tokens`` is below 1.
+    Keys are (B,) int64 and non-negative, as from :func:`mix_keys`; the result is (B, N) float32, multiples of 2**-24 in
+    [0, 1).
     """
     if keys.dim() != 1 or keys.dtype != torch.int64:
         raise ValueError(f"keys must be (B,) int64, not {tuple(keys.shape)} {keys.dtype}")
@@ -62,13 +66,16 @@ def random_uniform(keys: Tensor, tokens: int) -> Tensor:
 def random_normal(keys: Tensor, tokens: int) -> Tensor:
     """A standard normal number per token, as a function of (key, token), by Box and Muller's transform.
 
-    Args, raises: as :func:`random_uniform`.
-
-    Returns:
-        (B, N) float32, equal to rounding on every device.
+    Keys as in :func:`random_uniform`; the result is (B, N) float32, equal to rounding on every device.
     """
     radius, angle = random_uniform(keys, 2 * tokens).unflatten(1, (2, tokens)).unbind(1)
     return (-2 * (1 - radius).log()).sqrt() * (2 * math.pi * angle).cos()  # 1 - radius lies in (0, 1]
+
+
+def _digest(*parts: str | int) -> int:
+    # Joined as a JSON list, so that ("a", 1) and ("a1",) differ.
+    digest = hashlib.sha256(json.dumps(parts).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> (64 - _KEY_BITS)
 
 
 @overload

@@ -9,8 +9,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from bigain.report.labels import label
-from bigain.report.style import NOTHING
+from bigain.report.style import NOTHING, label
 
 if TYPE_CHECKING:
     from bigain.run.results import Gain

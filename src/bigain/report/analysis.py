@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bigain.report.labels import label
-from bigain.report.style import NOTHING, PLAIN, Style, markdown_table, new_figure, save, styles
+from bigain.report.style import NOTHING, PLAIN, Style, label, markdown_table, new_figure, save, styles
+from bigain.report.table import measure
 from bigain.run.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from bigain.explain.effects import Analysis, Effect
+    from bigain.explain.analysis import Analysis, Effect
 
 _PANELS = 4  # of a picture of spectra
 _SCALE = 1000  # of squared errors, which are small
@@ -38,8 +38,7 @@ class TextTable:
 def write_analysis(analysis: Analysis, folder: Path) -> tuple[str, ...]:
     """Writes analysis.md, spectrum-N.png, layers.png and timesteps.png, and returns their names.
 
-    Raises:
-        ValueError: no method is finished.
+    ValueError where no method is finished.
     """
     if not analysis.methods:
         raise ValueError("an analysis must have a finished method to be written, not none")
@@ -72,13 +71,8 @@ def _caption(analysis: Analysis) -> str:
         f"{settings['timesteps']} timesteps, {facts['classes']} classes, loss {settings['loss']}, seed "
         f"{settings['seed']}. "
         f"Gap: error of the best wrong class minus that of the true one. Without compression the gap × {_SCALE} is "
-        f"{_scaled(plain.gap)} on average, the {_measure(analysis)} {100 * plain.accuracy:.1f}%."
+        f"{_scaled(plain.gap)} on average, the {measure(analysis.facts)} {100 * plain.accuracy:.1f}%."
     )
-
-
-def _measure(analysis: Analysis) -> str:
-    """What the share of right images is called: with several true classes the accuracy is precision@1."""
-    return "precision@1" if analysis.facts["multi_label"] else "accuracy"
 
 
 def analysis_tables(analysis: Analysis, method: str) -> tuple[TextTable, TextTable, TextTable]:
@@ -104,13 +98,8 @@ def _costs(analysis: Analysis, method: str) -> TextTable:
         for layer, alone in analysis.alone(method).items()
     ]
     rows.append(("all together", *_effect_cells(analysis.effect(method))))
-    headings = (
-        "layer",
-        f"change of the prediction × {_SCALE}",
-        f"shift of the gap × {_SCALE} (± s.d.)",
-        f"{_measure(analysis)}, %",
-        "change, points (95%)",
-    )
+    change, shift = f"change of the prediction × {_SCALE}", f"shift of the gap × {_SCALE} (± s.d.)"
+    headings = ("layer", change, shift, f"{measure(analysis.facts)}, %", "change, points (95%)")
     return TextTable("Which layer costs what: each compressed alone", headings, tuple(rows))
 
 
@@ -121,13 +110,8 @@ def _times(analysis: Analysis, method: str) -> TextTable:
         accuracies = (f"{100 * effect.accuracy_at[place]:.1f}" for effect in effects)
         gaps = (_scaled(effect.gap_at[place]) for effect in effects)
         rows.append((str(t), *accuracies, *gaps))
-    headings = (
-        "t",
-        f"{_measure(analysis)} without, %",
-        f"{_measure(analysis)} with, %",
-        f"gap without × {_SCALE}",
-        f"gap with × {_SCALE}",
-    )
+    name = measure(analysis.facts)
+    headings = ("t", f"{name} without, %", f"{name} with, %", f"gap without × {_SCALE}", f"gap with × {_SCALE}")
     return TextTable("Where in t it is lost: each timestep deciding alone", headings, tuple(rows))
 
 
@@ -192,11 +176,9 @@ def draw_layers(analysis: Analysis, path: Path) -> None:
         at = [place + aside for place, _ in bars]
         colour = by_method[method].colour
         above.bar(at, [_SCALE * effect.change for _, effect in bars], width, color=colour, label=str(label(method)))
-        below.bar(at, [_SCALE * effect.shift for _, effect in bars], width, color=colour)
-        spread = [_SCALE * effect.deviation for _, effect in bars]
-        below.errorbar(
-            at, [_SCALE * effect.shift for _, effect in bars], spread, fmt="none", ecolor="0.25", elinewidth=0.9
-        )
+        shifts, spread = ([_SCALE * getattr(effect, name) for _, effect in bars] for name in ("shift", "deviation"))
+        below.bar(at, shifts, width, color=colour)
+        below.errorbar(at, shifts, spread, fmt="none", ecolor="0.25", elinewidth=0.9)
     above.set_ylabel(f"squared change of\nthe prediction × {_SCALE}")
     below.set_ylabel(f"shift of the gap × {_SCALE}\n(line: ± s.d. over images)")
     below.axhline(0, color="black", linewidth=0.8)
@@ -214,18 +196,11 @@ def draw_timesteps(analysis: Analysis, path: Path) -> None:
     steps = analysis.facts["timesteps"]
     for method, (colour, marker) in {"none": PLAIN, **_styles(analysis.methods)}.items():
         effect = analysis.effect(method)
-        for axis, values, scale in ((left, effect.accuracy_at, 100), (right, effect.gap_at, _SCALE)):
-            axis.plot(
-                steps,
-                [scale * value for value in values],
-                color=colour,
-                marker=marker,
-                markersize=8 if method == "none" else 5,
-                linewidth=1.4,
-                zorder=3 if method == "none" else 2,
-                label=str(label(method)) if axis is left else None,
-            )
-    left.set_ylabel(f"{_measure(analysis)}, %")
+        size, order = (8, 3) if method == "none" else (5, 2)
+        drawn = {"color": colour, "marker": marker, "markersize": size, "linewidth": 1.4, "zorder": order}
+        left.plot(steps, [100 * value for value in effect.accuracy_at], label=str(label(method)), **drawn)
+        right.plot(steps, [_SCALE * value for value in effect.gap_at], **drawn)
+    left.set_ylabel(f"{measure(analysis.facts)}, %")
     right.set_ylabel(f"gap × {_SCALE}")
     right.axhline(0, color="0.6", linewidth=0.8, zorder=0)
     for axis in (left, right):

@@ -1,4 +1,4 @@
-"""The pictures of a run: accuracy against FID and against cost, and generated samples side by side by method."""
+"""The files of a run: its table, accuracy against FID and cost, and generated samples side by side by method."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from bigain.report.labels import label
-from bigain.report.style import PLAIN, Style, new_figure, save, styles
-from bigain.report.table import accuracy_heading
+from bigain.report.style import PLAIN, Style, label, new_figure, save, styles
+from bigain.report.table import markdown, measure
+from bigain.run.files import write_whole
+from bigain.run.results import write_results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from bigain.run.results import Results, Row, Timings
+    from bigain.run.store import Store
 
 Images = npt.NDArray[np.uint8]
 
 _PANELS = 3
+_COLUMNS = 10  # of the page of samples
 _HEADING = 12  # characters of a line above a sample
 _LEFT = 44  # characters of a line left of a row
 
@@ -38,14 +41,51 @@ class Panel:
     interval: Callable[[Row], tuple[float, float] | None] = lambda row: None
 
 
+def write_folder(store: Store, folder: Path) -> tuple[Results, Timings]:
+    """Writes results.json, results.csv, results.timings.json, table.md, front.png and samples.png.
+
+    The times, and with them the table and the front, are measured; the other files repeat bit for bit on one machine.
+    """
+    from bigain.run.summary import summarise, timings
+
+    folder.mkdir(parents=True, exist_ok=True)
+    results, times = summarise(store), timings(store)
+    write_results(folder / "results.json", results, times)
+    write_table(results, times, folder)
+    if any(row.generated for row in results.rows):
+        draw_page(store, folder / "samples.png")
+    return results, times
+
+
+def draw_page(store: Store, path: Path) -> None:
+    """Draws the first generated images of every method, each column from one noise."""
+    first = store.generated("none", _COLUMNS)
+    numbers = [image.image for image in first]
+    names, multi_label = store.facts["classes"], store.facts["multi_label"]
+    headings = []
+    for image in first:
+        captioned = multi_label and not image.condition.isdigit()  # a caption says more than one of its classes
+        headings.append(image.condition if image.label is None or captioned else names[image.label])
+    rows = []
+    for spec in store.methods():
+        made = {image.image: image for image in store.generated(spec, _COLUMNS)}
+        if all(number in made for number in numbers):
+            rows.append((str(label(spec)), [made[number].pixels for number in numbers]))
+    draw_samples(rows, headings, path, "Each column starts from the same noise")
+
+
+def write_table(results: Results, times: Timings | None, folder: Path) -> None:
+    """Writes table.md, and front.png where there is something to draw."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / "table.md", markdown(results, times))
+    if any(row.accuracy is not None or row.fid is not None for row in results.rows):
+        draw_front(results, times, folder / "front.png")
+
+
 def draw_front(results: Results, times: Timings | None, path: Path) -> None:
-    """Draws accuracy against FID, FLOPs and time, as far as they were measured, and FID against what is left of these.
+    """Draws accuracy against FID, FLOPs and time, as far as they were measured, or FID against these: three panels.
 
-    Three panels at most. A line joins one method's settings; larger markers compress more. Each axis says which way is
-    better.
-
-    Raises:
-        ValueError: nothing was measured that has two axes.
+    A line joins one method's settings; larger markers compress more. ValueError where nothing has two axes.
     """
     panels = [panel for panel in _panels(results, times) if len(_points(results.rows, panel)) > 0][:_PANELS]
     if not panels:
@@ -74,15 +114,11 @@ def draw_front(results: Results, times: Timings | None, path: Path) -> None:
 def draw_samples(
     rows: Sequence[tuple[str, Sequence[Images]]], headings: Sequence[str], path: Path, title: str = ""
 ) -> None:
-    """Draws a page of images: a row per method, a column per noise.
+    """Draws a page of images: a row per method, a column per noise. ValueError without an image.
 
     Args:
         rows: what stands left of a row, and its images, uint8 (S, S, 3) of one size; short rows end early.
-        headings: what stands above each column, such as a prompt; these and what stands left are wrapped, and cut after
-            some lines.
-
-    Raises:
-        ValueError: there is no image.
+        headings: what stands above each column, such as a prompt; wrapped and cut, as what stands left.
     """
     columns = max((len(images) for _, images in rows), default=0)
     if columns == 0:
@@ -133,7 +169,7 @@ def _panels(results: Results, times: Timings | None) -> list[Panel]:
     """All that can be drawn, what tells most first."""
     timed = {} if times is None else times.methods
     batch = times.environment["sample"][0] if times is not None and timed else None
-    accuracy_label = f"{accuracy_heading(results)} (higher is better)"
+    accuracy_label = f"{measure(results.facts)}, % (higher is better)"
     fid_label, saved_label = "FID (lower is better)", "FLOPs saved, % (higher is better)"
     time_label = f"median time per forward of {batch} images, ms (lower is better)"
 
@@ -141,9 +177,8 @@ def _panels(results: Results, times: Timings | None) -> list[Panel]:
         return None if row.accuracy is None else 100 * row.accuracy
 
     def interval(row: Row) -> tuple[float, float] | None:
-        if row.accuracy_low is None or row.accuracy_high is None:
-            return None
-        return 100 * row.accuracy_low, 100 * row.accuracy_high
+        low, high = row.accuracy_low, row.accuracy_high
+        return None if low is None or high is None else (100 * low, 100 * high)
 
     def fid(row: Row) -> float | None:
         return row.fid

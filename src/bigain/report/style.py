@@ -1,4 +1,4 @@
-"""How all tables and pictures look: the colour and marker of a method, a figure and its file, a Markdown table.
+"""How all tables and pictures look: a method's name, colour and marker, a figure and its file, a Markdown table.
 
 matplotlib is imported when a figure is made, as tables do without.
 """
@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bigain.methods import METHODS
-from bigain.report.labels import PRESET
+from bigain.methods import METHODS, Compression, Label
+from bigain.zoo import presets
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,10 +19,31 @@ if TYPE_CHECKING:
 NOTHING = "–"
 """An empty cell."""
 
+PRESET = "Preset"
+"""The name of all presets of models."""
+
+_PRESETS = ("quality", "balanced", "fast")  # from little to much
+
 # Okabe & Ito (2008), "Color Universal Design", and Paul Tol's "muted": told apart with any common colour blindness.
 COLOURS = {method.title: method.colour for method in METHODS.values()} | {PRESET: "#332288"}
 _MORE_COLOURS = ("#117733", "#661100")  # of methods together
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
+
+
+def label(text: str | Compression) -> Label:
+    """The label of methods or their spec: that of the preset which they are, or their own.
+
+    Example:
+        >>> str(label("tome:ratio=0.5,destinations=random,redraw=forward"))
+        'ToMe 50%, random per forward'
+    """
+    methods = Compression.of(presets.text_of(text) if isinstance(text, str) else text)
+    if len(methods) > 1:
+        for preset in presets.names():
+            if Compression.of(presets.text_of(preset)) == methods:
+                name = preset.partition("/")[2]
+                return Label(PRESET, "", name, float(_PRESETS.index(name)))
+    return methods.label
 
 
 class Style(NamedTuple):

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from bigain.report.labels import label
-from bigain.report.style import NOTHING, markdown_table
+from bigain.report.style import NOTHING, label, markdown_table
 
 if TYPE_CHECKING:
     from bigain.run.results import Results, Row, Timing, Timings
@@ -24,7 +23,7 @@ _ABOUT = ("classification", "generation", "cost")
 
 @dataclass(frozen=True)
 class Line:
-    """A row with its time and those of no compression."""
+    """A row with its time and that of no compression."""
 
     row: Row
     time: Timing | None
@@ -40,7 +39,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its heading, what it is about, how a line is written in the terminal, and in Markdown if otherwise."""
+    """A column: its heading, its part, how a line is written in the terminal, and in Markdown if otherwise."""
 
     heading: str
     about: str
@@ -53,19 +52,13 @@ class Column:
 
 
 def terminal(results: Results, times: Timings | None = None, width: int = 150) -> Group:
-    """The table for `rich`; in two parts where ``width`` characters are too few for one.
-
-    Markdown has the intervals of the changes too.
-    """
+    """The table for `rich`, in parts where ``width`` characters are too few for one; without intervals of changes."""
     columns, lines = _columns(results, times), lines_of(results, times)
     parts = [columns]
     if width < _WIDE:
-        first = columns[:1]
-        parts = [first + [column for column in columns[1:] if column.about == about] for about in _ABOUT]
+        parts = [columns[:1] + [column for column in columns[1:] if column.about == about] for about in _ABOUT]
     tables = []
-    for part in parts:
-        if len(part) < 2:
-            continue
+    for part in (part for part in parts if len(part) > 1):
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for number, column in enumerate(part):
             table.add_column(column.heading, justify="right" if number else "left", overflow="fold")
@@ -89,12 +82,7 @@ def markdown_rows(results: Results, times: Timings | None = None) -> str:
 
 
 def caption(results: Results, times: Timings | None = None) -> str:
-    """What was measured, on how many images, against what, and where it was timed."""
-    return " ".join(caption_parts(results, times))
-
-
-def caption_parts(results: Results, times: Timings | None = None) -> list[str]:
-    """The sentences of ``caption``, the first with the model's name."""
+    """What was measured, on how many images, against what, where it was timed, and what is missing."""
     settings = results.settings
     parts = [f"Model {settings['model']} ({settings['dtype']}) on {results.facts['data']}, seed {settings['seed']}."]
     classified = _counts([row.classified for row in results.rows])
@@ -113,12 +101,12 @@ def caption_parts(results: Results, times: Timings | None = None) -> list[str]:
         parts.append(_about_times(times))
     gaps = results.gaps()
     more = [f"So of {len(gaps) - _GAPS} more methods."] if len(gaps) > _GAPS else []
-    return [*parts, *gaps[:_GAPS], *more]
+    return " ".join([*parts, *gaps[:_GAPS], *more])
 
 
 def _about_classification(results: Results, count: str) -> str:
     settings = results.settings
-    name = "Precision@1" if results.facts["multi_label"] else "Accuracy"
+    name = measure(results.facts).capitalize()
     keep, samples = (" ".join(map(str, settings[field])) for field in ("to_keep", "n_samples"))
     return (
         f"{name}: {count} images, {_split(settings['split'])}, stages {keep} / {samples}, {settings['loss']}; "
@@ -130,13 +118,11 @@ def _about_reference(results: Results) -> list[str]:
     real = results.reference
     if real is None:
         return []
-    text = (
-        f"FID and KID: to {real['images']} real images of {real['data']} ({_split(real['split'])}), features of "
-        f"{real['network']}"
-    )
     few = min(row.generated for row in results.rows) <= real["dimensions"]
+    caution = f"; rough guides only, of no more images than its {real['dimensions']} dimensions" if few else ""
     return [
-        f"{text}; rough guides only, of no more images than its {real['dimensions']} dimensions." if few else f"{text}."
+        f"FID and KID: to {real['images']} real images of {real['data']} ({_split(real['split'])}), features of "
+        f"{real['network']}{caution}."
     ]
 
 
@@ -163,12 +149,13 @@ def lines_of(results: Results, times: Timings | None) -> list[Line]:
 def _columns(results: Results, times: Timings | None) -> list[Column]:
     """The columns that some line fills."""
     batch = "" if times is None or not times.methods else f", batch {times.environment['sample'][0]}"
-    unit, unit_name = _flops_unit(results)
+    large = max((row.flops or 0 for row in results.rows), default=0) >= 1e10
+    unit, unit_name = (1e9, "GFLOPs") if large else (1e6, "MFLOPs")
     classes, images, cost = _ABOUT
     columns = [
         Column("method", "", lambda line: str(label(line.row.method))),
         Column("classified", classes, lambda line: str(line.row.classified)),
-        Column(accuracy_heading(results), classes, accuracy_cell),
+        Column(f"{measure(results.facts)}, %", classes, accuracy_cell),
         Column("change, points", classes, _short_change, _long_change),
         Column("mAP (classes), %", classes, lambda line: _percent(line.row.class_map)),
         Column("AP (images), %", classes, lambda line: _percent(line.row.image_ap)),
@@ -177,26 +164,23 @@ def _columns(results: Results, times: Timings | None) -> list[Column]:
         Column("KID × 1000", images, _short_kid, _long_kid),
         Column("precision, %", images, lambda line: _percent(line.row.precision)),
         Column("recall, %", images, lambda line: _percent(line.row.recall)),
-        Column("recognised, %", images, lambda line: _percent(line.row.recognised), _recognised),
+        Column("recognised, %", images, lambda line: _percent(line.row.recognised), _long_recognised),
         Column("PSNR, dB", images, lambda line: fixed(line.row.psnr, 1)),
         Column(unit_name, cost, lambda line: _flops(line.row, unit)),
         Column(f"ms per forward{batch}", cost, _time),
     ]
     lines = lines_of(results, times)
-    same = {
-        "classified": len({row.classified for row in results.rows}) == 1,
-        "generated": len({row.generated for row in results.rows}) == 1,
-    }
+    same = {name for name in ("classified", "generated") if len({getattr(row, name) for row in results.rows}) == 1}
     return [
         column
         for column in columns
-        if not same.get(column.heading, False) and any(column.write(line, full=True) != NOTHING for line in lines)
+        if column.heading not in same and any(column.write(line, full=True) != NOTHING for line in lines)
     ]
 
 
-def accuracy_heading(results: Results) -> str:
-    """What the share of right images is called: with several labels to an image it is precision@1."""
-    return "precision@1, %" if results.facts["multi_label"] else "accuracy, %"
+def measure(facts: Mapping[str, Any]) -> str:
+    """What the share of right images is called: with several labels to an image the accuracy is precision@1."""
+    return "precision@1" if facts["multi_label"] else "accuracy"
 
 
 def accuracy_cell(line: Line) -> str:
@@ -204,7 +188,7 @@ def accuracy_cell(line: Line) -> str:
     return _interval(line.row.accuracy, line.row.accuracy_low, line.row.accuracy_high)
 
 
-def _recognised(line: Line) -> str:
+def _long_recognised(line: Line) -> str:
     return _interval(line.row.recognised, line.row.recognised_low, line.row.recognised_high)
 
 
@@ -232,11 +216,6 @@ def _long_kid(line: Line) -> str:
     if line.row.kid is None or line.row.kid_deviation is None:
         return ""
     return f"{1000 * line.row.kid:.2f} ± {1000 * line.row.kid_deviation:.2f}"
-
-
-def _flops_unit(results: Results) -> tuple[float, str]:
-    largest = max((row.flops or 0 for row in results.rows), default=0)
-    return (1e9, "GFLOPs") if largest >= 1e10 else (1e6, "MFLOPs")
 
 
 def _flops(row: Row, unit: float) -> str:

@@ -15,31 +15,31 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from bigain.backbones import compressed, resolve
-from bigain.diffusion import Denoiser, seeded_generator
-from bigain.methods import TokenMerging
+from bigain.backbones import compressed
+from bigain.diffusion import Denoiser
+from bigain.methods import Compression, Method
+from bigain.operators.random import seeded_generator
 
 _FLOP_TIMESTEPS = 4
 
 
-def applied(denoiser: Denoiser, spec: str) -> AbstractContextManager[object]:
-    """The method ``spec`` for the length of a with-block; "none" touches nothing at all."""
-    methods = resolve(spec, denoiser.model)
+def applied(denoiser: Denoiser, methods: Compression | Method | str) -> AbstractContextManager[object]:
+    """Methods for the length of a with-block; "none" touches nothing at all."""
+    methods = Compression.of(methods)
     return compressed(denoiser.model, methods) if methods else nullcontext()
 
 
-def flops(denoiser: Denoiser, spec: str, condition: str | int) -> int:
+def flops(denoiser: Denoiser, methods: Compression | Method | str, condition: str | int) -> int:
     """FLOPs of one forward of one image by PyTorch's count; the mean over 4 timesteps where a ratio follows them.
 
     Matrix products and convolutions are counted; sorting, gathering and pointwise operations are not.
     """
-    scheduled = any(
-        isinstance(method, TokenMerging) and method.is_scheduled for method in resolve(spec, denoiser.model)
-    )
+    methods = Compression.of(methods)
+    scheduled = any(method.is_scheduled for method in methods)
     timesteps = denoiser.process.timesteps(_FLOP_TIMESTEPS if scheduled else 1)
     total = 0
     # Fused attention on a CPU is unknown to FlopCounterMode and counts as 0; its plain form counts the same products.
-    with sdpa_kernel(SDPBackend.MATH), applied(denoiser, spec):
+    with sdpa_kernel(SDPBackend.MATH), applied(denoiser, methods):
         for timestep in timesteps:
             forward = forward_of(denoiser, condition, timestep.reshape(1))
             with FlopCounterMode(display=False) as counter:
@@ -57,13 +57,10 @@ def measure(
     rounds: int,
     done: Callable[[], None] = lambda: None,
 ) -> dict[str, list[float]]:
-    """Milliseconds of ``rounds`` forwards of ``batch_size`` rows per method.
+    """Milliseconds of ``rounds`` forwards of ``batch_size`` rows per method; ``done`` is called after each.
 
     Every round visits every method in turn, so that what disturbs the machine falls on all of them alike. A visit is
     one forward to warm up and one that is timed; the clock is read when the device has finished.
-
-    Args:
-        done: called after every visit.
     """
     forward = forward_of(denoiser, condition, denoiser.process.timesteps(batch_size))
     times: dict[str, list[float]] = {spec: [] for spec in specs}
@@ -82,10 +79,9 @@ def measure(
 
 def environment(device: torch.device, extra: Mapping[str, Any]) -> dict[str, Any]:
     """Where a timing was measured; timings from different environments do not compare."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
         "device": device.type,
-        "device_name": name,
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "cpu_cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,

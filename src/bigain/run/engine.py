@@ -18,10 +18,10 @@ from bigain.classify import DiffusionClassifier
 from bigain.data import ImageCollection, labelled, preprocess
 from bigain.diffusion import Denoiser
 from bigain.generate import Sampling, sample
-from bigain.metrics.features import FeatureNetwork, Images, feature_network
+from bigain.images import to_uint8
+from bigain.metrics.features import FeatureNetwork, feature_network
 from bigain.run.cost import applied, environment, flops, measure
-from bigain.run.files import encode_png
-from bigain.run.opening import class_conditions, fingerprint, progress_bar, versions
+from bigain.run.files import class_conditions, encode_png, fingerprint, progress_bar, versions
 from bigain.run.settings import REFERENCE_IMAGES, Settings
 from bigain.run.store import Classified, Generated, Store
 
@@ -38,7 +38,6 @@ def run(settings: Settings, path: Path, *, progress: bool = False, denoiser: Den
     Args:
         settings: what to do. Methods and images may be more than the file has seen.
         path: of the results file, which is made if it is not there.
-        progress: whether to show a bar that counts forwards.
         denoiser: the model that the settings name, where it is open already.
 
     Raises:
@@ -56,10 +55,7 @@ def run(settings: Settings, path: Path, *, progress: bool = False, denoiser: Den
         classifier=settings.classifier.resolved(sum(map(len, conditions)) or 1),
     )
     network = feature_network(
-        settings.feature_network,
-        denoiser.image_size,
-        denoiser.device,
-        quadrants=settings.data.data == "glyphs-scenes",
+        settings.feature_network, denoiser.image_size, denoiser.device, quadrants=settings.data.data == "glyphs-scenes"
     )
     work = _Work(settings, denoiser, data, network, conditions)
     with Store.open(path, work.identity(), work.facts()) as store:
@@ -94,21 +90,11 @@ class _Work:
         if counts.classify:
             if not self.conditions:
                 raise ValueError(f"classify must be 0 (--classify 0) for {self.data.name}, which has no classes")
-            self.classifier = self._classifier()
+            self.classifier = self.settings.classifier.of(
+                self.denoiser, self.conditions, counts.seed, self.settings.model.batch_size
+            )
         if counts.generate:
             self._check_sampling()
-
-    def _classifier(self) -> DiffusionClassifier:
-        s = self.settings
-        return DiffusionClassifier(
-            self.denoiser,
-            self.conditions,
-            to_keep=s.classifier.to_keep,
-            n_samples=s.classifier.n_samples,
-            loss=s.classifier.loss,
-            batch_size=s.model.batch_size,
-            seed=s.counts.seed,
-        )
 
     def _check_sampling(self) -> None:
         """Refuses what cannot be generated before anything is classified."""
@@ -202,12 +188,13 @@ class _Work:
     def _generated(self, numbers: Sequence[int]) -> list[Generated]:
         """The images of these numbers, with what a network sees in them."""
         asked = [self._asked(number) for number in numbers]
-        images = self._sampled(numbers, [condition for _, condition in asked])
-        if self.network is None:
-            nothing = [None] * len(images)
-            features: Any = nothing
-            recognised: Sequence[int | None] = nothing
-        else:
+        unique = list(dict.fromkeys(condition for _, condition in asked))
+        conditions = self.denoiser.conditions(unique)  # type: ignore[arg-type]
+        index = [unique.index(condition) for _, condition in asked]
+        images = np.stack(list(sample(self.denoiser, conditions, index, numbers, self.sampling())))
+        features: Any = [None] * len(images)
+        recognised: Sequence[int | None] = features
+        if self.network is not None:
             features, recognised = self.network.features(images), self.network.recognise(images)
         return [
             Generated(number, label, str(condition), encode_png(image), seen, values)
@@ -215,18 +202,6 @@ class _Work:
                 numbers, asked, images, recognised, features, strict=True
             )
         ]
-
-    def _sampled(self, numbers: Sequence[int], conditions: Sequence[str | int]) -> Images:
-        """uint8 (N, H, W, 3)."""
-        unique = list(dict.fromkeys(conditions))
-        images = sample(
-            self.denoiser,
-            self.denoiser.conditions(unique),  # type: ignore[arg-type]
-            [unique.index(condition) for condition in conditions],
-            numbers,
-            self.sampling(),
-        )
-        return np.stack(list(images))
 
     def sampling(self) -> Sampling:
         """How the settings sample."""
@@ -243,7 +218,7 @@ class _Work:
         return label, self.conditions[label][0]
 
     def count_flops(self, store: Store) -> None:
-        """Counts all methods before any runs, so that one that does not fit the model is refused at once."""
+        """Of all methods before any runs, so that one that does not fit the model is refused at once."""
         counted = store.flops()
         for spec in self.settings.methods:
             if spec not in counted:
@@ -253,47 +228,35 @@ class _Work:
         """Features of the real images that FID compares with: the validation split of embedded data, else the data."""
         if self.network is None or not self.settings.counts.generate or store.reference() is not None:
             return
-        real = self.settings.data
+        real, size = self.settings.data, self.denoiser.image_size
         if real.is_embedded:
             real = replace(real, split="validation")
-        split, data = real.split, self.data if real == self.settings.data else real.load(self.denoiser.image_size)
-        size = self.denoiser.image_size
+        data = self.data if real == self.settings.data else real.load(size)
         features = []
         for chunk in _chunks(range(min(len(data), REFERENCE_IMAGES)), 256):
-            pixels = [(preprocess(item.image, size) + 1) * 127.5 for item in data.items(chunk)]
-            images = torch.stack(pixels).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
-            features.append(self.network.features(images))
+            images = torch.stack([preprocess(item.image, size) for item in data.items(chunk)])
+            features.append(self.network.features(to_uint8(images)))
         rows = np.concatenate(features)
-        facts = {"data": data.name, "split": split, "images": len(rows)}
+        facts = {"data": data.name, "split": real.split, "images": len(rows)}
         store.set_reference(facts | {"network": self.network.name, "dimensions": rows.shape[1]}, rows)
 
     def time(self, store: Store, progress: bool) -> None:
         """Times all methods together, unless that was done on this machine already."""
-        s = self.settings
-        if s.timing.timing_rounds == 0:
-            return
-        shape = [s.timing.timing_batch, *self.denoiser.sample_shape]
-        machine = environment(self.denoiser.device, {"dtype": s.model.dtype, "sample": shape})
+        batch, rounds = self.settings.timing.timing_batch, self.settings.timing.timing_rounds
+        shape = [batch, *self.denoiser.sample_shape]
+        machine = environment(self.denoiser.device, {"dtype": self.settings.model.dtype, "sample": shape})
         specs = store.methods()
         timed_on, times = store.timing()
-        if timed_on == machine and all(len(times.get(spec, ())) >= s.timing.timing_rounds for spec in specs):
+        if rounds == 0 or (timed_on == machine and all(len(times.get(spec, ())) >= rounds for spec in specs)):
             return
-        with progress_bar(len(specs) * s.timing.timing_rounds, progress, desc="time") as bar:
-            times = measure(
-                self.denoiser,
-                specs,
-                self._any_condition(),
-                batch_size=s.timing.timing_batch,
-                rounds=s.timing.timing_rounds,
-                done=bar.update,
-            )
+        with progress_bar(len(specs) * rounds, progress, desc="time") as bar:
+            condition = self._any_condition()
+            times = measure(self.denoiser, specs, condition, batch_size=batch, rounds=rounds, done=bar.update)
         store.set_timing(machine, times)
 
     def _any_condition(self) -> str | int:
         """What FLOPs and times are taken with; they do not depend on it."""
-        if self.conditions:
-            return self.conditions[0][0]
-        return self.denoiser.any_condition
+        return self.conditions[0][0] if self.conditions else self.denoiser.any_condition
 
 
 def _chunks(values: Sequence[int], size: int) -> list[Sequence[int]]:

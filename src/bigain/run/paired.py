@@ -10,13 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from bigain.metrics.accuracy import paired_difference
-from bigain.metrics.distribution import fid, resampled_fid
-from bigain.metrics.fidelity import decibels, squared_errors
+from bigain.metrics.distribution import decibels, fid, resampled_fid, squared_errors
 from bigain.run.results import Comparison, Gain
 from bigain.run.store import Generated, Store
 
 _RESAMPLES = 200
-_CONFIDENCE = 0.95
+_TAILS = (0.025, 0.975)  # of a 95% interval
 _Key = TypeVar("_Key")  # of an image: its name, or its number
 _Floats = npt.NDArray[np.float64]
 
@@ -27,9 +26,9 @@ class Paired:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._reference = store.reference()
-        self._right = cache(self._find_right)
-        self._features = cache(self._find_features)
-        self._errors = cache(self._find_errors)
+        self._right = cache(lambda method: {row.id: row.prediction in row.labels for row in store.classified(method)})
+        self._features = cache(lambda method: features_of(store.generated(method), method))
+        self._errors = cache(self._squared_errors)
         self._fids = cache(self._resample_fids)
         self._psnrs = cache(self._resample_psnrs)
 
@@ -68,17 +67,19 @@ class Paired:
         difference = self._psnrs(method, both) - self._psnrs(other, both)
         return _gain(difference) if np.isfinite(difference).all() else None
 
+    def psnr_to_plain(self, method: str) -> Gain | None:
+        """PSNR in dB to the images of no compression, on those that both generated; infinite where all are the same."""
+        errors = np.array([*self._errors(method).values()])
+        if not len(errors):
+            return None
+        low, high = np.quantile([errors[index].mean() for index in _resamples(len(errors))], _TAILS)
+        return Gain(*(float(decibels(error)) for error in (errors.mean(), high, low)))  # a larger error has fewer dB
+
     @cached_property
     def _plain(self) -> dict[int, npt.NDArray[np.uint8]]:
         return {row.image: row.pixels for row in self.store.generated("none")}
 
-    def _find_right(self, method: str) -> dict[str, bool]:
-        return {row.id: row.prediction in row.labels for row in self.store.classified(method)}
-
-    def _find_features(self, method: str) -> dict[int, npt.NDArray[np.float32]]:
-        return features_of(self.store.generated(method), method)
-
-    def _find_errors(self, method: str) -> dict[int, float]:
+    def _squared_errors(self, method: str) -> dict[int, float]:
         """Mean squared error of each image to that of no compression."""
         plain = self._plain
         both = [row for row in self.store.generated(method) if row.image in plain]
@@ -102,12 +103,9 @@ class Paired:
 
 
 def compare(store: Store, methods: Iterable[str]) -> list[Comparison]:
-    """Each of ``methods`` against every other of the results file but no compression, which its row is compared with.
+    """Each of ``methods`` (canonical specs) against every other of the results file but no compression.
 
     It takes 200 FIDs per method of the file: seconds each with 64 features, hours with Inception's 2,048.
-
-    Args:
-        methods: canonical specs.
 
     Raises:
         ValueError: a method that the file does not have.
@@ -115,17 +113,13 @@ def compare(store: Store, methods: Iterable[str]) -> list[Comparison]:
     measured, paired, comparisons = store.methods(), Paired(store), []
     for method in methods:
         if method not in measured:
-            raise ValueError(f"--against must name methods of {store.path}, {' '.join(measured)}, not {method}")
+            raise ValueError(f"against must name methods of {store.path}, {' '.join(measured)}, not {method}")
         comparisons += [paired.compare(method, other) for other in measured if other not in ("none", method)]
     return comparisons
 
 
 def features_of(rows: Iterable[Generated], method: str) -> dict[int, npt.NDArray[np.float32]]:
-    """Features by image; empty where a method's images were generated without.
-
-    Raises:
-        ValueError: some images have features and some lack them, or have other sizes; names the first such.
-    """
+    """Features by image; empty where a method's images have none. ValueError where some do, or of another size."""
     features = {row.image: row.features for row in rows}
     sizes = {None if one is None else one.shape for one in features.values()}
     if sizes <= {None}:
@@ -151,5 +145,5 @@ def _resamples(count: int) -> list[npt.NDArray[np.int64]]:
 def _gain(values: _Floats) -> Gain:
     """Of all images, with the percentiles of the resamples, less the bias of their mean."""
     value, resampled = float(values[0]), values[1:]
-    low, high = np.quantile(resampled, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2]) - (resampled.mean() - value)
+    low, high = np.quantile(resampled, _TAILS) - (resampled.mean() - value)
     return Gain(value, float(low), float(high))

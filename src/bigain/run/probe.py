@@ -15,10 +15,17 @@ from torch import Tensor
 from bigain.backbones.families import layout
 from bigain.classify import DiffusionClassifier, noised, predictions
 from bigain.data import ImageCollection, Item, labelled, preprocess
-from bigain.diffusion import Denoiser, image_key
-from bigain.operators.random import mix_keys
-from bigain.run.opening import class_conditions, fingerprint
-from bigain.run.settings import DataSettings, ModelSettings, ProbeSettings, identity_hash
+from bigain.diffusion import Denoiser
+from bigain.operators.random import image_key, mix_keys
+from bigain.run.files import class_conditions, fingerprint
+from bigain.run.settings import (
+    ClassifierSettings,
+    DataSettings,
+    ModelSettings,
+    ProbeSettings,
+    identity_hash,
+    source_identity,
+)
 
 _FEWEST_IMAGES = 2  # of which there is a standard deviation
 _CHUNK_FORWARDS = 8  # batches of a chunk of images, so that few are half empty
@@ -34,27 +41,26 @@ class Probe:
     classifier: DiffusionClassifier
     data: ImageCollection
     items: list[Item]
-    _before: list[Tensor] = field(default_factory=list, init=False)  # what plain() has made
+    _before: list[Tensor] = field(default_factory=list, init=False)  # predictions without compression
     _before_others: list[Tensor] = field(default_factory=list, init=False)  # the same under other classes
 
     @classmethod
     def of(cls, model: ModelSettings, source: DataSettings, settings: ProbeSettings, denoiser: Denoiser) -> Probe:
-        """Opens the data and decodes the first images that have a label."""
+        """Opens the data and decodes the first images that have a label.
+
+        Raises:
+            ValueError: settings that do not fit the model or the data; too few images; and as ``check_classes``.
+        """
         data = source.load(denoiser.image_size)
         conditions = class_conditions(denoiser, data)
         items = list(data.items(labelled(data, settings.images)))  # fewer, where bad images are skipped
         if len(items) < _FEWEST_IMAGES:
             raise ValueError(f"{len(items)} of {settings.images} images could be read: there must be two at least")
-        classifier = DiffusionClassifier(
-            denoiser,
-            conditions,
-            to_keep=(1,),
-            n_samples=(settings.timesteps,),
-            loss=settings.loss,
-            batch_size=model.batch_size,
-            seed=settings.seed,
-        )
-        return cls(model, source, settings, classifier, data, items)
+        stages = ClassifierSettings(to_keep=(1,), n_samples=(settings.timesteps,), loss=settings.loss)
+        classifier = stages.of(denoiser, conditions, settings.seed, model.batch_size)
+        probe = cls(model, source, settings, classifier, data, items)
+        probe.check_classes()
+        return probe
 
     def check_classes(self) -> None:
         """Raises ValueError unless every image has a wrong class to be told from."""
@@ -67,23 +73,16 @@ class Probe:
 
     @property
     def denoiser(self) -> Denoiser:
+        """The open model."""
         return self.classifier.denoiser
 
     def identity(self) -> dict[str, Any]:
-        """What all numbers depend on; batch size and device change them by rounding alone."""
+        """What all numbers depend on."""
         shown = [[item.id, list(item.labels)] for item in self.items]
         words = [self.classifier.conditions.names, self.classifier.groups]
-        model, source = self.model, self.source
-        return {
-            "model": model.model,
-            "variant": model.variant,
-            "data": source.data,
-            "split": "test" if source.is_embedded and source.split is None else source.split,
-            "classes": source.classes,
-            "prompts_csv": source.prompts_csv,
+        return source_identity(self.model, self.source) | {
             "loss": self.settings.loss,
             "seed": self.settings.seed,
-            "dtype": model.dtype,
             "images": len(self.items),
             "timesteps": len(self.classifier.timesteps),
             "weights": fingerprint(*self.denoiser.networks),
@@ -92,7 +91,7 @@ class Probe:
         }
 
     def facts(self) -> dict[str, Any]:
-        """What tables and pictures need to know; the versions are added as they take part, in order of first use."""
+        """What tables and pictures need to know; versions are added as they take part."""
         return {
             "data": self.data.name,
             "multi_label": self.data.multi_label,
@@ -103,13 +102,12 @@ class Probe:
             "versions": [],
         }
 
-    def plain(self, done: Callable[[int], object]) -> list[Tensor]:
-        """The predictions without compression under the true class, batch by batch; made once."""
+    def plain(self, done: Callable[[int], object] = lambda _: None) -> None:
+        """Makes the predictions without compression under the true class, batch by batch; once."""
         if not self._before:
             for part in self._predictions():
                 self._before.append(part)
                 done(len(part))
-        return self._before
 
     def plain_others(self) -> None:
         """Makes the same under other classes, for ``changes``; once."""
@@ -117,10 +115,7 @@ class Probe:
             self._before_others.extend(self._predictions(other=True))
 
     def change(self, done: Callable[[int], object]) -> float:
-        """The mean squared change of the prediction under the true class, in the state that the model is in now.
-
-        ``plain`` is to be called before that is brought about.
-        """
+        """The mean squared change of the prediction under the true class in the present state, after ``plain``."""
         changes = []
         for part, before in zip(self._predictions(), self._before, strict=True):
             changes.append(_mean_square(part - before))
@@ -128,11 +123,10 @@ class Probe:
         return float(torch.cat(changes).mean())
 
     def changes(self) -> tuple[float, float]:
-        """``change``, and that of the difference between the predictions under the true class and under another.
+        """``change``, and that of the difference between the predictions under the true class and another.
 
-        The other is drawn for each image and timestep from those that the image does not show. What both predictions
-        have in common is not in the difference; classes are told apart by it, and guidance enlarges it.
-        ``plain_others`` is to be called before, too.
+        The other is drawn for each image and timestep from those that the image does not show. ``plain_others`` is to
+        be called before, too.
         """
         changes, contrasts = [], []
         parts = zip(self._predictions(), self._before, self._predictions(other=True), self._before_others, strict=True)
@@ -156,17 +150,14 @@ class Probe:
 
     def errors(self, done: Callable[[int], object]) -> npt.NDArray[np.float32]:
         """Of all classes at all timesteps, (images, conditions, timesteps)."""
-        found = []
+        results = []
         for chunk in self._chunks():
-            found += self.classifier.classify(self._images(chunk), [item.id for item in chunk])
+            results += self.classifier.classify(self._images(chunk), [item.id for item in chunk])
             done(len(chunk) * self.classifier.forwards)
-        return np.stack([each.errors for each in found])
+        return np.stack([result.errors for result in results])
 
     def _predictions(self, other: bool = False) -> Iterator[Tensor]:
-        """Of all images at all timesteps under the true class, or an ``other``: (B, C, h, w) on the CPU.
-
-        Noise and keys are the classifier's, so a method sees what it sees there.
-        """
+        """Of all images at all timesteps under the true class, or an ``other``, on the classifier's noise and keys."""
         classifier, denoiser = self.classifier, self.denoiser
         seed, count = classifier.seed, len(classifier.timesteps)
         keys = torch.tensor([image_key(item.id, seed) for item in self.items])

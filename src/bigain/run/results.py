@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +87,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Gain:
-    """By how much one method is better than another, positive where it is, with its 95% interval.
-
-    Args:
-        value, low, high: accuracy as a share, FID, or dB of PSNR.
-    """
+    """By how much one method is better than another, with its 95% interval: accuracy as a share, FID, or dB of PSNR."""
 
     value: float
     low: float
@@ -131,11 +127,10 @@ class Comparison:
 
     def rounded(self, digits: Callable[[float], float]) -> Comparison:
         """The same with every gain rounded by ``digits``."""
-
-        def shorter(gain: Gain | None) -> Gain | None:
-            return None if gain is None else Gain(digits(gain.value), digits(gain.low), digits(gain.high))
-
-        return replace(self, accuracy=shorter(self.accuracy), fid=shorter(self.fid), psnr=shorter(self.psnr))
+        gains: dict[str, Any] = {
+            name: Gain(*map(digits, astuple(gain))) for name, gain in self.gains.items() if gain is not None
+        }
+        return replace(self, **gains)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Comparison:
@@ -168,22 +163,18 @@ class Results:
     comparisons: tuple[Comparison, ...] = ()
     commands: list[str] = field(default_factory=list)
 
-    def to_json(self) -> dict[str, Any]:
-        """As plain values."""
-        return asdict(self)
-
     def with_rows(self, rows: tuple[Row, ...]) -> Results:
         """The same run with some of its rows."""
         return replace(self, rows=rows)
 
     def gaps(self) -> list[str]:
         """What an unfinished run lacks, in sentences: why values are missing, or are over fewer images."""
-        if not self.rows:
-            return []
-        if self.rows[0].method != "none":
-            return ["No compression (none) was not measured, so there is nothing to compare the methods with."]
-        plain, sentences = self.rows[0], []
-        for row in self.rows[1:]:
+        plain = next((row for row in self.rows if row.method == "none"), None)
+        if plain is None:
+            lacking = "No compression (none) was not measured, so there is nothing to compare the methods with."
+            return [lacking] if self.rows else []
+        sentences = []
+        for row in self.rows:
             for name, both in (("classified", row.change_images), ("generated", row.psnr_images)):
                 ours, theirs = getattr(row, name), getattr(plain, name)
                 if ours != theirs:
@@ -193,11 +184,7 @@ class Results:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Results:
-        """The reverse of ``to_json``.
-
-        Raises:
-            ValueError, KeyError, TypeError: the values are not those of a run.
-        """
+        """The reverse of ``dataclasses.asdict``; what is no run is a ValueError, KeyError or TypeError."""
         for name, needed in (("facts", _FACTS), ("settings", _SETTINGS)):
             lacking = [key for key in needed if key not in values[name]]
             if lacking:
@@ -223,37 +210,27 @@ class Timing:
 
 @dataclass(frozen=True, kw_only=True)
 class Timings:
-    """Measured times, apart from `Results` because they never repeat exactly.
-
-    Args:
-        environment: where and how they were measured.
-        methods: by spec.
-    """
+    """Measured times by spec, and where and how they were measured; apart from `Results` as they never repeat."""
 
     environment: dict[str, Any]
     methods: dict[str, Timing]
 
-    def to_json(self) -> dict[str, Any]:
-        """As plain values."""
-        return asdict(self)
-
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Timings:
-        """The reverse of ``to_json``."""
+        """The reverse of ``dataclasses.asdict``."""
         methods = {spec: Timing(**timing) for spec, timing in values["methods"].items()}
         return cls(environment=values["environment"], methods=methods)
 
 
-def timings_path(results: Path) -> Path:
-    """Where the times of ``results`` (a .json file) lie: ``x.json`` has ``x.timings.json``."""
-    return results.with_suffix(".timings.json")
-
-
 def write_results(path: Path, results: Results, times: Timings) -> None:
-    """Writes ``path`` (.json), the same rows as csv beside it, and the times into a file of their own."""
-    write_json(path, FORMAT, results.to_json())
-    write_whole(path.with_suffix(".csv"), to_csv(results))
-    write_json(timings_path(path), FORMAT, times.to_json())
+    """Writes ``path`` (x.json), the same rows as x.csv, empty where not measured, and the times as x.timings.json."""
+    write_json(path, FORMAT, asdict(results))
+    write_json(path.with_suffix(".timings.json"), FORMAT, asdict(times))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [one.name for one in fields(Row)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in results.rows)
+    write_whole(path.with_suffix(".csv"), text.getvalue())
 
 
 def read_results(path: Path) -> tuple[Results, Timings | None]:
@@ -263,24 +240,15 @@ def read_results(path: Path) -> tuple[Results, Timings | None]:
         FileNotFoundError: the results file is missing.
         ValueError: it, or that of the times, is damaged or something else; names the file.
     """
-    times = timings_path(path)
+    times = path.with_suffix(".timings.json")
     results = _parsed(path, Results.from_json)
     return results, _parsed(times, Timings.from_json) if times.exists() else None
 
 
-def _parsed(path: Path, parse: Callable[[Mapping[str, Any]], Any]) -> Any:
+def _parsed(path: Path, of_json: Callable[[Mapping[str, Any]], Any]) -> Any:
     values = read_json(path, FORMAT)
     try:
-        return parse(values)
+        return of_json(values)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         why = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"{path} must hold results of bigain evaluate, not this: {why}") from error
-
-
-def to_csv(results: Results) -> str:
-    """One line per method; a value that was not measured is empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [one.name for one in fields(Row)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in results.rows)
-    return text.getvalue()

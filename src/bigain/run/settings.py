@@ -1,7 +1,6 @@
-"""What a joint run is to do: groups of settings whose fields carry their own help, checks and defaults.
+"""What is to be done: groups of settings whose fields carry their own help, checks and defaults.
 
-A command takes groups as they are here, and a run can be read from a file of the same names. Nothing here imports
-PyTorch before a model is opened.
+A command takes groups as they are here. Nothing here imports PyTorch before a model is opened.
 """
 
 from __future__ import annotations
@@ -11,14 +10,15 @@ import json
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from bigain.methods import Compression
 from bigain.zoo.presets import text_of
 
 if TYPE_CHECKING:
-    from bigain.classify import Stages
+    from bigain.classify import DiffusionClassifier, Stages
     from bigain.data import ImageCollection
     from bigain.diffusion import Denoiser
     from bigain.generate import Sampling
@@ -36,22 +36,13 @@ REFERENCE_IMAGES = 2000  # the most real images that FID compares with
 def setting(
     default: Any, help: str, *, low: float | None = None, choices: tuple[str, ...] = (), short: str | None = None
 ) -> Any:
-    """A field of a group: its default, its help text, and the least value or the values that it may have.
-
-    Args:
-        low: the least value; None is any. A field whose default is None may also be left out.
-        short: a one-letter flag, such as "-m".
-    """
+    """A field of a group: default, help text, the least value or the values that it may have, and a one-letter flag."""
     return field(default=default, metadata={"help": help, "low": low, "choices": choices, "short": short})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """A group of settings: frozen, and checked when made.
-
-    Raises:
-        ValueError: names the field, what is allowed and the value.
-    """
+    """A group of settings: frozen, and checked when made, with a ValueError for a value that is not allowed."""
 
     def __post_init__(self) -> None:
         for one in fields(self):
@@ -85,14 +76,7 @@ class ModelSettings(Group):
             raise ValueError(f"threads must be at most {most} on this machine, not {self.threads}")
 
     def open(self, quiet: bool = False) -> Denoiser:
-        """Opens the model.
-
-        Args:
-            quiet: without the bars and warnings of other packages.
-
-        Raises:
-            ValueError, OSError, ImportError: as `bigain.diffusion.open_model`.
-        """
+        """Opens the model, as `bigain.diffusion.open_model`; ``quiet`` without the bars and warnings of others."""
         import torch
 
         from bigain.diffusion import open_model
@@ -159,12 +143,15 @@ class ClassifierSettings(Group):
         stages = self.stages(conditions)
         return replace(self, to_keep=stages.to_keep, n_samples=stages.n_samples)
 
-    def stages(self, conditions: int) -> Stages:
-        """The stages of elimination.
+    def of(self, denoiser: Denoiser, conditions: Any, seed: int, batch_size: int) -> DiffusionClassifier:
+        """The classifier of a model, among ``conditions`` as it takes them."""
+        from bigain.classify import DiffusionClassifier
 
-        Raises:
-            ValueError: there can be no such stages.
-        """
+        stages = {"to_keep": self.to_keep, "n_samples": self.n_samples}
+        return DiffusionClassifier(denoiser, conditions, **stages, loss=self.loss, batch_size=batch_size, seed=seed)
+
+    def stages(self, conditions: int) -> Stages:
+        """The stages of elimination; ValueError where there can be none such."""
         from bigain.classify import Stages
 
         return Stages.of(conditions, self.to_keep, self.n_samples)
@@ -236,11 +223,7 @@ class CountSettings(Group):
 
     @property
     def share(self) -> tuple[int, int]:
-        """The share as (i, n), i counted from 0; (0, 1) is everything.
-
-        Raises:
-            ValueError: it is no I/N with I from 1 to N.
-        """
+        """The share as (i, n), i counted from 0; (0, 1) is everything."""
         if self.shard is None:
             return 0, 1
         match = re.fullmatch(r"([0-9]+)/([0-9]+)", self.shard.strip())
@@ -261,6 +244,52 @@ class ProbeSettings(Group):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TargetSettings(Group):
+    """What an allocation is to save, or may lose: save, speed_up, or lose_at_most and psnr (both, too)."""
+
+    save: float | None = setting(None, "Share of a forward's FLOPs to save, such as 0.25.")
+    speed_up: float | None = setting(
+        None, "How many times as fast a forward is to be, such as 1.2: time, measured here in batches of --batch-size."
+    )
+    lose_at_most: float | None = setting(
+        None, "Or save as much as costs at most so many points of accuracy, such as 2.", low=0
+    )
+    psnr: float | None = setting(
+        None, "Or save as much as keeps generated images within so many dB of the uncompressed ones, such as 25.", low=0
+    )
+    contrast: float = setting(
+        3.0,
+        "Weight of what tells classes apart: the cost is the change of the prediction + this x the change of its "
+        "difference between two classes. 0 looks at the prediction only.",
+        low=0,
+    )
+    classify: int = setting(200, "Images to classify at each step of --lose-at-most.", low=1)
+    generate: int = setting(64, "Images to generate at each step of --psnr.", low=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.save is not None and not 0 < self.save < 1:
+            raise ValueError(f"save must lie between 0 and 1, not {self.save:g}")
+        if self.speed_up is not None and not (math.isfinite(self.speed_up) and self.speed_up > 1):
+            raise ValueError(f"speed_up must be above 1, not {self.speed_up:g}")
+
+    def check(self) -> None:
+        """Raises ValueError unless there is a target, and one that can be kept: see the class."""
+        given = self.given
+        if len({"loss" if name in ("lose_at_most", "psnr") else name for name in given}) != 1:
+            raise ValueError(
+                "the target must be one of save (--save 0.25), speed_up (--speed-up 1.2) and lose_at_most or psnr or "
+                f"both (--lose-at-most 2, --psnr 25), not {' and '.join(given) or 'none'}"
+            )
+
+    @property
+    def given(self) -> dict[str, float]:
+        """The targets that were asked for, by name."""
+        targets = {name: getattr(self, name) for name in ("save", "speed_up", "lose_at_most", "psnr")}
+        return {name: value for name, value in targets.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings(Group):
     """What a joint run is to do.
 
@@ -269,9 +298,6 @@ class Settings(Group):
         model, data, classifier, sampling, timing, counts: see the groups.
         presets: those of the methods that were given as presets, to be compared with the model once it is open.
         command: what would repeat the run, where a command asked for it; no result depends on it.
-
-    Raises:
-        ValueError: names the field, what is allowed and the value.
     """
 
     methods: tuple[str, ...] = setting(("none",), METHODS_HELP, short="-m")
@@ -288,7 +314,7 @@ class Settings(Group):
         super().__post_init__()
         sources = [text for text in self.methods if text_of(text) != text]
         object.__setattr__(self, "presets", tuple(dict.fromkeys([*self.presets, *sources])))
-        object.__setattr__(self, "methods", tuple(dict.fromkeys(["none", *_canonical(self.methods)])))
+        object.__setattr__(self, "methods", tuple(dict.fromkeys(["none", *(one.text for one in read(self.methods))])))
         counts, timing = self.counts, self.timing
         if counts.classify == counts.generate == timing.timing_rounds == 0:
             raise ValueError("one of classify, generate and timing_rounds must be above 0, not all 0")
@@ -308,16 +334,9 @@ class Settings(Group):
     def identity(self) -> dict[str, Any]:
         """What the results depend on and what therefore cannot change when a run goes on.
 
-        Methods and counts may grow; batch size, device and share change results by rounding alone.
+        Methods and counts may grow.
         """
-        model, data = self.model, self.data
-        return {
-            "model": model.model,
-            "variant": model.variant,
-            "data": data.data,
-            "split": "test" if data.is_embedded and data.split is None else data.split,
-            "classes": data.classes,
-            "prompts_csv": data.prompts_csv,
+        return source_identity(self.model, self.data) | {
             "to_keep": list(self.classifier.to_keep or ()),
             "n_samples": list(self.classifier.n_samples or ()),
             "loss": self.classifier.loss,
@@ -325,21 +344,29 @@ class Settings(Group):
             "steps": self.sampling.steps,
             "guidance": self.sampling.guidance,
             "seed": self.counts.seed,
-            "dtype": model.dtype,
             "features": self.feature_network,
         }
 
 
-def _canonical(texts: Sequence[str]) -> list[str]:
-    """Specs of methods; what presets stand for is written out."""
-    if set(texts) <= {"none"}:  # as a command's defaults do, which are not to wait for PyTorch
-        return []
-    from bigain.methods import parse, spec
+def source_identity(model: ModelSettings, data: DataSettings) -> dict[str, Any]:
+    """What results depend on of a model and its data; batch size, device and threads change them by rounding alone."""
+    return {
+        "model": model.model,
+        "variant": model.variant,
+        "dtype": model.dtype,
+        "data": data.data,
+        "split": "test" if data.is_embedded and data.split is None else data.split,
+        "classes": data.classes,
+        "prompts_csv": data.prompts_csv,
+    }
 
-    return [spec(parse(text_of(text))) for text in texts]
+
+def read(texts: Iterable[str]) -> tuple[Compression, ...]:
+    """The methods that texts stand for, presets of models and preset files included; without repetition."""
+    return tuple(dict.fromkeys(Compression.of(text_of(text)) for text in texts))
 
 
-def split_specs(texts: Sequence[str]) -> tuple[str, ...]:
+def split_specs(texts: Iterable[str]) -> tuple[str, ...]:
     """Takes lists of methods apart at spaces, semicolons, and those commas that do not part a method's own settings.
 
     Example:
@@ -366,7 +393,7 @@ def identity_hash(identity: dict[str, Any]) -> str:
 def differences(stored: dict[str, Any], requested: dict[str, Any]) -> list[str]:
     """One phrase per field in which two identities differ, with both values."""
     return [
-        f"{field} is {json.dumps(stored.get(field))} there and {json.dumps(requested.get(field))} here"
-        for field in dict.fromkeys([*requested, *stored])
-        if stored.get(field) != requested.get(field)
+        f"{name} is {json.dumps(stored.get(name))} there and {json.dumps(requested.get(name))} here"
+        for name in dict.fromkeys([*requested, *stored])
+        if stored.get(name) != requested.get(name)
     ]

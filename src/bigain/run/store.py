@@ -50,12 +50,7 @@ CREATE TABLE timing_environment (only_row INTEGER PRIMARY KEY CHECK (only_row = 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Classified(Classification):
-    """What the classifier says of one image under one method, beside what is true of it.
-
-    Args:
-        position: of the image in the data.
-        labels: its classes.
-    """
+    """What the classifier says of one image under one method, its position in the data and its true classes."""
 
     position: int
     labels: tuple[int, ...]
@@ -89,13 +84,12 @@ class Generated:
 
 
 class Store:
-    """An open results file; a context manager that closes it.
-
-    Everything is read in full and checked, so a value that comes out is the one that went in.
+    """An open results file, whose values are checked as they are read; a context manager that closes it.
 
     Raises:
         FileNotFoundError: the file is missing.
-        ValueError: it is not a results file, of another version, or damaged.
+        ValueError: it is not a results file, of another version, or damaged: a row that has changed since it was
+            written or does not fit the run is named where it is read; or it holds a run with another identity.
         OSError: its disk is full, or cannot be read or written.
     """
 
@@ -150,9 +144,6 @@ class Store:
         Args:
             identity: what cannot change, see `Settings.identity`.
             facts: what the tables and pictures need to know of the run (classes, sizes, timesteps).
-
-        Raises:
-            ValueError: the file holds a run with another identity; names the fields and both values.
         """
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -201,11 +192,7 @@ class Store:
                 raise
 
     def begin_session(self, versions: dict[str, str], environment: dict[str, Any], command: str | None = None) -> None:
-        """Notes that a process works on the run from now on.
-
-        Args:
-            command: what would repeat it.
-        """
+        """Notes that a process works on the run from now on; ``command`` would repeat it."""
         row = (datetime.now(timezone.utc).isoformat(), _text(versions), _text(environment), command)
         with self.transaction() as connection:
             connection.execute("INSERT INTO session (started, versions, environment, command) VALUES (?, ?, ?, ?)", row)
@@ -262,11 +249,7 @@ class Store:
         return {name for (name,) in self._rows("SELECT image_id FROM classification WHERE method = ?", spec)}
 
     def classified(self, spec: str) -> list[Classified]:
-        """Images of a method in the order of the data.
-
-        Raises:
-            ValueError: a row that has changed since it was written, or does not fit the run; names it.
-        """
+        """Images of a method in the order of the data."""
         rows = self._rows(
             "SELECT image_id, position, labels, prediction, ranking, stage, errors, checksum FROM classification "
             "WHERE method = ? ORDER BY position, image_id",
@@ -317,11 +300,7 @@ class Store:
         return {image for (image,) in self._rows("SELECT image FROM generation WHERE method = ?", spec)}
 
     def generated(self, spec: str, limit: int = -1) -> list[Generated]:
-        """The first ``limit`` (all of them if negative) images of a method, by number.
-
-        Raises:
-            ValueError: a row that has changed since it was written; names it.
-        """
+        """The first ``limit`` (all of them if negative) images of a method, by number."""
         rows = self._rows(
             "SELECT image, label, condition, png, recognised, features, checksum FROM generation "
             "WHERE method = ? ORDER BY image LIMIT ?",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,7 @@ from bigain.metrics.accuracy import (
     per_class_map,
     per_image_ap,
 )
-from bigain.metrics.distribution import fid, kid, precision_recall
-from bigain.metrics.fidelity import mean_psnr
+from bigain.metrics.distribution import fid, kid, mean_psnr, precision_recall
 from bigain.run.paired import compare, features_of
 from bigain.run.results import Results, Row, Timing, Timings
 from bigain.run.settings import identity_hash
@@ -33,19 +31,16 @@ def summarise(store: Store, against: Sequence[str] = ()) -> Results:
 
     Args:
         against: methods (canonical specs) that are compared with every other one, see `bigain.run.paired.compare`.
-
-    Raises:
-        ValueError: one of ``against`` is not in the file.
     """
-    reference = store.reference()
+    real = store.reference()
     return Results(
         hash=identity_hash(store.identity),
         settings=store.identity,
         facts=store.facts,
         versions=store.versions(),
         commands=store.commands(),
-        reference=None if reference is None else reference[0],
-        rows=_rows(store, None if reference is None else reference[1]),
+        reference=None if real is None else real[0],
+        rows=_rows(store, None if real is None else real[1]),
         comparisons=tuple(one.rounded(_rounded) for one in compare(store, against)),
     )
 
@@ -74,29 +69,19 @@ def _rows(store: Store, real: Floats | None) -> tuple[Row, ...]:
 def timings(store: Store) -> Timings:
     """What was timed; without methods where nothing was."""
     environment, milliseconds = store.timing()
-    methods = {
-        spec: Timing(
-            median=_rounded(median(milliseconds[spec])),
-            low=_rounded(float(np.quantile(milliseconds[spec], 0.25))),
-            high=_rounded(float(np.quantile(milliseconds[spec], 0.75))),
-            forwards=len(milliseconds[spec]),
-        )
-        for spec in store.methods()
-        if spec in milliseconds
-    }
+    methods = {}
+    for spec in store.methods():
+        if spec in milliseconds:
+            low, middle, high = (_rounded(float(q)) for q in np.quantile(milliseconds[spec], (0.25, 0.5, 0.75)))
+            methods[spec] = Timing(median=middle, low=low, high=high, forwards=len(milliseconds[spec]))
     return Timings(environment=environment, methods=methods)
 
 
 def _classification(rows: Sequence[Classified], multi_label: bool) -> dict[str, Any]:
-    right = [row.prediction in row.labels for row in rows]
-    low, high = accuracy_interval(sum(right), len(right))
-    values: dict[str, Any] = {
-        "classified": len(rows),
-        "correct": sum(right),
-        "accuracy": sum(right) / len(right),
-        "accuracy_low": low,
-        "accuracy_high": high,
-    }
+    correct, count = sum(row.prediction in row.labels for row in rows), len(rows)
+    low, high = accuracy_interval(correct, count)
+    values: dict[str, Any] = {"classified": count, "correct": correct}
+    values |= {"accuracy": correct / count, "accuracy_low": low, "accuracy_high": high}
     if multi_label:
         labels = [row.labels for row in rows]
         rankings = [row.ranking for row in rows]
@@ -115,9 +100,9 @@ def _change(rows: Sequence[Classified], plain: Mapping[str, Classified]) -> dict
         return {}
     ours = [row.prediction in row.labels for row in both]
     theirs = [plain[row.id].prediction in row.labels for row in both]
-    names = ("change", "change_low", "change_high")
-    change = dict(zip(names, paired_difference(ours, theirs), strict=True))
-    return {**change, "change_images": len(both), "mcnemar_p": mcnemar(ours, theirs)}
+    change, low, high = paired_difference(ours, theirs)
+    compared = {"change": change, "change_low": low, "change_high": high}
+    return {**compared, "change_images": len(both), "mcnemar_p": mcnemar(ours, theirs)}
 
 
 def _generation(rows: Sequence[Generated], real: Floats | None, spec: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 Layers differ by orders of magnitude in what their compression costs. Each candidate is therefore measured in each layer
 alone, and the layers' choices are put together so that the sum of the costs is least. That costs add up is an
-assumption: judge the result with `bigain evaluate`. Not in a paper.
+assumption. Not in a paper.
 
 The cost of an offer is the mean squared change of the prediction, and `CONTRAST_WEIGHT` times that of the difference
 between two classes' predictions. Classes are told apart by that difference, which is small beside a prediction, so what
@@ -21,7 +21,6 @@ import numpy.typing as npt
 from bigain.methods import Compression, Method
 
 _Floats = npt.NDArray[np.float64]
-_Whole = npt.NDArray[np.int64]
 
 CONTRAST_WEIGHT = 3.0
 """Weight of the change of the difference between two classes' predictions; the change of the prediction has 1."""
@@ -52,23 +51,22 @@ class Offer:
         return self.change + contrast_weight * self.contrast
 
     @property
-    def candidate(self) -> str:
-        """Its spec without the layer."""
+    def candidate(self) -> Compression:
+        """The method without the layer."""
         [method] = Compression.of(self.method)
-        return Compression.of(replace(method, layers=None)).text
+        return Compression.of(replace(method, layers=None))
 
 
 @dataclass(frozen=True)
 class Allocation:
-    """The methods that act together, one in a layer at most, and what the offers promise of them.
-
-    Args:
-        offers: that were taken, in the order of the layers.
-        methods: the same, with one config for all layers that take the same.
-    """
+    """The offers that were taken, one in a layer at most, in the order of the layers."""
 
     offers: tuple[Offer, ...]
-    methods: Compression
+
+    @property
+    def methods(self) -> Compression:
+        """The methods that act together, with one config for all layers that take the same."""
+        return Compression(method for method, _ in together(self.offers))
 
     @property
     def saved(self) -> int:
@@ -97,8 +95,8 @@ def allocate(offers: Iterable[Offer], saving: int, contrast_weight: float = CONT
         contrast_weight: see `Offer.cost`; 0 looks at the prediction under the true class only.
 
     Raises:
-        ValueError: ``saving`` is not positive, or more than all layers together can save; a weight that is negative or
-            not finite; says what would be right.
+        ValueError: ``saving`` is not positive, or more than all layers together can save; or the weight is negative or
+            not finite.
     """
     if not (math.isfinite(contrast_weight) and contrast_weight >= 0):
         raise ValueError(f"contrast_weight must be finite and at least 0, not {contrast_weight}")
@@ -109,30 +107,23 @@ def allocate(offers: Iterable[Offer], saving: int, contrast_weight: float = CONT
         if offer.saved > 0:
             layers.setdefault(offer.layer, []).append(offer)
     strongest = [max(options, key=lambda one: (one.saved, -one.cost(contrast_weight))) for options in layers.values()]
-    most = sum(offer.saved for offer in strongest)
-    if saving > most:
+    if saving > (most := sum(offer.saved for offer in strongest)):
         raise ValueError(
             f"saving must be at most {most:,}, which all layers together save, not {saving:,}: ask for less, or give "
             f"stronger candidates"
         )
-    taken = _cheapest([*layers.values()], saving, contrast_weight)
-    return _allocation(strongest if taken is None else taken)
-
-
-def _allocation(offers: Sequence[Offer]) -> Allocation:
-    return Allocation(tuple(offers), Compression(method for method, _ in together(offers)))
+    return Allocation(tuple(_cheapest([*layers.values()], saving, contrast_weight) or strongest))
 
 
 def together(offers: Iterable[Offer]) -> list[tuple[Method, list[Offer]]]:
     """Each candidate in all the layers that it has an offer in, and these offers."""
-    groups: dict[str, list[Offer]] = {}
+    groups: dict[Compression, list[Offer]] = {}
     for offer in offers:
         groups.setdefault(offer.candidate, []).append(offer)
-    combined = []
-    for candidate, members in groups.items():
-        [method] = Compression.of(candidate)
-        combined.append((replace(method, layers=tuple(sorted(offer.layer for offer in members))), members))
-    return combined
+    return [
+        (replace(method, layers=tuple(sorted(offer.layer for offer in members))), members)
+        for (method,), members in groups.items()
+    ]
 
 
 def most_saved(offers: Iterable[Offer]) -> int:
@@ -166,11 +157,8 @@ def _cheapest(layers: Sequence[Sequence[Offer]], saving: int, weight: float) -> 
     return taken[::-1]
 
 
-def _moved(best: _Floats, step: int, cost: float) -> tuple[_Floats, _Whole]:
-    """The least cost at each number of steps once an offer is taken, and the number of steps before it.
-
-    More than enough steps count as enough.
-    """
+def _moved(best: _Floats, step: int, cost: float) -> tuple[_Floats, npt.NDArray[np.int64]]:
+    """The least cost at each number of steps (the last: or more) once an offer is taken, and the steps before it."""
     last = len(best) - 1
     origin = np.arange(last + 1) - step
     origin[last] = last - step + best[last - step :].argmin()

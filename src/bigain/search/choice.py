@@ -1,23 +1,142 @@
-"""An allocation from the target to the preset file: measure what layers offer, choose, judge, write."""
+"""An allocation from the target to the preset file: measure what layers offer, choose, judge, write.
+
+The largest saving that keeps a target of accuracy or of generated images is found by bisection: allocations of more and
+more FLOPs saved are rows of a joint run, beside no compression, on the same images and noise. That more saved is never
+better is an assumption; neighbours differ by the noise of few images. Not in a paper.
+"""
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bigain.backbones.presets import preset_file
-from bigain.run.files import write_whole
-from bigain.run.opening import progress_bar, versions
-from bigain.run.settings import DataSettings, ModelSettings, ProbeSettings
+from bigain.diffusion import Denoiser
+from bigain.run.engine import run
+from bigain.run.files import progress_bar, versions, write_whole
+from bigain.run.paired import Paired
+from bigain.run.probe import Probe
+from bigain.run.results import Gain
+from bigain.run.settings import (
+    CountSettings,
+    DataSettings,
+    ModelSettings,
+    ProbeSettings,
+    Settings,
+    TargetSettings,
+    TimingSettings,
+)
+from bigain.run.store import Store
 from bigain.search.allocation import Allocation, allocate, most_saved
 from bigain.search.clock import Clocked, clock_offers, clock_together, kept_times
 from bigain.search.offers import CANDIDATES, Offers, measure_offers
-from bigain.search.settings import TargetSettings
-from bigain.search.target import Step, joint_settings, largest_saving
+
+STEPS = 6  # of the bisection, which tells 2^6 - 1 savings apart
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Step:
+    """One saving that was tried.
+
+    Args:
+        methods: spec of its allocation.
+        saved: share of the FLOPs of a forward.
+        accuracy: minus that without compression, as a share, with its paired 95% interval; None where not asked for.
+        psnr: dB to the uncompressed images from the same noise, with a 95% bootstrap interval; None where not asked
+            for. Infinite where no image changes.
+        keeps: whether the values (not their intervals) keep the target.
+    """
+
+    methods: str
+    saved: float
+    accuracy: Gain | None
+    psnr: Gain | None
+    keeps: bool
+
+
+def joint_settings(target: TargetSettings, model: ModelSettings, data: DataSettings, seed: int) -> Settings:
+    """The joint run in which allocations are judged; nothing is timed, and no FID taken."""
+    counts = CountSettings(
+        classify=0 if target.lose_at_most is None else target.classify,
+        generate=0 if target.psnr is None else target.generate,
+        features="none",
+        seed=seed,
+    )
+    return Settings(model=model, data=data.unseen(), counts=counts, timing=TimingSettings(timing_rounds=0))
+
+
+def largest_saving(
+    offers: Offers,
+    target: TargetSettings,
+    settings: Settings,
+    path: Path,
+    *,
+    denoiser: Denoiser,
+    progress: bool = False,
+) -> tuple[Allocation, tuple[Step, ...]]:
+    """The allocation that saves most of those that keep the target, and all that were tried.
+
+    Savings are 63rds of what all layers together save. A step that the results file holds is not measured again.
+
+    Args:
+        target: with lose_at_most, psnr or both.
+        settings: of the joint run, see ``joint_settings``.
+        path: of its results file (.sqlite), which is made if it does not exist.
+        denoiser: the model that ``settings`` names, open.
+
+    Raises:
+        ValueError: the least saving does not keep the target; or as `bigain.run.engine.run`.
+    """
+    most, steps, tried = most_saved(offers.offers), [], {}
+    low, high = 0, 2**STEPS  # no saving keeps the target, and one that is too large does not
+    for number in range(1, STEPS + 1):
+        middle = (low + high) // 2
+        saving = max(1, round(middle * most / (2**STEPS - 1)))
+        tried[middle] = allocate(offers.offers, saving, target.contrast)
+        text = tried[middle].methods.text
+        saved = tried[middle].saved / offers.flops
+        if progress:
+            print(f"Step {number} of {STEPS}: {saved:.1%} of the FLOPs saved", file=sys.stderr)
+        run(replace(settings, methods=(text,)), path, progress=progress, denoiser=denoiser)
+        with Store(path) as store:
+            steps.append(_judge(store, text, saved, target))
+        low, high = (middle, high) if steps[-1].keeps else (low, middle)
+    if low == 0:
+        least = min(steps, key=lambda step: step.saved)
+        missed = [
+            f"{name} must be {value}, not {target.given[name]:g}" for name, value in _missed(target, least).items()
+        ]
+        raise ValueError(
+            f"{' and '.join(missed)}: already the least saving, {least.saved:.1%} of the FLOPs, comes to that. Give "
+            f"candidates that merge or pool less, or more images"
+        )
+    return tried[low], tuple(steps)
+
+
+def _judge(store: Store, methods: str, saved: float, target: TargetSettings) -> Step:
+    paired = Paired(store)
+    accuracy = None if target.lose_at_most is None else paired.accuracy(methods, "none")
+    psnr = None if target.psnr is None else paired.psnr_to_plain(methods)
+    step = Step(methods, saved, accuracy, psnr, keeps=True)
+    return replace(step, keeps=not _missed(target, step))
+
+
+def _missed(target: TargetSettings, step: Step) -> dict[str, str]:
+    """Of each target that a step does not keep, what it would keep."""
+    missed = {}
+    if target.lose_at_most is not None and step.accuracy is not None:
+        lost = -100 * step.accuracy.value
+        if lost > target.lose_at_most + _ROUNDING:
+            missed["lose_at_most"] = f"at least {lost:.2f}"
+    if target.psnr is not None and step.psnr is not None and step.psnr.value < target.psnr:
+        missed["psnr"] = f"at most {step.psnr.value:.2f}"
+    return missed
 
 
 @dataclass(frozen=True)
@@ -30,7 +149,6 @@ class Choice:
         clocked: the times of the offers, with a target of speed.
         speed: how many times as fast a forward is, by the layers alone ("expected") and together ("measured").
         steps: of the bisection, in the order in which they were tried.
-        files: names of what was written, the preset first.
     """
 
     target: TargetSettings
@@ -39,7 +157,12 @@ class Choice:
     clocked: Clocked | None = None
     speed: dict[str, float] | None = None
     steps: tuple[Step, ...] = ()
-    files: tuple[str, ...] = ("preset.json", "offers.json")
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of what was written, the preset first."""
+        more = "times.json" if self.clocked is not None else "results.sqlite" if self.steps else ""
+        return ("preset.json", "offers.json", more) if more else ("preset.json", "offers.json")
 
     @property
     def kept(self) -> Step | None:
@@ -65,15 +188,12 @@ def choose(
     another target, or a call that was interrupted, measures only what is missing.
 
     Args:
-        target: what is to be saved, or what may be lost.
-        model, data, probe: see the groups; embedded data are the validation split where no split is named.
+        data: embedded data are the validation split where no split is named.
         candidates: specs of one method each that a layer may take.
         timing_rounds: that count, with a target of speed.
-        progress: whether to show progress.
 
     Raises:
-        ValueError: no target, or one that cannot be reached, says what can; or as `measure_offers`, `clock_offers` and
-            `largest_saving`.
+        ValueError: no target, or one that cannot be reached; or as `measure_offers`, `clock_offers`, `largest_saving`.
     """
     target.check()
     data = data.unseen()
@@ -81,16 +201,9 @@ def choose(
     times: dict[str, Any] = {"dtype": model.dtype, "batch_size": model.batch_size}
     if target.speed_up is not None:  # what does not compare is refused now rather than at the end
         kept_times(denoiser, folder / "times.json", **times)
+    images = Probe.of(model, data, probe, denoiser)
     with _counting(progress, "offer", "allocate") as counted:
-        offers = measure_offers(
-            denoiser,
-            folder / "offers.json",
-            model=model,
-            data=data,
-            settings=probe,
-            candidates=candidates,
-            counted=counted,
-        )
+        offers = measure_offers(images, folder / "offers.json", candidates=candidates, counted=counted)
     if target.speed_up is not None:
         with _counting(progress, "forward", "time") as counted:
             clocked = clock_offers(
@@ -99,8 +212,7 @@ def choose(
         nanoseconds = clocked.saving(offers.offers, target.speed_up)
         chosen = offers.in_flops(allocate(clocked.in_time(offers.offers), nanoseconds, target.contrast))
         speed = clock_together(denoiser, chosen, clocked, timing_rounds)
-        files = ("preset.json", "offers.json", "times.json")
-        choice = Choice(target, offers, chosen, clocked=clocked, speed=speed, files=files)
+        choice = Choice(target, offers, chosen, clocked=clocked, speed=speed)
     elif target.save is not None:
         choice = Choice(target, offers, allocate(offers.offers, _flops(target.save, offers), target.contrast))
     else:
@@ -108,8 +220,7 @@ def choose(
         chosen, steps = largest_saving(
             offers, target, settings, folder / "results.sqlite", denoiser=denoiser, progress=progress
         )
-        files = ("preset.json", "offers.json", "results.sqlite")
-        choice = Choice(target, offers, chosen, steps=steps, files=files)
+        choice = Choice(target, offers, chosen, steps=steps)
     about = _about(choice, data, probe)
     content = preset_file(choice.allocation.methods, denoiser.model, name=model.model, data=data.data, about=about)
     write_whole(folder / "preset.json", content)

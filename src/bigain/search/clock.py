@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -20,8 +20,7 @@ from bigain.backbones.families import layout
 from bigain.diffusion import Denoiser
 from bigain.methods import Method
 from bigain.run.cost import environment, forward_of, measure, synchronise
-from bigain.run.files import read_json, write_json
-from bigain.run.opening import fingerprint
+from bigain.run.files import fingerprint, read_json, write_json
 from bigain.run.settings import differences
 from bigain.search.allocation import Allocation, Offer, most_saved, together
 
@@ -59,25 +58,22 @@ class Clocked:
         Raises:
             ValueError: the speed-up is not above 1, or the fastest offers of all layers together do not reach it.
         """
-        if not (math.isfinite(speed_up) and speed_up > 1):
+        if not speed_up > 1:
             raise ValueError(f"speed_up must be above 1, not {speed_up:g}")
         saving = round(self.forward * (1 - 1 / speed_up) * _NANO)
         most = most_saved(self.in_time(offers))
-        if most < saving:
-            raise ValueError(f"speed_up must be {self._reachable(most)}, not {speed_up:g}")
-        return saving
-
-    def _reachable(self, most: int) -> str:
+        if most >= saving:
+            return saving
         batches = f"on this machine, in batches of {self.environment['batch_size']}"
         if not most:
-            return (
-                f"given up {batches}, where no candidate is faster than no compression in any layer (larger batches "
-                f"may help)"
+            raise ValueError(
+                f"speed_up must be given up {batches}, where no candidate is faster than no compression in any layer "
+                f"(larger batches may help), not {speed_up:g}"
             )
         fastest = math.floor(100 / (1 - most / _NANO / self.forward)) / 100
-        return (
-            f"at most {fastest:g} {batches}, which the fastest candidates of all layers reach together (candidates "
-            f"that merge or pool more reach more)"
+        raise ValueError(
+            f"speed_up must be at most {fastest:g} {batches}, which the fastest candidates of all layers reach "
+            f"together (candidates that merge or pool more reach more), not {speed_up:g}"
         )
 
 
@@ -86,12 +82,16 @@ def kept_times(denoiser: Denoiser, path: Path, *, dtype: str, batch_size: int) -
 
     Raises:
         ValueError: ``batch_size`` is not between 1 and the model's number of timesteps; or a file of other weights,
-            another machine, dtype or batch, or of something else; says which fields differ.
+            another machine, dtype or batch, or of something else.
     """
     current = _environment(denoiser, dtype, batch_size)
     if not path.exists():
         return None
-    kept = _read(path)
+    content = read_json(path, _FORMAT)
+    try:
+        kept = Clocked(content["environment"], content["rounds"], float(content["forward"]), dict(content["saved"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} must be a whole file of times, not this: {error!r}") from error
     if kept.environment != current:
         differing = "; ".join(differences(dict(kept.environment), current))
         raise ValueError(f"{path} must hold times that compare with this run, but {differing}: delete it")
@@ -128,8 +128,8 @@ def clock_offers(
 
     Args:
         offers: as ``measure_offers`` gives them.
-        path: of a JSON file with all times, made at the end if it does not exist; None keeps none. If it lacks some of
-            the offers, or has fewer rounds, all are measured again, as times of different sittings do not compare.
+        path: of a JSON file with all times; None keeps none. If it lacks some of the offers, or has fewer rounds, all
+            are measured again, as times of different sittings do not compare.
         dtype: of the model, as the file is to state it.
         batch_size: rows of a forward.
         rounds: that count, at least.
@@ -167,11 +167,7 @@ def clock_offers(
 
 
 def clock_together(denoiser: Denoiser, chosen: Allocation, clocked: Clocked, rounds: int) -> dict[str, float]:
-    """How many times as fast a forward is under all methods of a choice, by its layers alone and as measured.
-
-    Returns:
-        "expected" and "measured", the median over the rounds.
-    """
+    """How many times as fast a choice is: "expected" of its layers, and "measured", the median over the rounds."""
     text, batch_size = chosen.methods.text, clocked.environment["batch_size"]
     times = measure(denoiser, ["none", text], denoiser.any_condition, batch_size=batch_size, rounds=rounds)
     ratios = [plain / own for plain, own in zip(times["none"], times[text], strict=True)]
@@ -208,21 +204,10 @@ def _clocked(denoiser: Denoiser, clock: Callable[[], float]) -> Iterator[list[fl
         synchronise(denoiser.device)
         times[number] += clock()
 
-    handles = []
-    try:
+    with ExitStack() as hooks:
         for number, layer in enumerate(layers):
             before = layer.block.register_forward_pre_hook(lambda *_, n=number: start(n), prepend=True)
             after = layer.block.register_forward_hook(lambda *_, n=number: stop(n))
-            handles += [before, after]
+            hooks.callback(before.remove)
+            hooks.callback(after.remove)
         yield times
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _read(path: Path) -> Clocked:
-    content = read_json(path, _FORMAT)
-    try:
-        return Clocked(content["environment"], content["rounds"], float(content["forward"]), dict(content["saved"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} must be a whole file of times, not this: {error!r}") from error

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from bigain.diffusion import Denoiser
 from bigain.methods import Compression, Method, TokenDownsampling, TokenMerging
 from bigain.run.cost import flops
-from bigain.search.grids import Space
+from bigain.search.offers import Space
 from bigain.zoo.presets import text_of
 
 
@@ -30,9 +30,10 @@ def at_equal_flops(denoiser: Denoiser, methods: Iterable[str], references: Itera
             this model, or takes more FLOPs at its most than a reference; a reference whose number of tokens depends on
             the image; or one of the lists is empty.
     """
-    space, condition = Space.of(denoiser), denoiser.any_condition
+    space = Space.of(denoiser)
     strengths = {text: _strengths(text, space) for text in methods}
-    targets = {reference.text: flops(denoiser, reference.text, condition) for reference in map(_reference, references)}
+    measures = [_reference(text) for text in references]
+    targets = {measure.text: flops(denoiser, measure, denoiser.any_condition) for measure in measures}
     if not strengths or not targets:
         raise ValueError("equal FLOPs must have at least one method, and one reference whose FLOPs are the measure")
     return {
@@ -45,16 +46,22 @@ def _cheap_enough(denoiser: Denoiser, text: str, choices: Sequence[Compression],
     """The first of ``choices`` that takes at most ``target`` FLOPs."""
 
     def cost(number: int) -> int:
-        return flops(denoiser, choices[number].text, denoiser.any_condition)
+        return flops(denoiser, choices[number], denoiser.any_condition)
 
-    last = len(choices) - 1
-    least = cost(last)
+    low, high = 0, len(choices) - 1
+    least = cost(high)
     if least > target:
         raise ValueError(
             f"{text!r} must come down to the {target:,} FLOPs of {reference}, not to {least:,} at its most, "
-            f"{choices[last].text}: {_way_out(choices[last][0])}"
+            f"{choices[high].text}: {_way_out(choices[high][0])}"
         )
-    return choices[_first(lambda number: cost(number) <= target, last)].text
+    while low < high:
+        middle = (low + high) // 2
+        if cost(middle) <= target:
+            high = middle
+        else:
+            low = middle + 1
+    return choices[low].text
 
 
 def _way_out(method: Method) -> str:
@@ -97,15 +104,3 @@ def _strengths(text: str, space: Space) -> list[Compression]:
         grid = grids[-1]
         raise ValueError(f"equal FLOPs must be of methods that suit a {grid.height}x{grid.width} grid, not {text!r}")
     return [Compression.of(replace(method, ratio=count / tokens)) for count in range(method.fewest_tokens, most + 1)]
-
-
-def _first(holds: Callable[[int], bool], last: int) -> int:
-    """The first number up to ``last`` for which ``holds``, which it does from there on, and for ``last``."""
-    low, high = 0, last
-    while low < high:
-        middle = (low + high) // 2
-        if holds(middle):
-            high = middle
-        else:
-            low = middle + 1
-    return low

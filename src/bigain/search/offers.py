@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from bigain.backbones import compressed
+from bigain.backbones.families import layout
 from bigain.diffusion import Denoiser
-from bigain.methods import Compression, Method, TokenMerging
-from bigain.run.cost import flops
+from bigain.methods import Compression, Method, ToDo, TokenMerging
+from bigain.operators.grid import Grid
+from bigain.run.cost import flops, forward_of
 from bigain.run.files import read_json, write_json
 from bigain.run.probe import Probe
-from bigain.run.settings import DataSettings, ModelSettings, ProbeSettings, differences
+from bigain.run.settings import differences
 from bigain.search.allocation import Allocation, Offer
-from bigain.search.grids import Space
 
 _PLACES = ("self_attention", "self_attention/mlp")
 _BLOCKS = "size_aware=true,features=first"
@@ -44,6 +45,24 @@ _FORMAT = "bigain offers 3"
 
 
 @dataclass(frozen=True)
+class Space:
+    """Where a method may act: the resolution level of each transformer block, and the grid of level 1, 2, …"""
+
+    levels: tuple[int, ...]
+    grids: tuple[Grid, ...]
+
+    @classmethod
+    def of(cls, denoiser: Denoiser) -> Space:
+        """Of an open model, whose grids one forward shows."""
+        where = layout(denoiser.model)
+        with compressed(denoiser.model, ToDo(factor=2, levels=tuple(range(1, where.levels + 1)))) as handle:
+            forward_of(denoiser, denoiser.any_condition, denoiser.process.timesteps(1))()
+            shown = {row.layer: row for row in handle.summary()}
+        grids = {layer.level: Grid(*shown[layer.name].grid) for layer in where.layers}
+        return cls(tuple(layer.level for layer in where.layers), tuple(grids[level] for level in sorted(grids)))
+
+
+@dataclass(frozen=True)
 class Offers:
     """What all layers offer, and the FLOPs of a forward of one image without compression."""
 
@@ -54,43 +73,30 @@ class Offers:
     def in_flops(self, chosen: Allocation) -> Allocation:
         """The same choice, with the FLOPs that its offers save, whatever their unit is."""
         by_method = {offer.method: offer for offer in self.offers}
-        return replace(chosen, offers=tuple(by_method[offer.method] for offer in chosen.offers))
+        return Allocation(tuple(by_method[offer.method] for offer in chosen.offers))
 
 
 def measure_offers(
-    denoiser: Denoiser,
+    probe: Probe,
     path: Path | None = None,
     *,
-    model: ModelSettings,
-    data: DataSettings,
-    settings: ProbeSettings,
     candidates: Sequence[str] = CANDIDATES,
     counted: Callable[[int, int], object] = lambda done, of: None,
 ) -> Offers:
-    """Measures every candidate in every layer alone; continues from where the file ``path`` ends.
-
-    The changes are those of the prediction under the true class and of its difference to that under another, on the
-    noise of the diffusion classifier; no image is classified, so a few images are enough. A candidate is left out of
-    layers whose grid it does not suit.
+    """Measures every candidate in every layer alone whose grid it suits; continues where the file ``path`` ends.
 
     Args:
-        denoiser: the model that ``model`` names, open.
         path: of a JSON file with all offers, made if it does not exist; None keeps none.
-        model, data, settings: see the groups.
         candidates: specs of one method each; their layers and levels are replaced.
         counted: called with the offers done and their number after each.
 
     Raises:
-        ValueError: data of one class, or an image that shows all, which has no other class to tell from; a
-            candidate that is several methods or none, suits no layer, is cached or follows a threshold;
-            settings that do not fit the model or the data; a change that is not finite; or a file of other
-            measurements; says which fields differ.
+        ValueError: a candidate that is several methods or none, suits no layer, is cached or follows a threshold; a
+            change that is not finite; or a file of other measurements.
     """
-    probe = Probe.of(model, data, settings, denoiser)
-    probe.check_classes()
+    denoiser = probe.denoiser
     placed = _in_layers(candidates, Space.of(denoiser))
-    condition = denoiser.any_condition
-    kept = Offers(probe.identity(), flops(denoiser, "none", condition), ())
+    kept = Offers(probe.identity(), flops(denoiser, "none", denoiser.any_condition), ())
     if path is not None and path.exists():
         kept = read_offers(path)
         if kept.identity != probe.identity():
@@ -102,7 +108,7 @@ def measure_offers(
     for number, (layer, method) in enumerate(placed, start=1):
         name = Compression.of(method).text
         if name not in by_method:
-            saved = kept.flops - flops(denoiser, name, condition)
+            saved = kept.flops - flops(denoiser, method, denoiser.any_condition)
             by_method[name] = Offer(layer, name, saved, *_changes(probe, method))
             if path is not None:
                 write_json(path, _FORMAT, asdict(replace(kept, offers=tuple(by_method.values()))))
@@ -112,7 +118,7 @@ def measure_offers(
 
 def _changes(probe: Probe, method: Method) -> tuple[float, float]:
     """Of the prediction, and of its difference between two classes."""
-    probe.plain(lambda _: None)
+    probe.plain()
     probe.plain_others()
     with compressed(probe.denoiser.model, method):
         change, contrast = probe.changes()
@@ -125,11 +131,7 @@ def _changes(probe: Probe, method: Method) -> tuple[float, float]:
 
 
 def read_offers(path: Path) -> Offers:
-    """Reads what ``measure_offers`` wrote.
-
-    Raises:
-        ValueError: the file is something else.
-    """
+    """Reads what ``measure_offers`` wrote; anything else is a ValueError."""
     content = read_json(path, _FORMAT)
     try:
         return Offers(content["identity"], content["flops"], tuple(Offer(**one) for one in content["offers"]))
@@ -155,10 +157,10 @@ def _in_layers(candidates: Sequence[str], space: Space) -> list[tuple[int, Metho
 
 def _single(text: str) -> Method:
     """The one method of a candidate that can act in a layer alone, at a cost that does not depend on the image."""
-    parsed = Compression.of(text)
-    if len(parsed) != 1:
-        raise ValueError(f"a candidate must be one method, not the {len(parsed)} of {text!r}")
-    [method] = parsed
+    methods = Compression.of(text)
+    if len(methods) != 1:
+        raise ValueError(f"a candidate must be one method, not the {len(methods)} of {text!r}")
+    [method] = methods
     if method.depends_on_image:
         raise ValueError(f"a candidate must have a ratio, not a threshold, whose FLOPs depend on the image: {text!r}")
     if isinstance(method, TokenMerging) and method.cached:

@@ -13,39 +13,25 @@ _TRANSFORMER = (
     "labels.json",
 )
 
-# Per model: its folder, the files that it cannot be opened without, and the command that makes them.
-_MODELS: dict[str, tuple[str, tuple[str, ...], str]] = {
-    "glyphs-dit": (
-        "glyphs_dit",
-        _TRANSFORMER,
-        "python training/train_dit.py",
-    ),
-    "glyphs-dit-64": (
-        "glyphs_dit_64",
-        _TRANSFORMER,
-        "make train",
-    ),
-    "glyphs-sd": (
-        "glyphs_sd",
-        (
-            "model_index.json",
-            "scheduler/scheduler_config.json",
-            "text_encoder/config.json",
-            "text_encoder/model.safetensors",
-            "tokenizer/tokenizer.json",
-            "tokenizer/tokenizer_config.json",
-            "unet/config.json",
-            "unet/diffusion_pytorch_model.safetensors",
-            "vae/config.json",
-            "vae/diffusion_pytorch_model.safetensors",
-        ),
-        "python training/train_autoencoder.py` and `python training/train_text_to_image.py",
-    ),
-    "glyphs-recogniser": (
-        "glyphs_recogniser",
-        ("config.json", "model.safetensors"),
-        "python training/train_recogniser.py",
-    ),
+_PIPELINE = (
+    "model_index.json",
+    "scheduler/scheduler_config.json",
+    "text_encoder/config.json",
+    "text_encoder/model.safetensors",
+    "tokenizer/tokenizer.json",
+    "tokenizer/tokenizer_config.json",
+    "unet/config.json",
+    "unet/diffusion_pytorch_model.safetensors",
+    "vae/config.json",
+    "vae/diffusion_pytorch_model.safetensors",
+)
+
+# Per model: the files that it cannot be opened without, and the command that makes them.
+_MODELS: dict[str, tuple[tuple[str, ...], str]] = {
+    "glyphs-dit": (_TRANSFORMER, "python training/train_dit.py"),
+    "glyphs-dit-64": (_TRANSFORMER, "make train"),
+    "glyphs-sd": (_PIPELINE, "python training/train_autoencoder.py` and `python training/train_text_to_image.py"),
+    "glyphs-recogniser": (("config.json", "model.safetensors"), "python training/train_recogniser.py"),
 }
 
 
@@ -55,24 +41,22 @@ def names() -> tuple[str, ...]:
 
 
 def path(name: str) -> Path:
-    """The folder of an embedded model, with all the files that it needs.
-
-    Args:
-        name: one of ``names()``; an underscore does for a hyphen.
+    """The folder of an embedded model, with all the files that it needs; underscores do for hyphens.
 
     Raises:
-        ValueError: ``name`` is none of them; the message lists them.
+        ValueError: ``name`` is none of ``names()``; the message lists them.
         FileNotFoundError: a file of the model is missing; the message names it and the command that makes it.
     """
     key = name.replace("_", "-")
     if key not in _MODELS:
         raise ValueError(f"name must be that of an embedded model, one of {', '.join(names())}, not {name!r}")
-    folder, files, command = _MODELS[key]
+    files, command = _MODELS[key]
+    folder = _ROOT / key.replace("-", "_")
     for file in files:
-        place = _ROOT / folder / file
+        place = folder / file
         if not place.is_file():
             raise FileNotFoundError(
                 f"the embedded model {key!r} must have {place}: `{command}` (in a clone of the repository) makes it,"
-                f" to be copied to {_ROOT / folder}"
+                f" to be copied to {folder}"
             )
-    return _ROOT / folder
+    return folder

@@ -18,12 +18,12 @@ _FORMAT, _FORMATS = "bigain preset 1", "bigain presets 1"
 
 @dataclass(frozen=True)
 class Preset:
-    """Methods that were chosen for a model.
+    """Methods that were chosen for a model; a field is None where the file does not say.
 
     Args:
         source: where it is from: "MODEL/NAME" or the path of a file.
         methods: as text.
-        model: name of the weights; None, as in what follows, where the file does not say.
+        model: name of the weights.
         architecture: fingerprint by `bigain.backbones.presets.architecture`.
         dtypes: in which it was measured.
         data: on which it was chosen.
@@ -45,10 +45,7 @@ def names() -> tuple[str, ...]:
 
 
 def read(source: str | Path) -> Preset | None:
-    """The preset that a text stands for; None where it is a spec.
-
-    Args:
-        source: a path that ends in ".json", "MODEL/NAME", or a spec.
+    """The preset that a text stands for, "MODEL/NAME" or a path that ends in ".json"; None where it is a spec.
 
     Raises:
         ValueError: there is no such preset, or the file is none.
@@ -61,21 +58,13 @@ def read(source: str | Path) -> Preset | None:
 
 
 def text_of(source: str | Path) -> str:
-    """The spec that a text stands for: a preset's, or the text itself.
-
-    Raises:
-        ValueError, FileNotFoundError: as ``read``.
-    """
+    """The spec that a text stands for: a preset's, or the text itself; raises as ``read``."""
     preset = read(source)
     return str(source) if preset is None else preset.methods
 
 
 def of_model(model: str, name: str) -> Preset:
-    """A preset of an embedded model.
-
-    Raises:
-        ValueError: nothing was measured for the model, or there is no such preset; says what to do.
-    """
+    """A preset of an embedded model; where there is none, a ValueError says what to do."""
     embedded = _embedded()
     if model not in embedded:
         raise ValueError(

@@ -15,9 +15,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from bigain.backbones import row_keys
-from bigain.diffusion import Conditions, Denoiser, image_key, seeded_generator
+from bigain.diffusion import Conditions, Denoiser
 from bigain.diffusion.denoiser import memory_advice
 from bigain.images import Pixels, to_uint8
+from bigain.operators.random import image_key, seeded_generator
 
 SAMPLERS: dict[str, str] = {"ddim": "DDIMScheduler", "euler": "EulerDiscreteScheduler"}
 """Samplers by name, and their class in diffusers: what the paper uses for DiT and for Stable Diffusion."""
@@ -31,13 +32,10 @@ class Sampling:
 
     Args:
         steps: of the sampler.
-        guidance: scale of classifier-free guidance (Ho & Salimans 2022); 1 is none.
+        guidance: scale of classifier-free guidance (Ho & Salimans 2022), at least 1, which is none.
         sampler: one of ``SAMPLERS``; None for the model's own.
         seed: of all randomness: the images' noise, and the draws of the methods that are applied to the model.
         batch_size: images per batch; a forward with guidance has twice as many rows.
-
-    Raises:
-        ValueError: for fewer than one step or image per batch, a guidance below 1, or an unknown sampler.
     """
 
     steps: int = 20
@@ -60,9 +58,8 @@ class Sampling:
     def scheduler(self, denoiser: Denoiser) -> Any:
         """A copy of the model's scheduler, or the named one with its settings, that is ready for these steps.
 
-        Raises:
-            ValueError: for a named sampler on a model that is trained by flow matching, or more steps than the model
-                has timesteps. So a run that ends in sampling can check its settings before it begins.
+        A ValueError for a named sampler on a model that is trained by flow matching, or more steps than the model has
+        timesteps: a run that ends in sampling can check its settings before it begins.
         """
         process = denoiser.process
         if self.sampler is None:

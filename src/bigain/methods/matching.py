@@ -1,11 +1,12 @@
-"""Merging by cosine similarity: ToMe, and L-GTM, which chooses destinations by the token score."""
+"""Merging by cosine similarity: ToMe, L-GTM and SiTo, which differ in how they choose destinations."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from bigain.methods.base import SCORES, CellMerging, Context, bipartite_flops, check_choice, row_keys
+from bigain.methods.base import SCORES, CellMerging, Context, check_choice, row_keys
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +25,9 @@ class _Matching(CellMerging):
         return limit(grid, self.cell)
 
     def matching_flops(self, grid: Grid, channels: int) -> int:
-        return bipartite_flops(grid, self.cell, channels)
+        """Of the similarities of all sources to all destinations of one sample, multiply-adds counted as two."""
+        sources = self.limit(grid)
+        return 2 * sources * (grid.tokens - sources) * channels
 
     def assign(self, x: Tensor, context: Context) -> Assignment:
         from bigain.operators.matching import match
@@ -106,3 +109,55 @@ class LaplacianMerging(_Matching):
         from bigain.operators.matching import destinations_by_score
 
         return destinations_by_score(score(x, context.grid, self.score), context.grid, self.cell)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiTo(_Matching):
+    """Drops the most replaceable tokens, recovers each from its most similar kept one: SiTo (Zhang et al., AAAI 2025).
+
+    The destination of a cell is the token with the largest ``similarity_weight · Σ similarity + noise_weight · noise``,
+    where the sum runs over the cosine similarities to all tokens of the image. The noise is Gaussian, as in the
+    published code; here it is drawn once per image and layer, there anew in every forward.
+
+    Args:
+        similarity_weight: β of the paper.
+        noise_weight: a of the paper.
+    """
+
+    name: ClassVar[str] = "sito"
+    title: ClassVar[str] = "SiTo"
+    colour: ClassVar[str] = "#CC79A7"
+
+    operator: Literal["mean", "mlerp", "prune"] = "prune"
+    similarity_weight: float = 1.0
+    noise_weight: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("similarity_weight", "noise_weight"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"{name} must be finite, not {getattr(self, name)}")
+
+    def matching_flops(self, grid: Grid, channels: int) -> int:
+        dropped = self.most_merged(grid)
+        left = self.limit(grid) - dropped  # sources that stay
+        similarity_sum = 2 * grid.tokens * channels
+        return similarity_sum + super().matching_flops(grid, channels) + 2 * dropped * left * channels
+
+    def assign(self, x: Tensor, context: Context) -> Assignment:
+        from bigain.operators.matching import recover_most_similar
+
+        return recover_most_similar(x, self._destinations(x, context), self.merged_tokens(context))
+
+    def _destinations(self, x: Tensor, context: Context) -> Tensor:
+        from torch.nn import functional
+
+        from bigain.operators.matching import destinations_by_score
+        from bigain.operators.random import random_normal
+
+        direction = functional.normalize(x.float(), dim=-1)  # (B, N, C)
+        # Σ_j cos(i, j) is the product with the sum of all directions, which needs no N×N matrix.
+        similarity = (direction @ direction.sum(dim=1).unsqueeze(-1)).squeeze(-1)  # (B, N)
+        keys = row_keys(context, x.shape[0], x.device, redraw=False)
+        scores = self.similarity_weight * similarity + self.noise_weight * random_normal(keys, x.shape[1])
+        return destinations_by_score(scores, context.grid, self.cell, lowest=False)

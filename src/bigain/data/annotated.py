@@ -1,33 +1,30 @@
-"""COCO 2017 (Lin et al., ECCV 2014) as distributed: a folder of images and two json files."""
+"""Data sets as distributed, images and their annotations: COCO 2017 and Oxford-IIIT Pets."""
 
 from __future__ import annotations
 
 import json
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bigain.data.dataset import ImageCollection, Item
-from bigain.data.files import inside, read_text, require_folder
+from bigain.data.files import inside, read_lines, read_text, require_folder
+from bigain.data.prompts import PET
 from bigain.images import read_image
 
-LAYOUT = "<split>/*.jpg, annotations/instances_<split>.json and annotations/captions_<split>.json"
+COCO_LAYOUT = "<split>/*.jpg, annotations/instances_<split>.json and annotations/captions_<split>.json"
 
 
 def coco(root: Path, split: str = "val2017") -> ImageCollection:
-    """Multi-label: the categories of an image's objects; the caption is its first in the captions file.
+    """COCO 2017 (Lin et al., ECCV 2014), multi-label: the categories of an image's objects, and its first caption.
 
     Classes are the categories by ascending id (80 in COCO 2017). Images are sorted by file name; ids are the file
     names without their suffix, like ``000000000139``. Images without an object (48 of the 5,000 in val2017) are
     kept, with no label: they have captions, and count for generation.
-
-    Raises:
-        FileNotFoundError: the folder of images or one of the json files is missing.
-        ValueError: a file that is not json, lacks a field, lists an id twice, or refers to an image or a
-            category that it does not list.
     """
-    require_folder(root, LAYOUT)
-    images = require_folder(root / split, LAYOUT)
+    require_folder(root, COCO_LAYOUT)
+    images = require_folder(root / split, COCO_LAYOUT)
     source = root / "annotations" / f"instances_{split}.json"
     instances = _document(source)
     categories = sorted(_records(instances, "categories", {"id": int, "name": str}, source), key=lambda c: c["id"])
@@ -71,7 +68,7 @@ def _first_captions(source: Path) -> dict[int, str]:
 
 def _document(source: Path) -> dict[str, Any]:
     try:
-        document = json.loads(read_text(source, LAYOUT))
+        document = json.loads(read_text(source, COCO_LAYOUT))
     except json.JSONDecodeError as error:
         raise ValueError(f"{source} must be json: {error}") from error
     if not isinstance(document, dict):
@@ -91,3 +88,44 @@ def _records(document: dict[str, Any], key: str, fields: dict[str, type], source
                     f"{source}: {key}[{position}] must have {name!r} of type {kind.__name__}, not {record}"
                 )
     return records
+
+
+PETS_LAYOUT = (
+    "images/<Breed>_<number>.jpg and annotations/<split>.txt with lines '<Breed>_<number> CLASS-ID SPECIES BREED-ID'"
+)
+
+_LINE = re.compile(r"(?P<image>\S+) (?P<class_id>[0-9]{1,9})( [0-9]+){0,2}")
+
+
+def pets(root: Path, split: str = "test") -> ImageCollection:
+    """Oxford-IIIT Pets (Parkhi et al., CVPR 2012): classes by the annotations' class ids.
+
+    Ids are the images' names, like ``Abyssinian_201``. Splits are ``"test"`` (3,669 images) and ``"trainval"``.
+    """
+    require_folder(root, PETS_LAYOUT)
+    images = require_folder(root / "images", PETS_LAYOUT)
+    source = root / "annotations" / f"{split}.txt"
+    rows: list[tuple[str, int, Path]] = []
+    breeds: dict[int, str] = {}
+    for number, line in read_lines(source, PETS_LAYOUT):
+        where = f"{source}, line {number}"
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise ValueError(f"{where}: a line must fit the layout, not be {line!r}. Expected layout: {PETS_LAYOUT}")
+        name, class_id = match["image"], int(match["class_id"])
+        path = inside(images, f"{name}.jpg", where)
+        breed = path.stem.rpartition("_")[0].replace("_", " ")
+        if not breed:
+            raise ValueError(f"{where}: the name must hold a breed, not be {name!r}. Expected layout: {PETS_LAYOUT}")
+        if breeds.setdefault(class_id, breed) != breed:
+            raise ValueError(
+                f"{where}: the breed of class {class_id} must be {breeds[class_id]!r} as above, not {breed!r}"
+            )
+        rows.append((name, class_id - 1, path))
+    if not rows:
+        raise ValueError(f"{source} must list an image, not none. Expected layout: {PETS_LAYOUT}")
+    if sorted(breeds) != list(range(1, len(breeds) + 1)):
+        raise ValueError(f"{source}: class ids must count from 1 without a gap, not {sorted(breeds)}")
+    entries = tuple(Item(name, partial(read_image, path, str(path)), (label,)) for name, label, path in sorted(rows))
+    names = tuple(breeds[class_id] for class_id in sorted(breeds))
+    return ImageCollection("pets", names, entries, template=PET)

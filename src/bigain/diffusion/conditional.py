@@ -1,8 +1,9 @@
-"""Text-conditional pipelines: Stable Diffusion 1 and 2, Stable Diffusion XL, PixArt."""
+"""The model families: DiT, conditioned on classes; Stable Diffusion 1, 2 and XL and PixArt, conditioned on prompts."""
 
 from __future__ import annotations
 
 import inspect
+import operator
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -10,8 +11,58 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from bigain.diffusion.denoiser import Conditions, Denoiser
-from bigain.diffusion.latents import Latents
+from bigain.diffusion.denoiser import Conditions, Denoiser, Latents, Pixels
+
+
+class ClassConditional(Denoiser):
+    """A ``DiTTransformer2DModel`` with a scheduler, from a ``DiTPipeline`` or as parts.
+
+    Args:
+        pipe: a ``DiTPipeline``; the other arguments are then left out.
+        model: a ``DiTTransformer2DModel``.
+        scheduler: a diffusers scheduler.
+        vae: an ``AutoencoderKL``; None for a model that denoises pixels.
+        labels: the model's label, in [0, classes), by name of the class, where it is known.
+    """
+
+    kind = "class"
+
+    def __init__(
+        self,
+        pipe: Any = None,
+        *,
+        model: Any = None,
+        scheduler: Any = None,
+        vae: Any = None,
+        labels: Mapping[str, int] | None = None,
+    ) -> None:
+        vae = vae if pipe is None else pipe.vae
+        space = Pixels() if vae is None else Latents(vae)
+        super().__init__(space=space, pipe=pipe, model=model, scheduler=scheduler)
+        # Of a pipeline: the synonyms of its id2label, each on its own.
+        self.labels: dict[str, int] = dict(labels or getattr(pipe, "labels", None) or {})
+        for name, label in self.labels.items():
+            if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < self.classes:
+                raise ValueError(f"the label of {name!r} must be an integer in [0, {self.classes}), not {label!r}")
+
+    @property
+    def classes(self) -> int:
+        """Number of class labels; the label after the last is the unconditional one."""
+        return int(self.model.config.num_embeds_ada_norm)
+
+    def conditions(self, conditions: Sequence[str] | Sequence[int]) -> Conditions:
+        """Class labels, integers in [0, classes), and the unconditional one as another row at ``null_index``."""
+        labels: list[int] = []
+        for value in conditions:
+            if isinstance(value, (str, bool)) or not hasattr(value, "__index__"):
+                raise ValueError(f"conditions must be class labels, integers in [0, {self.classes}), not {value!r}")
+            label = operator.index(value)
+            if not 0 <= label < self.classes:
+                raise ValueError(f"conditions must be class labels in [0, {self.classes}), not {label}")
+            labels.append(label)
+        table = torch.tensor([*labels, self.classes], dtype=torch.long, device=self.device)
+        return Conditions(tuple(labels), {"class_labels": table}, null_index=len(labels))
+
 
 _CHUNK = 32  # prompts per pass of the text encoder
 
@@ -34,11 +85,7 @@ class TextConditional(Denoiser):
 
     @torch.no_grad()
     def conditions(self, conditions: Sequence[str] | Sequence[int]) -> Conditions:
-        """Encodes prompts with the pipeline's own text encoder: no guidance, no negative prompt.
-
-        Raises:
-            ValueError: for no prompt, one that is not a string, or a pipeline without its text encoder.
-        """
+        """Encodes prompts with the pipeline's own text encoder: no guidance, no negative prompt."""
         prompts: list[str] = []
         for prompt in conditions:
             if not isinstance(prompt, str):
@@ -66,10 +113,8 @@ class TextConditional(Denoiser):
     def pipeline_arguments(self, conditions: Conditions, index: Tensor, each_step: EachStep) -> dict[str, Any]:
         """Keyword arguments for a call of the pipeline that stand for the prompts.
 
-        Args:
-            conditions: as :meth:`conditions` encoded them.
-            index: (B,) long, each image's condition.
-            each_step: called after each step with the number of steps done.
+        ``index`` is (B,) long, each image's condition; ``each_step`` is called after each step with the number of
+        steps done.
         """
 
 

@@ -12,15 +12,15 @@ import pytest
 
 from bigain.diffusion import Denoiser
 from bigain.metrics.accuracy import paired_difference
-from bigain.metrics.fidelity import mean_psnr
+from bigain.metrics.distribution import mean_psnr
+from bigain.run.paired import Paired
 from bigain.run.results import Gain
-from bigain.run.settings import DataSettings, ModelSettings
+from bigain.run.settings import DataSettings, ModelSettings, TargetSettings
 from bigain.run.store import Store
-from bigain.search import target as module
+from bigain.search import choice as module
 from bigain.search.allocation import Offer, allocate, most_saved
+from bigain.search.choice import STEPS, joint_settings, largest_saving
 from bigain.search.offers import Offers
-from bigain.search.settings import TargetSettings
-from bigain.search.target import STEPS, joint_settings, largest_saving
 
 OFFERS = Offers(
     {},
@@ -123,7 +123,7 @@ def test_both_targets_are_kept() -> None:
 
 
 def test_images_that_do_not_change_keep_any_psnr(known_store: Store) -> None:
-    assert module._psnr(known_store, "none") == Gain(math.inf, math.inf, math.inf)
+    assert Paired(known_store).psnr_to_plain("none") == Gain(math.inf, math.inf, math.inf)
 
 
 @pytest.mark.parametrize(
