@@ -106,4 +106,4 @@ train: $(STAMP) ## hours, resumes: trains the embedded models; see docs/training
 
 clean: ## removes caches and builds; keeps .venv and runs
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	find src tests training -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests training experiments benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

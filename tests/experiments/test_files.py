@@ -9,12 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from diffusers import DDIMScheduler
 from PIL import Image
 
 from bigain.cli import app
+from bigain.diffusion import open_model
 from bigain.methods import parse
 from bigain.run.results import read_results
+from bigain.search.equal_flops import at_equal_flops
 from bigain.zoo.presets import text_of
 from experiments.paper.compare import published, tomllib
 
@@ -84,6 +87,17 @@ def test_every_run_names_methods_once(path: Path) -> None:
     content = tomllib.loads(path.read_text(encoding="utf-8"))
     methods = [parse(text_of(text)).text for text in content["methods"]]
     assert len({*methods}) == len(methods)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["glyphs-dit", "glyphs-sd"])
+def test_the_merging_methods_of_the_results_take_the_flops_of_iekvd(name: str) -> None:
+    content = tomllib.loads((ROOT / "results" / f"{name}.toml").read_text(encoding="utf-8"))
+    methods = {parse(text_of(text)).text for text in content["methods"]}
+    denoiser = open_model(name, dtype=getattr(torch, content["dtype"]))
+    merging = ["tome:ratio=0.5,destinations=random", "lgtm-0.5", "abm-0.5", "sito-0.5"]
+    [matched] = at_equal_flops(denoiser, merging, ["iekvd-2"]).values()
+    assert {*matched} <= methods
 
 
 @pytest.mark.parametrize("name", sorted(published()))

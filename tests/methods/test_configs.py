@@ -7,7 +7,7 @@ import pickle
 import re
 import subprocess
 import sys
-from dataclasses import FrozenInstanceError, fields, replace
+from dataclasses import FrozenInstanceError, dataclass, fields, replace
 from typing import get_args
 
 import pytest
@@ -211,6 +211,18 @@ def test_the_limit_of_a_quadtree_is_one_token_per_largest_block():
     limit = r"ratio must be at most 0\.9743 on a grid of 13x18, of whose 234 tokens a quadtree of depth 3 allows 228"
     with pytest.raises(ValueError, match=limit):
         bigain.QuadtreeMerging(ratio=0.98).assign(x, Context(grid))
+
+
+def test_a_method_that_tells_only_its_limit_is_named_in_the_error():
+    @dataclass(frozen=True, kw_only=True)
+    class Pairs(TokenMerging):
+        title = "Pairs"
+
+        def limit(self, grid):
+            return grid.tokens // 2
+
+    with pytest.raises(ValueError, match=r"at most 0\.5 on a grid of 4x4, of whose 16 tokens Pairs allows 8 to merge"):
+        Pairs(ratio=0.7).check(Grid(4, 4))
 
 
 @pytest.mark.parametrize("method", [bigain.ToDo, bigain.AveragePooling, bigain.InterpolateExtrapolateKV,

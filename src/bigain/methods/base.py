@@ -220,7 +220,7 @@ class TokenMerging(Method):
     @property
     def _limited_by(self) -> str:
         """What allows at most the limit, and the verb, for the error."""
-        raise NotImplementedError
+        return f"{self.title} allows"
 
     def limit(self, grid: Grid) -> int:
         """Most tokens that can be merged away on ``grid``."""
