@@ -256,3 +256,11 @@ def test_a_part_without_the_variant_takes_its_plain_weights(families, tmp_path):
     pipe.transformer.save_pretrained(tmp_path / "transformer", variant="fp16")
     (tmp_path / "transformer" / "diffusion_pytorch_model.safetensors").unlink()
     assert torch.equal(_prediction(open_model(tmp_path, variant="fp16")), _prediction(open_model(pipe)))
+
+
+@pytest.mark.parametrize("part", ["unet", "text_encoder"])
+def test_a_weights_file_that_is_cut_off_is_named(pipeline_folder: Path, part: str) -> None:
+    [weights] = (pipeline_folder / part).glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises((ValueError, OSError), match=part):
+        open_model(pipeline_folder)

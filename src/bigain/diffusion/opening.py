@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from bigain import zoo
 from bigain.diffusion.conditional import ClassConditional, PixArt, StableDiffusion, StableDiffusionXL
@@ -28,6 +29,18 @@ _FAMILIES: dict[str, type[Denoiser]] = {
     "PixArtAlphaPipeline": PixArt,
     "PixArtSigmaPipeline": PixArt,
 }
+
+# What diffusers, transformers and safetensors raise on configs and weights that they cannot take.
+_UNUSABLE = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    RuntimeError,
+    SafetensorError,
+)
 
 
 def open_model(
@@ -207,7 +220,7 @@ def _described(what: Path | str) -> Iterator[None]:
         yield
     except (OSError, ImportError, torch.OutOfMemoryError):
         raise
-    except Exception as error:
+    except _UNUSABLE as error:
         why = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         raise ValueError(f"{what} must hold configs and weights of one model, not these: {why}") from error
 
