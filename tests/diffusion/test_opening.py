@@ -3,6 +3,7 @@ from __future__ import annotations
 import inspect
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
