@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bigain.classify import Stages
-from bigain.classify.elimination import probabilities, rank, survivors
+from bigain.classify.elimination import survivors
+from bigain.classify.prediction import probabilities, rank
 
 
 def test_five_of_twenty_are_every_fourth():
@@ -116,7 +117,8 @@ def test_a_survivor_never_ranks_under_an_eliminated_condition():
 
 def _slow_probabilities(errors: np.ndarray, stage: list[int]) -> list[float]:
     """Two stages, written out: a softmax over all, then one over the survivors, who share what they had."""
-    first = [np.exp(-np.mean([e for j, e in enumerate(row) if not np.isnan(errors[:, j]).any()])) for row in errors]
+    shared = [j for j in range(errors.shape[1]) if not np.isnan(errors[:, j]).any()]
+    first = [np.exp(-sum(row[j] for j in shared) / errors.shape[1]) for row in errors]
     first = [value / sum(first) for value in first]
     alive = [i for i, survived in enumerate(stage) if survived >= 1]
     weights = {i: np.exp(-np.mean(errors[i])) for i in alive}

@@ -13,7 +13,7 @@ from bigain.cli import options
 from bigain.run.settings import ClassifierSettings, DataSettings, ModelSettings, setting
 
 if TYPE_CHECKING:
-    from bigain.classify import Classification, DiffusionClassifier
+    from bigain.classify import DiffusionClassifier, Prediction
     from bigain.diffusion import Denoiser
 
 _CHUNK = 8  # images that are classified together
@@ -114,16 +114,16 @@ def _classes(
 
 def _classified(
     classifier: DiffusionClassifier, files: list[Path], bad_images: str, quiet: bool
-) -> list[tuple[Path, Classification]]:
+) -> list[tuple[Path, Prediction]]:
     from bigain.run.files import progress_bar
 
-    results: list[tuple[Path, Classification]] = []
+    results: list[tuple[Path, Prediction]] = []
     with progress_bar(len(files), not quiet, unit="image") as bar:
         for first in range(0, len(files), _CHUNK):
             chunk = files[first : first + _CHUNK]
             images = {file: image for file in chunk if (image := _read(file, bad_images)) is not None}
             if images:
-                results += zip(images, classifier.classify(list(images.values())), strict=True)
+                results += zip(images, classifier.predict(list(images.values())), strict=True)
             bar.update(len(chunk))
     return results
 
@@ -141,7 +141,7 @@ def _read(file: Path, bad_images: str) -> Any:
         return None
 
 
-def _row(file: Path, result: Classification, names: tuple[str, ...]) -> dict[str, Any]:
+def _row(file: Path, result: Prediction, names: tuple[str, ...]) -> dict[str, Any]:
     """One image: classes best first, with probability, stages survived and mean error of their best condition."""
     import numpy as np
 

@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from bigain.data.dataset import ImageCollection, Item
-from bigain.data.files import folders, image_files, inside, read_lines, read_rows, require_folder
-from bigain.images import read_image
+from bigain.data.files import folders, inside, read_lines, read_rows, require_folder
+from bigain.images import image_files, read_image
 
 LAYOUT = "<folder>/<class>/*.png (or .jpg, ...), one folder per class"
 

@@ -115,12 +115,14 @@ class Conditions:
         null_index: the row of the unconditional class, which is no condition itself; None where there is none.
         read: what the model reads of each condition, such as a prompt's tokens; those with equal entries are the same
             to it. None where that is unknown.
+        groups: the class of each condition, where a class has more than one: integers that name every class from 0 on.
     """
 
     names: tuple[str | int, ...]
     arguments: Mapping[str, Tensor | Mapping[str, Tensor]]
     null_index: int | None = None
     read: tuple[Hashable, ...] | None = None
+    groups: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.names:

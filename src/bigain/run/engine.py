@@ -167,7 +167,7 @@ class _Work:
                 items = list(self.data.items(todo.values()))  # fewer, where bad images are skipped
                 if items:
                     images = torch.stack([preprocess(item.image, self.denoiser.image_size) for item in items])
-                    results = classifier.classify(images, [item.id for item in items])
+                    results = classifier.predict(images, [item.id for item in items])
                     pairs = zip(results, items, strict=True)
                     store.add_classified(
                         spec,

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from bigain.classify import Classification
+from bigain.classify import Prediction
 from bigain.run.settings import differences, identity_hash
 
 Floats = npt.NDArray[np.float32]
@@ -49,7 +49,7 @@ CREATE TABLE timing_environment (only_row INTEGER PRIMARY KEY CHECK (only_row = 
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
-class Classified(Classification):
+class Classified(Prediction):
     """What the classifier says of one image under one method, its position in the data and its true classes."""
 
     position: int
