@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bigain.data.dataset import ImageCollection, Item
 from bigain.data.files import inside, read_lines, read_text, require_folder
 from bigain.data.prompts import PET
-from bigain.images import read_image
 
 COCO_LAYOUT = "<split>/*.jpg, annotations/instances_<split>.json and annotations/captions_<split>.json"
 
@@ -20,8 +18,8 @@ def coco(root: Path, split: str = "val2017") -> ImageCollection:
     """COCO 2017 (Lin et al., ECCV 2014), multi-label: the categories of an image's objects, and its first caption.
 
     Classes are the categories by ascending id (80 in COCO 2017). Images are sorted by file name; ids are the file
-    names without their suffix, like ``000000000139``. Images without an object (48 of the 5,000 in val2017) are
-    kept, with no label: they have captions, and count for generation.
+    names without their suffix, like ``000000000139``. Images without an object (48 of the 5,000 in val2017) are kept,
+    with no label: they have captions, and count for generation.
     """
     require_folder(root, COCO_LAYOUT)
     images = require_folder(root / split, COCO_LAYOUT)
@@ -42,28 +40,17 @@ def coco(root: Path, split: str = "val2017") -> ImageCollection:
             raise ValueError(f"{source}: an annotation must refer to a listed category, not {record['category_id']}")
         labels[record["image_id"]].add(label[record["category_id"]])
     captions = _first_captions(root / "annotations" / f"captions_{split}.json")
-    entries = [
-        Item(
-            path.relative_to(images).with_suffix("").as_posix(),
-            partial(read_image, path, str(path)),
-            tuple(sorted(labels[identity])),
-            captions.get(identity),
-        )
-        for identity, path in paths.items()
-    ]
-    return ImageCollection(
-        "coco",
-        tuple(category["name"] for category in categories),
-        tuple(sorted(entries, key=lambda entry: entry.id)),
-        multi_label=True,
-    )
+    entries = []
+    for identity, path in paths.items():
+        name = path.relative_to(images).with_suffix("").as_posix()
+        entries.append(Item.of_file(name, path, tuple(sorted(labels[identity])), captions.get(identity)))
+    entries.sort(key=lambda entry: entry.id)
+    return ImageCollection("coco", tuple(c["name"] for c in categories), tuple(entries), multi_label=True)
 
 
 def _first_captions(source: Path) -> dict[int, str]:
-    captions: dict[int, str] = {}
-    for record in _records(_document(source), "annotations", {"image_id": int, "caption": str}, source):
-        captions.setdefault(record["image_id"], record["caption"].strip())
-    return captions
+    records = _records(_document(source), "annotations", {"image_id": int, "caption": str}, source)
+    return {record["image_id"]: record["caption"].strip() for record in reversed(records)}
 
 
 def _document(source: Path) -> dict[str, Any]:
@@ -126,6 +113,5 @@ def pets(root: Path, split: str = "test") -> ImageCollection:
         raise ValueError(f"{source} must list an image, not none. Expected layout: {PETS_LAYOUT}")
     if sorted(breeds) != list(range(1, len(breeds) + 1)):
         raise ValueError(f"{source}: class ids must count from 1 without a gap, not {sorted(breeds)}")
-    entries = tuple(Item(name, partial(read_image, path, str(path)), (label,)) for name, label, path in sorted(rows))
-    names = tuple(breeds[class_id] for class_id in sorted(breeds))
-    return ImageCollection("pets", names, entries, template=PET)
+    entries = tuple(Item.of_file(name, path, (label,)) for name, label, path in sorted(rows))
+    return ImageCollection("pets", tuple(breeds[class_id] for class_id in sorted(breeds)), entries, template=PET)

@@ -6,11 +6,12 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Literal, get_args
 
 from bigain.data.prompts import PHOTO, from_template, map_classes
-from bigain.images import BadImageError, Pixels
+from bigain.images import BadImageError, Pixels, read_image
 
 IMAGENET_CLASSES = 1000
 OnBadImage = Literal["raise", "skip"]
@@ -25,8 +26,8 @@ class Item:
     """One image and what is known of it before it is decoded.
 
     Attributes:
-        id: names the image within its data set, and seeds the diffusion classifier's noise; stable under ``limit``, the
-            order and the place on disk.
+        id: names the image within its data set, and seeds the classifier's noise; stable under ``limit``, the order and
+            the place on disk.
         pixels: decodes the image; raises ``BadImageError`` where there is none.
         labels: class indices. One for class data, any number (also none) for multi-label data.
         caption: a sentence about the image, where the data set has one.
@@ -36,6 +37,13 @@ class Item:
     pixels: Callable[[], Pixels]
     labels: tuple[int, ...] = ()
     caption: str | None = None
+
+    @classmethod
+    def of_file(
+        cls, id: str, path: Path, labels: tuple[int, ...], caption: str | None = None, source: str = ""
+    ) -> Item:
+        """The image in a file, whose errors also name ``source``, the line that lists the file."""
+        return cls(id, partial(read_image, path, f"{path} ({source})" if source else str(path)), labels, caption)
 
     @cached_property
     def image(self) -> Pixels:
@@ -47,8 +55,7 @@ class Item:
 class ImageCollection:
     """Images with classes and prompts, in a fixed order.
 
-    Nothing is decoded before ``collection[index]`` or ``collection.items(...)``: ids, labels and captions are in
-    ``entries`` already.
+    Nothing is decoded before ``collection[index]`` or ``collection.items(...)``.
 
     Attributes:
         name: of the data set.

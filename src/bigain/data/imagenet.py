@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from functools import partial
+from collections.abc import Iterable
 from pathlib import Path
 
 from bigain.data.dataset import IMAGENET_CLASSES, ImageCollection, Item
 from bigain.data.files import folders, inside, read_lines, read_rows, require_folder
 from bigain.data.folder import class_entries, restrict
-from bigain.images import read_image
 
 MAPPING = "LOC_synset_mapping.txt"
 SOLUTION = "LOC_val_solution.csv"
@@ -27,33 +26,29 @@ def imagenet(
 ) -> ImageCollection:
     """Classes are sorted by wnid; ids are ``<wnid>/<file name>`` in both layouts.
 
-    Tree: the classes are the folders that are there. Flat: those of the mapping. A class is called by its first
-    synonym, or by all of them where two classes share the first.
+    Tree: the classes are the folders that are there. Flat: those of the mapping.
 
     Args:
         classes: a text file that restricts the data to the wnids it lists, one per line, optionally followed by a
             class name, which then overrides the mapping's (ImageNet-100: 100 lines).
         named: whether class names are needed; without, the wnid stands in where a class has none.
-        name: of the data set.
     """
     require_folder(root, LAYOUT)
     places = (root / split, root / "ILSVRC" / "Data" / "CLS-LOC" / split)
     base = require_folder(next(filter(Path.is_dir, places), places[0]), LAYOUT)
-    mapping = read_synsets(root / MAPPING) if (root / MAPPING).exists() else {}
-    chosen = {} if classes is None else read_synsets(classes)
     tree = {path.name: path for path in folders(base) if _WNID.fullmatch(path.name)}
-    every = sorted(tree or mapping)
-    if not tree and split == "val" and (root / SOLUTION).exists():
-        mapping = mapping or read_synsets(root / MAPPING)  # raises, naming the missing file
-        wnids = sorted(restrict(dict.fromkeys(mapping, base), list(chosen), classes, base) if classes else mapping)
-        entries = _flat(base, root / SOLUTION, mapping, wnids)
-    elif tree:
-        wnids = sorted(restrict(tree, list(chosen), classes, base) if classes else tree)
-        entries = [entry for i, wnid in enumerate(wnids) for entry in class_entries(tree[wnid], wnid, i, LAYOUT)]
-    else:
+    flat = not tree and split == "val" and (root / SOLUTION).exists()
+    if not tree and not flat:
         raise ValueError(
             f"{base} must have folders named by wnids, or {root} a {SOLUTION}, not neither. Expected layout: {LAYOUT}"
         )
+    mapping = read_synsets(root / MAPPING) if flat or (root / MAPPING).exists() else {}
+    chosen = {} if classes is None else read_synsets(classes)
+    wnids = sorted(restrict(tree or mapping, list(chosen), classes, base) if classes else tree or mapping)
+    if tree:
+        entries = [entry for i, wnid in enumerate(wnids) for entry in class_entries(tree[wnid], i, LAYOUT)]
+    else:
+        entries = _flat(base, root / SOLUTION, mapping, wnids)
     synonyms = {wnid: chosen.get(wnid) or mapping.get(wnid, "") for wnid in wnids}
     nameless = [wnid for wnid, text in synonyms.items() if not text]
     if named and nameless:
@@ -61,13 +56,8 @@ def imagenet(
             f"the class {nameless[0]} must have a name, not none: add {root / MAPPING} with lines 'n01440764 tench, "
             "Tinca tinca', write names after the wnids of the class list, or give a prompt csv"
         )
-    return ImageCollection(
-        name,
-        class_names(synonyms),
-        tuple(entries),
-        wnids=tuple(wnids),
-        imagenet_labels=_imagenet_labels(wnids, sorted(mapping), every),
-    )
+    labels = _imagenet_labels(wnids, mapping, tree)
+    return ImageCollection(name, class_names(synonyms), tuple(entries), wnids=tuple(wnids), imagenet_labels=labels)
 
 
 def read_synsets(path: Path) -> dict[str, str]:
@@ -109,15 +99,15 @@ def _flat(base: Path, solution: Path, mapping: dict[str, str], wnids: list[str])
             rows.append((label[wnid], f"{wnid}/{path.name}", path))
     if not rows:
         raise ValueError(f"{solution} must list an image of the chosen classes, not none. Expected layout: {LAYOUT}")
-    return [Item(identity, partial(read_image, path, str(path)), (index,)) for index, identity, path in sorted(rows)]
+    return [Item.of_file(identity, path, (index,)) for index, identity, path in sorted(rows)]
 
 
-def _imagenet_labels(wnids: list[str], *listings: list[str]) -> tuple[int, ...] | None:
+def _imagenet_labels(wnids: list[str], *listings: Iterable[str]) -> tuple[int, ...] | None:
     """The index of each wnid among the 1,000 sorted ones, by which ImageNet models know their classes.
 
-    Of the listings, sorted wnids, one may be the thousand; None where neither is.
+    One of the listings of wnids may be the thousand; None where none is.
     """
-    for every in listings:
+    for every in map(sorted, listings):
         if len(every) == IMAGENET_CLASSES and set(wnids) <= set(every):
-            return tuple(every.index(wnid) for wnid in wnids)
+            return tuple(map(every.index, wnids))
     return None

@@ -39,7 +39,9 @@ def read_prompts(path: Path) -> Prompts:
     names: dict[int, str] = {}
     prompts: dict[int, list[str]] = {}
     for where, (prompt, name, text) in read_rows(path, COLUMNS):
-        index = _index(text, where)
+        if not re.fullmatch(r"[0-9]{1,9}", text):  # int() would also take "1_0" and "+1"
+            raise ValueError(f"{where}: classidx must be an integer from 0, not {text!r}")
+        index = int(text)
         if names.setdefault(index, name) != name:
             raise ValueError(f"{where}: the name of classidx {index} must be {names[index]!r} as above, not {name!r}")
         prompts.setdefault(index, []).append(prompt)
@@ -98,8 +100,7 @@ def map_classes(
         ValueError: a class that no label or several labels fit, or two classes that one label fits; says how to
             give the mapping.
     """
-    spellings: tuple[Callable[[str], str], ...] = (str, _plain)
-    lookups = [(spelling, _by_name(model_labels, spelling)) for spelling in spellings]
+    lookups = [(spelling, _by_name(model_labels, spelling)) for spelling in (str, _plain)]
     labels: list[set[int]] = []
     for position, name in enumerate(classes):
         names = [*([] if wnids is None else [[wnids[position]]]), [name], _synonyms(name)]
@@ -141,12 +142,6 @@ def _refuse_unmapped(classes: Sequence[str], labels: Sequence[set[int]], model_l
         f"classes must each fit one label of their own of the class-conditional model ({listed}), not {shown}: give a "
         f"prompts csv with the columns {','.join(COLUMNS)} whose classname is the model's name of each class"
     )
-
-
-def _index(text: str, where: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,9}", text):  # int() would also take "1_0" and "+1"
-        raise ValueError(f"{where}: classidx must be an integer from 0, not {text!r}")
-    return int(text)
 
 
 def _plain(name: str) -> str:
