@@ -28,7 +28,6 @@ NAMES: tuple[str, ...] = (
 )
 _KINDS = tuple(name.partition(":")[0] for name in NAMES)
 _EMBEDDED = {"glyphs": glyphs, "glyphs-scenes": scenes}
-_NO_SPLITS = ("csv",)
 _WITH_CLASS_LIST = ("imagenet", "imagenet100", "folder")
 
 
@@ -44,9 +43,8 @@ def load(
 ) -> ImageCollection:
     """Opens a data set; no image is decoded yet.
 
-    The order is fixed: in class data the classes take turns, each with its images sorted by id, and multi-label
-    data (scenes, COCO) is sorted by id. ``limit`` takes a prefix of that order, so it is as balanced over the
-    classes as the data allow, and a smaller limit gives a part of what a larger one gives.
+    The order is fixed: in class data the classes take turns, each with its images sorted by id, and multi-label data
+    (scenes, COCO) is sorted by id. ``limit`` takes a prefix of that order, as balanced over the classes as may be.
 
     Args:
         name_or_path: one of ``NAMES``, or a plain path: a csv file, a folder that Hugging Face ``datasets`` saved, or a
@@ -55,22 +53,22 @@ def load(
             which ``preprocess`` brings to the model's.
         split: default: test (glyphs, scenes, pets), val (ImageNet), val2017 (COCO), the folder itself, see ``hub``.
         limit: at most this many images, from 1 to the number there are; default: all.
-        classes: a text file that restricts ImageNet to its wnids, or a folder to its class folders. ImageNet-100
-            needs one.
-        prompts_csv: a csv file with the columns prompt, classname, classidx; takes the place of the prompts from
-            the template and of the class names.
+        classes: a text file that restricts ImageNet to its wnids, or a folder to its class folders.
+            ImageNet-100 needs one.
+        prompts_csv: a csv file with the columns prompt, classname, classidx; takes the place of the prompts from the
+            template and of the class names.
         on_bad_image: see ``ImageCollection``.
 
     Raises:
-        ValueError: an unknown data set, an argument that it does not take, a limit out of range, or contents that
-            do not fit the layout; names the file and the line.
+        ValueError: an unknown data set, an argument that it does not take, a limit out of range, or contents that do
+            not fit the layout; names the file and the line.
         FileNotFoundError: a folder or file of the layout is missing.
         ImportError: Hugging Face data without the extra ``hub``.
     """
     if image_size < 1:
         raise ValueError(f"image_size must be at least 1 pixel, not {image_size}")
     kind, location = _kind(str(name_or_path))
-    if split is not None and kind in _NO_SPLITS:
+    if split is not None and kind == "csv":
         raise ValueError(f"split must be left out for {kind} data, not {split!r}")
     if classes is not None and kind not in _WITH_CLASS_LIST:
         raise ValueError(f"classes must be left out for {kind} data (only {_WITH_CLASS_LIST} take it), not {classes}")
