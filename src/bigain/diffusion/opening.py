@@ -30,18 +30,6 @@ _FAMILIES: dict[str, type[Denoiser]] = {
     "PixArtSigmaPipeline": PixArt,
 }
 
-# What diffusers, transformers and safetensors raise on configs and weights that they cannot take.
-_UNUSABLE = (
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    ArithmeticError,
-    AssertionError,
-    RuntimeError,
-    SafetensorError,
-)
-
 
 def open_model(
     model: Any,
@@ -54,10 +42,10 @@ def open_model(
     """A denoiser for a name, a folder, a Hub id, a pipeline or a denoiser.
 
     Args:
-        model: one of ``EMBEDDED``, such as ``"glyphs-dit"``; a folder of a diffusers pipeline; a folder that holds
-            ``transformer/`` and ``scheduler/`` of a DiT, ``vae/`` unless it denoises pixels, and ``labels.json``
-            where its labels have names (``{"cat": 0, "dog": 1}``); the id of a pipeline
-            on the Hub (``"owner/name"``); a pipeline; or a :class:`Denoiser`, which comes back as it is.
+        model: one of ``EMBEDDED``; a folder of a diffusers pipeline; a folder that holds ``transformer/`` and
+            ``scheduler/`` of a DiT, ``vae/`` unless it denoises pixels, and ``labels.json`` where its labels have names
+            (``{"cat": 0, "dog": 1}``); the id of a pipeline on the Hub (``"owner/name"``); a pipeline; or a
+            :class:`Denoiser`, which comes back as it is.
         dtype: of the weights; None for float32, or for leaving a given pipeline as it is.
         device: None for the CPU, or for leaving a given pipeline where it is.
         variant: of the weights' files, such as ``"fp16"``.
@@ -70,17 +58,16 @@ def open_model(
         OSError: where weights are missing or exist as pickles only; nothing but safetensors is read.
         ImportError: for a text model's name or folder without transformers; names the extra that brings it.
     """
+    given = dtype is not None or device is not None
     if isinstance(model, Denoiser):
-        if dtype is not None or device is not None:
+        if given:
             raise ValueError("dtype and device must be left out for a denoiser, which has its own")
         return model
     if device is not None:
         _check_device(device)
     if not isinstance(model, (str, Path)):
-        if dtype is not None or device is not None:
-            _family(type(model))  # before anything is moved
-            model = model.to(device=device, dtype=dtype)
-        return _family(type(model))(model)
+        family = _family(type(model))  # before anything is moved
+        return family(model.to(device=device, dtype=dtype) if given else model)
     device = "cpu" if device is None else device
     options = {"dtype": torch.float32 if dtype is None else dtype, "variant": variant, "use_safetensors": True}
     folder = zoo.path(str(model)) if model in EMBEDDED else Path(model)
@@ -153,9 +140,9 @@ def _open_pipeline(name: str, device: torch.device | str, options: dict[str, Any
                 if options["variant"] is None:
                     raise
     with _described(name):
-        pipe = diffusers.DiffusionPipeline.from_pretrained(name, **networks, **options)
-    with _described(name):
-        denoiser: Denoiser = wrapper(pipe.to(device))
+        denoiser: Denoiser = wrapper(
+            diffusers.DiffusionPipeline.from_pretrained(name, **networks, **options).to(device)
+        )
     return denoiser
 
 
@@ -185,8 +172,7 @@ def _open_parts(folder: Path, device: torch.device | str, options: dict[str, Any
     vae = _network(AutoencoderKL, folder, "vae", options) if (folder / "vae").is_dir() else None
     with _described(folder / "scheduler"):
         scheduler = scheduler_class.from_pretrained(folder, subfolder="scheduler")
-    names = folder / "labels.json"  # the label of each class by name
-    labels = _config(names) if names.is_file() else None
+    labels = _config(folder / "labels.json") if (folder / "labels.json").is_file() else None
     with _described(folder):
         vae = None if vae is None else vae.to(device)
         return ClassConditional(model=model.to(device), scheduler=scheduler, vae=vae, labels=labels)
@@ -216,22 +202,23 @@ def _network(network: Any, name: Path | str, part: str, options: dict[str, Any])
 @contextmanager
 def _described(what: Path | str) -> Iterator[None]:
     """Turns what diffusers and transformers raise on configs and weights that they cannot take into a ValueError."""
+    unusable = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, RuntimeError)
     try:
         yield
     except (OSError, ImportError, torch.OutOfMemoryError):
         raise
-    except _UNUSABLE as error:
+    except (*unusable, SafetensorError) as error:
         why = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         raise ValueError(f"{what} must hold configs and weights of one model, not these: {why}") from error
 
 
 def _check_configs(folder: Path) -> None:
-    """Raises a ValueError for a config that is not a JSON object."""
     for file in sorted([*folder.glob("model_index.json"), *folder.glob("*/*config.json")]):
         _config(file)
 
 
 def _config(file: Path) -> dict[str, Any]:
+    """A config's content; a ValueError where it is not a JSON object."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 _ROOT = Path(__file__).parent
-_FILE = "presets.json"
 _FORMAT, _FORMATS = "bigain preset 1", "bigain presets 1"
 
 
@@ -79,27 +78,24 @@ def of_model(model: str, name: str) -> Preset:
 
 def content(preset: Preset) -> str:
     """The content of a preset file; ``read`` reads it back."""
-    facts = {
+    facts: dict[str, Any] = {
         "format": _FORMAT,
         "methods": preset.methods,
         "model": preset.model,
         "architecture": preset.architecture,
-        "dtype": list(preset.dtypes),
-        "data": preset.data,
     }
-    return json.dumps(facts | {**preset.about}, indent=1) + "\n"
+    facts |= {"dtype": list(preset.dtypes), "data": preset.data, **preset.about}
+    return json.dumps(facts, indent=1) + "\n"
 
 
 def embedded_name(path: Path) -> str | None:
     """The name of the embedded model that a path lies in; None if it lies in none."""
-    if _ROOT not in path.parents:
-        return None
-    return path.relative_to(_ROOT).parts[0].replace("_", "-")
+    return path.relative_to(_ROOT).parts[0].replace("_", "-") if _ROOT in path.parents else None
 
 
 def _embedded() -> dict[str, dict[str, Any]]:
     """The contents of the presets' files by model, sorted."""
-    contents = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(_ROOT.glob(f"*/{_FILE}"))]
+    contents = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(_ROOT.glob("*/presets.json"))]
     return {content["model"]: content for content in contents if content["format"] == _FORMATS}
 
 
