@@ -96,21 +96,17 @@ def sample(
     *,
     progress: bool = False,
 ) -> Iterator[Pixels]:
-    """Draws one image per entry of ``index``.
+    """Draws one image per entry of ``index``: (H, W, 3) uint8, in that order, each as soon as its batch is done.
 
     An image's noise depends on ``(seed, image id)`` alone, also the noise that ancestral samplers add at each step.
     The model's own scheduler is copied, never changed.
 
     Args:
-        denoiser: an open model.
-        conditions: as it encoded them.
+        conditions: as ``denoiser`` encoded them.
         index: each image's condition, in [0, len(conditions)).
         image_ids: each image's number, all different.
         sampling: None for the defaults of :class:`Sampling`.
         progress: whether to show a bar that counts sampling steps.
-
-    Yields:
-        (H, W, 3) uint8 arrays in the order of ``index``, as soon as their batch is done.
 
     Raises:
         ValueError: at the call, for lengths that differ, ids that are doubled, conditions out of range, guidance where

@@ -81,7 +81,7 @@ def to_rgb(image: Image.Image) -> Pixels:
 
 
 def preprocess(image: Pixels | Image.Image, size: int) -> torch.Tensor:
-    """RGB, short side to ``size`` (bicubic with antialiasing), centre crop, to [-1, 1].
+    """RGB, short side to ``size`` (bicubic with antialiasing), centre crop: float32 (3, size, size) in [-1, 1].
 
     The longer side is rounded down and the crop's offset to the nearest pixel, as in torchvision's ``Resize`` and
     ``CenterCrop``, which the diffusion classifier (Li et al., ICCV 2023) uses.
@@ -89,9 +89,6 @@ def preprocess(image: Pixels | Image.Image, size: int) -> torch.Tensor:
     Args:
         image: uint8 (H, W, 3), or a PIL image of any mode (then also turned upright by its EXIF orientation).
         size: height and width of the result in pixels.
-
-    Returns:
-        float32 (3, size, size) in [-1, 1].
 
     Raises:
         TypeError: an array that is not uint8.

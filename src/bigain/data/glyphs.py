@@ -45,17 +45,11 @@ _MIN_CONTRAST = 0.35  # of luma between letter and background, in [0, 1]
 
 @dataclass(frozen=True)
 class Drawn:
-    """One split of a drawn data set.
+    """One split of a drawn data set."""
 
-    Args:
-        split: one of ``SPLITS``, which share no image.
-        size: height and width in pixels.
-        seed: of the whole data set.
-    """
-
-    split: str = "test"
-    size: int = 32
-    seed: int = 0
+    split: str = "test"  # one of SPLITS, which share no image
+    size: int = 32  # height and width in pixels
+    seed: int = 0  # of the whole data set
     smallest: ClassVar[int] = 16
 
     def __post_init__(self) -> None:

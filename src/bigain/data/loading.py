@@ -6,12 +6,11 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
-from bigain.data.annotated import coco, pets
+from bigain.data.annotated import coco, imagenet, pets
 from bigain.data.dataset import ImageCollection, OnBadImage
 from bigain.data.folder import folder, table
 from bigain.data.glyphs import glyphs
 from bigain.data.hub import hub, saved
-from bigain.data.imagenet import imagenet
 from bigain.data.prompts import Prompts, check_against, read_prompts, shared
 from bigain.data.scenes import scenes
 

@@ -36,22 +36,20 @@ def read_prompts(path: Path) -> Prompts:
 
     Several rows of one class are several prompts, in the file's order. Other columns are ignored.
     """
-    names: dict[int, str] = {}
-    prompts: dict[int, list[str]] = {}
+    classes: dict[int, tuple[str, list[str]]] = {}  # by index: the name, and its prompts
     for where, (prompt, name, text) in read_rows(path, COLUMNS):
         if not re.fullmatch(r"[0-9]{1,9}", text):  # int() would also take "1_0" and "+1"
             raise ValueError(f"{where}: classidx must be an integer from 0, not {text!r}")
-        index = int(text)
-        if names.setdefault(index, name) != name:
-            raise ValueError(f"{where}: the name of classidx {index} must be {names[index]!r} as above, not {name!r}")
-        prompts.setdefault(index, []).append(prompt)
-    indices = range(len(names))
-    missing = next((index for index in indices if index not in names), None)
+        usual, prompts = classes.setdefault(int(text), (name, []))
+        if usual != name:
+            raise ValueError(f"{where}: the name of classidx {int(text)} must be {usual!r} as above, not {name!r}")
+        prompts.append(prompt)
+    missing = next((index for index in range(len(classes)) if index not in classes), None)
     if missing is not None:
-        raise ValueError(
-            f"{path}: classidx must count from 0 without a gap, not leave out {missing} below {max(names)}"
-        )
-    return Prompts(tuple(names[i] for i in indices), tuple(tuple(prompts[i]) for i in indices))
+        last = max(classes)
+        raise ValueError(f"{path}: classidx must count from 0 without a gap, not leave out {missing} below {last}")
+    names, sentences = zip(*(classes[index] for index in range(len(classes))), strict=True)
+    return Prompts(names, tuple(map(tuple, sentences)))
 
 
 def check_against(prompts: Prompts, classes: Sequence[str], path: Path) -> None:

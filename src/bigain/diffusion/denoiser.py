@@ -91,20 +91,16 @@ class Latents:
 
 @dataclass(frozen=True, eq=False)
 class Conditions:
-    """Encoded prompts or class labels, one row each.
+    """Encoded prompts or class labels, one row each, as keyword arguments of the model by name.
 
-    Args:
-        names: the prompts or labels, at least one.
-        arguments: keyword arguments of the model by name, each a (rows, ...) tensor or a mapping of such tensors.
-            There are ``len(names)`` rows, and one more where ``null_index`` names it.
-        null_index: the row of the unconditional class, which is no condition itself; None where there is none.
-        read: what the model reads of each condition, such as a prompt's tokens; None where that is unknown.
+    An argument is a (rows, ...) tensor or a mapping of such tensors, of ``len(names)`` rows, and one more where
+    ``null_index`` names it. Conditions with equal entries in ``read`` are the same to the model.
     """
 
-    names: tuple[str | int, ...]
+    names: tuple[str | int, ...]  # the prompts or labels, at least one
     arguments: Mapping[str, Tensor | Mapping[str, Tensor]]
-    null_index: int | None = None
-    read: tuple[Hashable, ...] | None = None
+    null_index: int | None = None  # the row of the unconditional class, which is no condition itself
+    read: tuple[Hashable, ...] | None = None  # what the model reads of each, such as a prompt's tokens; None: unknown
 
     def __post_init__(self) -> None:
         if not self.names:

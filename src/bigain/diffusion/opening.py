@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -133,16 +133,12 @@ def _open_pipeline(name: str, device: torch.device | str, options: dict[str, Any
     for part, entry in index.items():
         network = _network_class(entry)
         if network is not None:
-            try:
+            # A part may have no such variant: then the pipeline takes its plain weights.
+            with suppress(*([] if options["variant"] is None else [OSError])):
                 networks[part] = _network(network, name, part, options)
-            except OSError:
-                # A part may have no such variant: then the pipeline takes its plain weights.
-                if options["variant"] is None:
-                    raise
     with _described(name):
-        denoiser: Denoiser = wrapper(
-            diffusers.DiffusionPipeline.from_pretrained(name, **networks, **options).to(device)
-        )
+        pipe = diffusers.DiffusionPipeline.from_pretrained(name, **networks, **options)
+        denoiser: Denoiser = wrapper(pipe.to(device))
     return denoiser
 
 

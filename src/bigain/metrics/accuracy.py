@@ -92,16 +92,14 @@ def mean_per_class_accuracy(predictions: Sequence[int] | np.ndarray, labels: Seq
 
 
 def per_image_ap(rankings: Sequence[Sequence[int]] | np.ndarray, labels: Sequence[Sequence[int]]) -> np.ndarray:
-    """Average precision of each image's ranking of the classes; its mean is what the BiGain paper calls mAP.
+    """Average precision of each image's ranking of the classes, float64 (N,) in (0, 1].
 
-    The precision among the classes down to each of the image's labels, averaged over its labels.
+    The precision among the classes down to each of the image's labels, averaged over its labels. Its mean over the
+    images is what the BiGain paper calls mAP.
 
     Args:
         rankings: (N, K) per image all class indices, best first.
         labels: per image its class indices, at least one.
-
-    Returns:
-        float64 (N,) in (0, 1].
     """
     if len(rankings) != len(labels):
         raise ValueError(f"rankings and labels must be equally long, not {len(rankings)} and {len(labels)}")
@@ -122,19 +120,16 @@ def per_image_ap(rankings: Sequence[Sequence[int]] | np.ndarray, labels: Sequenc
 
 
 def per_class_ap(scores: np.ndarray, labels: Sequence[Sequence[int]]) -> np.ndarray:
-    """Average precision of each class over the images, in the style of PASCAL VOC since 2010.
+    """Average precision of each class over the images, float64 (K,) in [0, 1]; NaN for a class that no image shows.
 
-    All images are ranked by their score for the class. The precision at a recall is the highest precision at that or a
-    greater recall, and the average is the area under it. Images of equal score are one step of the ranking. The joint
-    run scores a class by minus its place among the classes of an image, with many ties: its values compare with one
-    another, not with those of detectors that give confidences.
+    In the style of PASCAL VOC since 2010: all images are ranked by their score for the class, those of equal score as
+    one step. The precision at a recall is the highest at that or a greater recall, and the average is the area under
+    it. The joint run scores a class by minus its place among the classes of an image, with many ties: its values
+    compare with one another, not with those of detectors that give confidences.
 
     Args:
         scores: (N, K), higher means that the image shows the class more surely; comparable between images.
         labels: per image its class indices in [0, K); an image may have none.
-
-    Returns:
-        float64 (K,) in [0, 1]; NaN for a class that no image shows.
     """
     scores = np.asarray(scores, dtype=np.float64)
     if scores.ndim != 2 or len(scores) != len(labels) or scores.size == 0:

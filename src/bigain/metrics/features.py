@@ -130,19 +130,12 @@ def extract(images: np.ndarray, network: nn.Module, batch_size: int = 64) -> np.
 
 @dataclass(frozen=True)
 class RecogniserConfig:
-    """The shape of a recogniser.
+    """The shape of a recogniser."""
 
-    Args:
-        classes: name of each class, in the order of the labels.
-        size: height and width of the images in pixels, a multiple of 8.
-        widths: channels of the four convolutional stages; stages 2 to 4 halve the resolution.
-        features: dimensions of the pooled penultimate layer.
-    """
-
-    classes: tuple[str, ...]
-    size: int = 32
-    widths: tuple[int, int, int, int] = (32, 64, 96, 128)
-    features: int = 64
+    classes: tuple[str, ...]  # name of each class, in the order of the labels
+    size: int = 32  # height and width of the images in pixels, a multiple of 8
+    widths: tuple[int, int, int, int] = (32, 64, 96, 128)  # channels of four stages; 2 to 4 halve the resolution
+    features: int = 64  # dimensions of the pooled penultimate layer
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2:

@@ -17,25 +17,15 @@ _FORMAT, _FORMATS = "bigain preset 1", "bigain presets 1"
 
 @dataclass(frozen=True)
 class Preset:
-    """Methods that were chosen for a model; a field is None where the file does not say.
+    """Methods that were chosen for a model; a field is None where the file does not say."""
 
-    Args:
-        source: where it is from: "MODEL/NAME" or the path of a file.
-        methods: as text.
-        model: name of the weights.
-        architecture: fingerprint by `bigain.backbones.presets.architecture`.
-        dtypes: in which it was measured.
-        data: on which it was chosen.
-        about: whatever else is known, such as what was measured.
-    """
-
-    source: str
-    methods: str
-    model: str | None = None
-    architecture: str | None = None
-    dtypes: tuple[str, ...] = ()
-    data: str | None = None
-    about: Mapping[str, Any] = field(default_factory=dict)
+    source: str  # where it is from: "MODEL/NAME" or the path of a file
+    methods: str  # as text
+    model: str | None = None  # name of the weights
+    architecture: str | None = None  # fingerprint by bigain.backbones.presets.architecture
+    dtypes: tuple[str, ...] = ()  # in which it was measured
+    data: str | None = None  # on which it was chosen
+    about: Mapping[str, Any] = field(default_factory=dict)  # whatever else is known, such as what was measured
 
 
 def names() -> tuple[str, ...]:
