@@ -31,11 +31,9 @@ class Item:
     caption: str | None = None  # a sentence about the image, where the data set has one
 
     @classmethod
-    def of_file(
-        cls, id: str, path: Path, labels: tuple[int, ...], caption: str | None = None, source: str = ""
-    ) -> Item:
-        """The image in a file, whose errors also name ``source``, the line that lists the file."""
-        return cls(id, partial(read_image, path, f"{path} ({source})" if source else str(path)), labels, caption)
+    def of_file(cls, id: str, path: Path, labels: tuple[int, ...], caption: str | None = None, line: str = "") -> Item:
+        """The image in a file; errors also name the ``line`` that lists it."""
+        return cls(id, partial(read_image, path, f"{path} ({line})" if line else str(path)), labels, caption)
 
     @cached_property
     def image(self) -> Pixels:

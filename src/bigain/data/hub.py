@@ -51,13 +51,8 @@ def hub(location: str, split: str | None = None, class_count: int | None = None)
     cells = data.select_columns([image]).cast_column(image, datasets.Image(decode=False))
     roots = _roots(datasets, location)
     entries = tuple(
-        Item(
-            f"row-{row:06d}",
-            partial(_pixels, cells, image, row, roots, location),
-            () if label is None else (labels[row],),
-            captions[row],
-        )
-        for row in range(len(data))
+        Item(f"row-{row:06d}", partial(_pixels, cells, image, row, roots, location), own, caption)
+        for row, (own, caption) in enumerate(zip(labels, captions, strict=True))
     )
     name = Path(location).resolve().name if Path(location).is_dir() else location
     return ImageCollection(name, classes, entries)
@@ -103,16 +98,18 @@ def _column(data: Any, what: str, preferred: Sequence[str], kind: type) -> str |
 
 def _labels(
     datasets: ModuleType, data: Any, column: str | None, class_count: int | None, location: str
-) -> tuple[tuple[str, ...], list[int]]:
+) -> tuple[tuple[str, ...], list[tuple[int, ...]]]:
+    """The classes, and the labels of each row."""
     if column is None:
-        return (), []
+        return (), [()] * len(data)
     feature, values = data.features[column], list(data[column])
     if any(not isinstance(value, str | int) for value in values):
         raise ValueError(f"{location}: the column {column!r} must hold one name or integer per image, not {feature}")
     if isinstance(feature, datasets.ClassLabel) and feature.names:
-        return tuple(feature.names), values
+        return tuple(feature.names), [(value,) for value in values]
     sources = [f"{location}, row {row}, column {column!r}" for row in range(len(values))]
-    return class_indices(values, class_count, sources)
+    classes, labels = class_indices(values, class_count, sources)
+    return classes, [(label,) for label in labels]
 
 
 def _captions(data: Any) -> list[str | None]:

@@ -92,8 +92,7 @@ def _kind(text: str) -> tuple[str, str]:
     kind, colon, location = text.partition(":")
     if kind in _KINDS and (colon or kind in _EMBEDDED or not Path(text).exists()):
         if (kind in _EMBEDDED) == bool(location):
-            expected = next(name for name in NAMES if name.partition(":")[0] == kind)
-            raise ValueError(f"the data set {kind!r} must be written {expected!r}, not {text!r}")
+            raise ValueError(f"the data set {kind!r} must be written {NAMES[_KINDS.index(kind)]!r}, not {text!r}")
         return kind, location
     path = Path(text).expanduser()
     if path.is_file() and path.suffix.lower() == ".csv":

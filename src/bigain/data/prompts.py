@@ -55,17 +55,16 @@ def read_prompts(path: Path) -> Prompts:
 def check_against(prompts: Prompts, classes: Sequence[str], path: Path) -> None:
     """Refuses prompts that are not for these classes.
 
-    Names may differ in wording ("tench" and "tench, Tinca tinca"), so they are compared only where both sides
-    use the same set of names; then the order must agree, or every label would mean another class.
+    Names may differ in wording ("tench" and "tench, Tinca tinca"), so they are compared only where both sides use the
+    same set of names; then the order must agree, or every label would mean another class.
     """
-    if len(prompts.classes) > len(classes):
+    count = len(prompts.classes)
+    if count > len(classes):
+        raise ValueError(f"{path}: classidx must lie in [0, {len(classes) - 1}] for this data set, not {count - 1}")
+    if count < len(classes):
         raise ValueError(
-            f"{path}: classidx must lie in [0, {len(classes) - 1}] for this data set, not {len(prompts.classes) - 1}"
-        )
-    if len(prompts.classes) < len(classes):
-        raise ValueError(
-            f"{path} must have prompts for all {len(classes)} classes, not {len(prompts.classes)}: "
-            f"classidx {len(prompts.classes)} ({classes[len(prompts.classes)]!r}) is missing"
+            f"{path} must have prompts for all {len(classes)} classes, not {count}: classidx {count} "
+            f"({classes[count]!r}) is missing"
         )
     own, given = [_plain(name) for name in classes], [_plain(name) for name in prompts.classes]
     if Counter(own) == Counter(given) and own != given:

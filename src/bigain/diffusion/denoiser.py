@@ -132,8 +132,7 @@ class Denoiser(ABC):
 
     Args:
         pipe: the pipeline that holds the parts, read anew at each use, so what is swapped there takes effect; or None.
-        model: the network, where there is no pipeline.
-        scheduler: a diffusers scheduler, where there is no pipeline.
+        model, scheduler: the network, and a diffusers scheduler, where there is no pipeline.
         space: pixels, or an autoencoder's latents.
 
     Raises:
@@ -233,11 +232,8 @@ class Denoiser(ABC):
     def predict(self, x_t: Tensor, t: Tensor, conditions: Conditions, index: Tensor) -> Tensor:
         """What the network predicts, without guidance: (B, C, h, w) float32, without a learned variance.
 
-        Args:
-            x_t: (B, C, h, w) noised samples.
-            t: (B,) timesteps.
-            conditions: as :meth:`conditions` encoded them.
-            index: (B,) long, each row's condition.
+        ``x_t`` (B, C, h, w) are noised samples at timesteps ``t`` (B,); ``index`` (B,), long, is the condition of each
+        among ``conditions``, as :meth:`conditions` encoded them.
         """
         # no_grad rather than inference_mode: tensors made in inference mode may not be used by a later backward,
         # and a compiled model specialises on which of the two modes it meets.

@@ -73,6 +73,8 @@ def open_model(
     folder = zoo.path(str(model)) if model in EMBEDDED else Path(model)
     with _quiet_libraries() if quiet else ExitStack():
         if folder.is_dir():
+            for file in sorted([*folder.glob("model_index.json"), *folder.glob("*/*config.json")]):
+                _config(file)  # before a library trips over it
             if (folder / "model_index.json").is_file():
                 return _open_pipeline(str(folder), device, options)
             return _open_parts(folder, device, options)
@@ -122,7 +124,6 @@ def _family(pipeline: type[Any]) -> Any:
 def _open_pipeline(name: str, device: torch.device | str, options: dict[str, Any]) -> Denoiser:
     import diffusers
 
-    _check_configs(Path(name))
     with _described(name):
         index = diffusers.DiffusionPipeline.load_config(name)
     family = str(index.get("_class_name"))
@@ -147,23 +148,21 @@ def _open_parts(folder: Path, device: torch.device | str, options: dict[str, Any
     import diffusers
     from diffusers import AutoencoderKL, DiTTransformer2DModel
 
-    class_names = {}
-    for part, file in (("transformer", "config.json"), ("scheduler", "scheduler_config.json")):
-        path = folder / part / file
+    configs = (folder / "transformer" / "config.json", folder / "scheduler" / "scheduler_config.json")
+    for path in configs:
         if not path.is_file():
             raise FileNotFoundError(
                 f"{folder} must hold model_index.json (a pipeline), or transformer/ and scheduler/; {path} is missing"
             )
-        class_names[part] = _config(path).get("_class_name")
-    _check_configs(folder)
-    if class_names["transformer"] != "DiTTransformer2DModel":
+    network, noiser = (_config(path).get("_class_name") for path in configs)
+    if network != "DiTTransformer2DModel":
         raise ValueError(
             f"{folder / 'transformer'} must hold a DiTTransformer2DModel, as there is no model_index.json, "
-            f"not {class_names['transformer']}"
+            f"not {network}"
         )
-    scheduler_class = getattr(diffusers, str(class_names["scheduler"]), None)
+    scheduler_class = getattr(diffusers, str(noiser), None)
     if scheduler_class is None or not issubclass(scheduler_class, diffusers.SchedulerMixin):
-        raise ValueError(f"{folder / 'scheduler'} must hold a scheduler of diffusers, not {class_names['scheduler']}")
+        raise ValueError(f"{folder / 'scheduler'} must hold a scheduler of diffusers, not {noiser}")
     model = _network(DiTTransformer2DModel, folder, "transformer", options)
     vae = _network(AutoencoderKL, folder, "vae", options) if (folder / "vae").is_dir() else None
     with _described(folder / "scheduler"):
@@ -206,11 +205,6 @@ def _described(what: Path | str) -> Iterator[None]:
     except (*unusable, SafetensorError) as error:
         why = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         raise ValueError(f"{what} must hold configs and weights of one model, not these: {why}") from error
-
-
-def _check_configs(folder: Path) -> None:
-    for file in sorted([*folder.glob("model_index.json"), *folder.glob("*/*config.json")]):
-        _config(file)
 
 
 def _config(file: Path) -> dict[str, Any]:

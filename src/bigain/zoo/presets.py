@@ -110,11 +110,11 @@ def _is_named(text: str) -> bool:
 
 def _preset(source: str, content: Mapping[str, Any]) -> Preset:
     """Checked as far as what is compared with a model."""
-    dtypes = content.get("dtype") or []
+    about = {name: value for name, value in content.items() if name not in ("format", "presets")}
+    methods, *texts = (about.pop(name, None) for name in ("methods", "model", "architecture", "data"))
+    dtypes = about.pop("dtype", None) or []
     dtypes = [dtypes] if isinstance(dtypes, str) else dtypes
-    texts = [content.get(name) for name in ("model", "architecture", "data")]
     if not isinstance(dtypes, list) or any(not isinstance(text, str | None) for text in [*texts, *dtypes]):
         raise ValueError(f"model, architecture, dtype and data in {source} must be texts")
-    read_apart = {"format", "methods", "model", "architecture", "dtype", "data", "presets"}
-    about = {name: value for name, value in content.items() if name not in read_apart}
-    return Preset(source, content["methods"], texts[0], texts[1], tuple(dtypes), texts[2], about)
+    model, architecture, data = texts
+    return Preset(source, methods, model, architecture, tuple(dtypes), data, about)
