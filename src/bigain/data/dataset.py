@@ -56,7 +56,7 @@ class ImageCollection:
     name: str
     classes: tuple[str, ...]  # names, which labels index; empty for data without classes
     entries: tuple[Item, ...]  # in serving order, not decoded
-    prompts: tuple[tuple[str, ...], ...] | None = None  # at least one per class, from the template where left out
+    prompts: tuple[tuple[str, ...], ...] | None = None  # one or more per class; None: from the template, if any class
     template: str = PHOTO  # a prompt with {} for the class name
     multi_label: bool = False  # an image may have any number of labels; otherwise one each (none without classes)
     wnids: tuple[str, ...] | None = None  # of the classes, where the data set has them (ImageNet)

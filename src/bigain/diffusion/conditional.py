@@ -154,7 +154,7 @@ class PixArt(TextConditional):
     """``PixArtAlphaPipeline`` and ``PixArtSigmaPipeline`` (Chen et al., 2023 and 2024)."""
 
     def _tokens(self, prompts: list[str], length: int | None = None) -> tuple[tuple[int, ...], ...]:
-        length = inspect.signature(self.pipe.encode_prompt).parameters["max_sequence_length"].default
+        length = length or inspect.signature(self.pipe.encode_prompt).parameters["max_sequence_length"].default
         return super()._tokens(self.pipe._text_preprocessing(list(prompts)), length)
 
     def _encode(self, prompts: list[str]) -> dict[str, Any]:

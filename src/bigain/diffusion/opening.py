@@ -58,16 +58,16 @@ def open_model(
         OSError: where weights are missing or exist as pickles only; nothing but safetensors is read.
         ImportError: for a text model's name or folder without transformers; names the extra that brings it.
     """
-    given = dtype is not None or device is not None
+    moved = dtype is not None or device is not None
     if isinstance(model, Denoiser):
-        if given:
+        if moved:
             raise ValueError("dtype and device must be left out for a denoiser, which has its own")
         return model
     if device is not None:
         _check_device(device)
     if not isinstance(model, (str, Path)):
         family = _family(type(model))  # before anything is moved
-        return family(model.to(device=device, dtype=dtype) if given else model)
+        return family(model.to(device=device, dtype=dtype) if moved else model)
     device = "cpu" if device is None else device
     options = {"dtype": torch.float32 if dtype is None else dtype, "variant": variant, "use_safetensors": True}
     folder = zoo.path(str(model)) if model in EMBEDDED else Path(model)
@@ -154,15 +154,15 @@ def _open_parts(folder: Path, device: torch.device | str, options: dict[str, Any
             raise FileNotFoundError(
                 f"{folder} must hold model_index.json (a pipeline), or transformer/ and scheduler/; {path} is missing"
             )
-    network, noiser = (_config(path).get("_class_name") for path in configs)
-    if network != "DiTTransformer2DModel":
+    model_name, scheduler_name = (_config(path).get("_class_name") for path in configs)
+    if model_name != "DiTTransformer2DModel":
         raise ValueError(
             f"{folder / 'transformer'} must hold a DiTTransformer2DModel, as there is no model_index.json, "
-            f"not {network}"
+            f"not {model_name}"
         )
-    scheduler_class = getattr(diffusers, str(noiser), None)
+    scheduler_class = getattr(diffusers, str(scheduler_name), None)
     if scheduler_class is None or not issubclass(scheduler_class, diffusers.SchedulerMixin):
-        raise ValueError(f"{folder / 'scheduler'} must hold a scheduler of diffusers, not {noiser}")
+        raise ValueError(f"{folder / 'scheduler'} must hold a scheduler of diffusers, not {scheduler_name}")
     model = _network(DiTTransformer2DModel, folder, "transformer", options)
     vae = _network(AutoencoderKL, folder, "vae", options) if (folder / "vae").is_dir() else None
     with _described(folder / "scheduler"):
