@@ -1,12 +1,15 @@
-"""Captions for training: true of a scene, but rarely the whole truth."""
+"""Captions for training: true of a scene, but rarely the whole truth; and the words of all captions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 
-from bigain.data.scenes import Placed, describe, enumerate_letters, phrase, sentence
+from bigain.data.glyphs import CLASSES
+from bigain.data.prompts import LETTER
+from bigain.data.scenes import COLOURS, PLACES, Placed, describe, phrase, sentence
 
 
 def vary(letters: Sequence[Placed], rng: np.random.Generator) -> str:
@@ -28,3 +31,20 @@ def vary(letters: Sequence[Placed], rng: np.random.Generator) -> str:
         return enumerate_letters([placed.letter for placed in part])
     coins = rng.integers(2, size=(count, 2)).astype(bool)
     return sentence([phrase(placed, *coin) for placed, coin in zip(part, coins.tolist(), strict=True)])
+
+
+def enumerate_letters(names: Sequence[str]) -> str:
+    """The letters only: "a photo of the letters A and B", or ``prompts.LETTER`` for one of them."""
+    if len(names) == 1:
+        return LETTER.replace("{}", names[0])
+    return sentence([f"the letters {' and '.join(names)}"] if names else [])
+
+
+def _words() -> tuple[str, ...]:
+    captions = [describe([Placed(*parts)]) for parts in product(CLASSES, COLOURS, PLACES)]
+    captions += [enumerate_letters(CLASSES), *map(enumerate_letters, CLASSES)]
+    return tuple(sorted({word for caption in captions for word in caption.split()}))
+
+
+WORDS: tuple[str, ...] = _words()
+"""Every word that a caption of a scene or of one letter can hold."""

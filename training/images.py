@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -17,12 +16,12 @@ from bigain.data.scenes import Scenes
 
 def letters(split: str, size: int, length: int, folder: Path) -> np.ndarray:
     """The first single letters of a split as uint8 (length, size, size, 3)."""
-    return _cached(folder / f"glyphs-{split}-{size}-{length}.npy", partial(_draw_letters, split, size), length)
+    return _cached(folder / f"glyphs-{split}-{size}-{length}.npy", Glyphs(split, size), length)
 
 
 def scenes(split: str, size: int, length: int, folder: Path) -> np.ndarray:
     """The first scenes of several letters of a split as uint8 (length, size, size, 3)."""
-    return _cached(folder / f"glyphs-scenes-{split}-{size}-{length}.npy", partial(_draw_scenes, split, size), length)
+    return _cached(folder / f"glyphs-scenes-{split}-{size}-{length}.npy", Scenes(split, size), length)
 
 
 def to_pixels(images: np.ndarray) -> Tensor:
@@ -30,22 +29,16 @@ def to_pixels(images: np.ndarray) -> Tensor:
     return torch.tensor(images).permute(0, 3, 1, 2).float() / 127.5 - 1  # a copy: arrays from a cache cannot be written
 
 
-def _draw_letters(split: str, size: int, span: range) -> np.ndarray:
-    data = Glyphs(split, size)
-    return np.stack([data[index][0] for index in span])
+def _drawn(data: Glyphs | Scenes, span: range) -> np.ndarray:
+    return np.stack([data.pixels(index) for index in span])
 
 
-def _draw_scenes(split: str, size: int, span: range) -> np.ndarray:
-    data = Scenes(split, size)
-    return np.stack([data[index].image for index in span])
-
-
-def _cached(path: Path, draw: Callable[[range], np.ndarray], length: int) -> np.ndarray:
+def _cached(path: Path, data: Glyphs | Scenes, length: int) -> np.ndarray:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         spans = [range(first, min(first + 500, length)) for first in range(0, length, 500)]
         with ProcessPoolExecutor() as pool:
-            rows = np.concatenate(list(pool.map(draw, spans)))
+            rows = np.concatenate(list(pool.map(partial(_drawn, data), spans)))
         partial_path = path.with_suffix(".partial.npy")
         np.save(partial_path, rows)
         partial_path.rename(path)

@@ -12,7 +12,7 @@ from itertools import pairwise
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTokenizer
 
-from bigain.data.scenes import WORDS
+from captions import WORDS
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"

@@ -96,21 +96,17 @@ def sample(
     *,
     progress: bool = False,
 ) -> Iterator[Pixels]:
-    """Draws one image per entry of ``index``.
+    """Draws one image per entry of ``index``: (H, W, 3) uint8, in that order, each as soon as its batch is done.
 
     An image's noise depends on ``(seed, image id)`` alone, also the noise that ancestral samplers add at each step.
     The model's own scheduler is copied, never changed.
 
     Args:
-        denoiser: an open model.
-        conditions: as it encoded them.
+        conditions: as ``denoiser`` encoded them.
         index: each image's condition, in [0, len(conditions)).
         image_ids: each image's number, all different.
-        sampling: steps, guidance, sampler, seed and batch size; None for the defaults of :class:`Sampling`.
+        sampling: None for the defaults of :class:`Sampling`.
         progress: whether to show a bar that counts sampling steps.
-
-    Yields:
-        (H, W, 3) uint8 arrays in the order of ``index``, as soon as their batch is done.
 
     Raises:
         ValueError: at the call, for lengths that differ, ids that are doubled, conditions out of range, guidance where
@@ -129,29 +125,28 @@ def sample(
         raise ValueError(f"index must lie in [0, {len(conditions)}), not {wrong[0]}")
     if denoiser.kind == "class" and sampling.guidance > 1 and conditions.null_index is None:
         raise ValueError(f"guidance must be 1 for conditions that have no null class, not {sampling.guidance}")
-    batches = [
-        (index[first : first + sampling.batch_size], image_ids[first : first + sampling.batch_size])
-        for first in range(0, len(index), sampling.batch_size)
-    ]
-    return _images(denoiser, conditions, batches, sampling, sampling.scheduler(denoiser), progress)
+    return _images(denoiser, conditions, index, image_ids, sampling, sampling.scheduler(denoiser), progress)
 
 
 def _images(
     denoiser: Denoiser,
     conditions: Conditions,
-    batches: Sequence[tuple[list[int], list[int]]],
+    index: list[int],
+    image_ids: list[int],
     sampling: Sampling,
     scheduler: Any,
     progress: bool,
 ) -> Iterator[Pixels]:
     draw = _sample_class if denoiser.kind == "class" else _sample_text
+    batches = [slice(first, first + sampling.batch_size) for first in range(0, len(index), sampling.batch_size)]
     with tqdm(total=len(batches) * sampling.steps, disable=not progress, desc="generate", unit="step") as bar:
-        for index, ids in batches:
+        for part in batches:
+            ids = image_ids[part]
             generators = [seeded_generator("generate", sampling.seed, image_id) for image_id in ids]
             # The noise is drawn before any step's noise, from the same generator.
             noise = torch.stack([torch.randn(*denoiser.sample_shape, generator=g) for g in generators])
             keys = torch.tensor([image_key(str(image_id), sampling.seed) for image_id in ids], device=denoiser.device)
-            batch = _Batch(conditions, torch.tensor(index), noise.to(denoiser.device), generators, keys)
+            batch = _Batch(conditions, torch.tensor(index[part]), noise.to(denoiser.device), generators, keys)
             with memory_advice(len(ids)):
                 x0 = draw(denoiser, batch, scheduler, sampling, bar)
                 if not x0.isfinite().all():
@@ -174,7 +169,7 @@ def _sample_class(denoiser: Denoiser, batch: _Batch, scheduler: Any, sampling: S
     if guidance > 1:
         index = torch.cat([index, torch.full_like(index, conditions.null_index or 0)])
     x = batch.noise * getattr(scheduler, "init_noise_sigma", 1.0)  # flow matching begins at unit noise
-    done = 0
+    first = bar.n
     for step, t in enumerate(scheduler.timesteps):
         x_in = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
         x_in = torch.cat([x_in, x_in]) if guidance > 1 else x_in
@@ -184,26 +179,23 @@ def _sample_class(denoiser: Denoiser, batch: _Batch, scheduler: Any, sampling: S
             conditional, null = prediction.chunk(2)
             prediction = null + guidance * (conditional - null)
         x = scheduler.step(prediction, t, x, **options, return_dict=False)[0]
-        done = _advance(bar, done, (step + 1) * steps // len(scheduler.timesteps))
+        bar.update(first + (step + 1) * steps // len(scheduler.timesteps) - bar.n)
     return x
 
 
 @torch.no_grad()
 def _sample_text(denoiser: Any, batch: _Batch, scheduler: Any, sampling: Sampling, bar: Any) -> Tensor:
     """The pipeline's own loop, up to the latents: it knows its guidance, negative prompt and size conditions."""
-    pipe = denoiser.pipe
-    keys = batch.keys
-    done = 0
+    pipe, keys, first = denoiser.pipe, batch.keys, bar.n
     with ExitStack() as keyed:
 
         def begin(step: int) -> None:
-            nonlocal done
             keyed.pop_all().close()
             keyed.enter_context(row_keys(denoiser.model, image=keys, draw=torch.full_like(keys, step)))
-            done = _advance(bar, done, min(step, sampling.steps))
+            bar.update(first + min(step, sampling.steps) - bar.n)
 
         begin(0)
-        arguments = denoiser.pipeline_arguments(batch.conditions, batch.index, begin)
+        arguments = denoiser.pipeline_arguments(batch.conditions.rows(batch.index), begin)
         before = pipe.scheduler, dict(getattr(pipe, "_progress_bar_config", {}))
         pipe.scheduler = scheduler
         pipe.set_progress_bar_config(**{**before[1], "disable": True})
@@ -221,8 +213,3 @@ def _sample_text(denoiser: Any, batch: _Batch, scheduler: Any, sampling: Samplin
             pipe.scheduler = before[0]
             pipe.set_progress_bar_config(**before[1])
     return latents
-
-
-def _advance(bar: Any, done: int, now: int) -> int:
-    bar.update(now - done)
-    return now

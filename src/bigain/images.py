@@ -24,15 +24,17 @@ FORMATS: tuple[str, ...] = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 SUFFIXES: tuple[str, ...] = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
-# What Pillow's decoders raise on bytes that are no image, or only the beginning of one.
+# What Pillow's decoders raise on bytes that are no image, or only the beginning of one; and looking up a name that is
+# too long, or in a folder that may not be entered.
 _DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
-_KINDS = (
-    (stat.S_ISDIR, "a folder"),
-    (stat.S_ISFIFO, "a pipe"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-)
+_KINDS = {
+    stat.S_IFREG: "a file",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 class BadImageError(ValueError):
@@ -42,10 +44,9 @@ class BadImageError(ValueError):
 def kind_of(path: Path) -> str:
     """What a path leads to, in words: "a file", "a folder", "a pipe", ..., or "missing"."""
     try:
-        mode = path.stat().st_mode
+        return _KINDS.get(stat.S_IFMT(path.stat().st_mode), "no regular file")
     except (FileNotFoundError, NotADirectoryError):
         return "missing"
-    return "a file" if stat.S_ISREG(mode) else next((name for test, name in _KINDS if test(mode)), "no regular file")
 
 
 def read_image(source: Path | bytes, name: str) -> Pixels:
@@ -55,20 +56,15 @@ def read_image(source: Path | bytes, name: str) -> Pixels:
         BadImageError: the source is missing, no regular file (a pipe would never end), no image, cut short, of a
             format not in ``FORMATS``, or larger than Pillow takes for safe; calls it by ``name``.
     """
-    if isinstance(source, Path) and (what := _kind_or_error(source)) != "a file":
-        raise BadImageError(f"{name} must be a readable image, not {what}")
     try:
+        if isinstance(source, Path) and (what := kind_of(source)) != "a file":
+            raise BadImageError(f"{name} must be a readable image, not {what}")
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
             return to_rgb(image)
+    except BadImageError:
+        raise
     except _DECODING_ERRORS as error:
         raise BadImageError(f"{name} must be a readable image: {error}") from error
-
-
-def _kind_or_error(path: Path) -> str:
-    try:
-        return kind_of(path)
-    except (OSError, ValueError) as error:  # a name that is too long, a folder that may not be entered
-        return f"what it leads to: {error}"
 
 
 def to_rgb(image: Image.Image) -> Pixels:
@@ -87,28 +83,30 @@ def to_rgb(image: Image.Image) -> Pixels:
 
 
 def preprocess(image: Pixels | Image.Image, size: int) -> torch.Tensor:
-    """RGB, short side to ``size`` (bicubic with antialiasing), centre crop, to [-1, 1].
+    """RGB, short side to ``size`` (bicubic with antialiasing), centre crop: float32 (3, size, size) in [-1, 1].
 
-    The longer side is rounded down and the crop's offset to the nearest pixel, as in torchvision's
-    ``Resize`` and ``CenterCrop``, which the diffusion classifier (Li et al., ICCV 2023) uses.
+    The longer side is rounded down and the crop's offset to the nearest pixel, as in torchvision's ``Resize`` and
+    ``CenterCrop``, which the diffusion classifier (Li et al., ICCV 2023) uses.
 
     Args:
         image: uint8 (H, W, 3), or a PIL image of any mode (then also turned upright by its EXIF orientation).
         size: height and width of the result in pixels.
 
-    Returns:
-        float32 (3, size, size) in [-1, 1].
-
     Raises:
         TypeError: an array that is not uint8.
-        ValueError: an array that is not (H, W, 3), a size under 1, or an image so long and thin that
-            resizing it would take more pixels than Pillow takes for safe.
+        ValueError: an array that is not (H, W, 3), a size under 1, or an image so long and thin that resizing it would
+            take more pixels than Pillow takes for safe.
     """
     import torch  # late: reading a data set must not wait for it
 
     if size < 1:
         raise ValueError(f"size must be at least 1 pixel, not {size}")
-    picture = Image.fromarray(_checked(to_rgb(image) if isinstance(image, Image.Image) else image))
+    pixels = to_rgb(image) if isinstance(image, Image.Image) else image
+    if pixels.dtype != np.uint8:
+        raise TypeError(f"image must be uint8, not {pixels.dtype}")
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise ValueError(f"image must be (H, W, 3) with at least one pixel, not {pixels.shape}")
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
     width, height = picture.size
     short = min(width, height)
     width, height = size * width // short, size * height // short  # the short side is exactly `size`
@@ -119,8 +117,8 @@ def preprocess(image: Pixels | Image.Image, size: int) -> torch.Tensor:
         )
     picture = picture.resize((width, height), Image.Resampling.BICUBIC)
     left, top = round((width - size) / 2), round((height - size) / 2)
-    pixels = np.asarray(picture.crop((left, top, left + size, top + size)), dtype=np.float32)  # (size, size, 3)
-    return torch.from_numpy(pixels / 127.5 - 1).permute(2, 0, 1).contiguous()
+    cropped = np.asarray(picture.crop((left, top, left + size, top + size)), dtype=np.float32)  # (size, size, 3)
+    return torch.from_numpy(cropped / 127.5 - 1).permute(2, 0, 1).contiguous()
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -194,11 +192,3 @@ def _one(image: Any, size: int) -> torch.Tensor:
     if isinstance(image, (Image.Image, np.ndarray)):
         return preprocess(image, size)
     raise TypeError(f"an image must be a PIL image, a uint8 array (H, W, 3) or a path, not {type(image).__name__}")
-
-
-def _checked(image: Pixels) -> Pixels:
-    if image.dtype != np.uint8:
-        raise TypeError(f"image must be uint8, not {image.dtype}")
-    if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise ValueError(f"image must be (H, W, 3) with at least one pixel, not {image.shape}")
-    return np.ascontiguousarray(image)

@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bigain.data.glyphs import CLASSES
-from bigain.data.prompts import LETTER
-from bigain.data.scenes import COLOURS, PLACES, WORDS, Placed, describe, enumerate_letters
+from bigain.data.scenes import COLOURS, PLACES, Placed, describe
 
 PHRASE = re.compile(rf"an? (?:({'|'.join(COLOURS)}) )?letter ([A-Z])(?: at the ({'|'.join(PLACES)}))?")
 SCENE = (Placed("S", "orange", "top left"), Placed("A", "red", "top right"), Placed("B", "red", "bottom right"))
@@ -24,11 +23,6 @@ def scenes(draw: st.DrawFn) -> tuple[Placed, ...]:
 
 def said(caption: str) -> list[tuple[str, str, str]]:
     """The letters that a caption names with the colours and places that it gives them, "" where it gives none."""
-    listed = re.fullmatch(r"a photo of the letters? ([A-Z](?: and [A-Z])*)", caption)
-    if listed is not None:
-        letters = listed[1].split(" and ")
-        assert ("letters" in caption) == (len(letters) > 1)
-        return [(letter, "", "") for letter in letters]
     phrases = caption.removeprefix("a photo of ").split(" and ")
     matches = [PHRASE.fullmatch(phrase) for phrase in phrases]
     assert all(matches), caption
@@ -48,19 +42,6 @@ def test_the_full_caption_says_everything(letters: tuple[Placed, ...]) -> None:
     assert said(describe(letters)) == [(placed.letter, placed.colour, placed.place) for placed in letters]
 
 
-def test_letters_alone() -> None:
-    assert [enumerate_letters(name) for name in CLASSES] == [LETTER.format(name) for name in CLASSES]
-    assert enumerate_letters(["X", "B", "A"]) == "a photo of the letters X and B and A"
-
-
-def test_the_words_are_those_of_captions_and_no_others() -> None:
-    letters, colours, places = set(CLASSES), set(COLOURS), {word for place in PLACES for word in place.split()}
-    rest = {"a", "an", "photo", "of", "the", "letter", "letters", "at", "and"}
-    assert set(WORDS) == letters | colours | places | rest
-    assert list(WORDS) == sorted(set(WORDS))
-
-
 def test_there_must_be_a_letter() -> None:
-    for speak in (describe, enumerate_letters):
-        with pytest.raises(ValueError, match="at least one letter"):
-            speak([])
+    with pytest.raises(ValueError, match="at least one letter"):
+        describe([])

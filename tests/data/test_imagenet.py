@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from bigain.data import load
-from bigain.data.imagenet import class_names, read_synsets
+from bigain.data.annotated import class_names, read_synsets
 
 TENCH, FISH, CRANE, MACHINE = "n01440764", "n01443537", "n02012849", "n03126707"
 MAPPING = f"{TENCH} tench, Tinca tinca\n{FISH} goldfish, Carassius auratus\n{CRANE} crane\n"

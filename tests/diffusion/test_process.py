@@ -51,14 +51,6 @@ def test_noise_and_target_against_the_formulas_in_scalars(prediction):
         assert target[row, 1, 2, 3].item() == pytest.approx(expected[1], abs=1e-12)
 
 
-@pytest.mark.parametrize("prediction", PREDICTIONS)
-def test_x0_undoes_noise_and_target(prediction):
-    process = _process(prediction)
-    x0, noise = _pair()
-    recovered = process.x0(process.noise(x0, noise, TIMESTEPS), process.target(x0, noise, TIMESTEPS), TIMESTEPS)
-    torch.testing.assert_close(recovered, x0, atol=1e-9, rtol=0)
-
-
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
 def test_noise_and_velocity_agree_with_the_scheduler(prediction):
     scheduler = DDIMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type=prediction)

@@ -40,7 +40,7 @@ def letters(tmp_path: Path) -> Path:
     for letter in LETTERS:
         (tmp_path / "letters" / letter).mkdir(parents=True)
         for turn in range(4):
-            image, _ = data[turn * len(CLASSES) + CLASSES.index(letter)]
+            image = data.pixels(turn * len(CLASSES) + CLASSES.index(letter))
             Image.fromarray(image).save(tmp_path / "letters" / letter / f"{turn}.png")
     return tmp_path / "letters"
 

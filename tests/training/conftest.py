@@ -1,4 +1,4 @@
-"""Runs the programs of training/ in this process, as `python training/NAME.py ...` would."""
+"""Runs the programs of training/ in this process, as `python training/NAME.py ...` would; tests import their parts."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 import torch
 
 TRAINING = Path(__file__).parents[2] / "training"
+sys.path.append(str(TRAINING))
 
 
 @pytest.fixture
 def train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
     """Runs a program with arguments, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(TRAINING))
 
     def run(name: str, *arguments: object) -> None:
         program = str(TRAINING / f"{name}.py")

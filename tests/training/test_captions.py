@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,16 +11,8 @@ from hypothesis import strategies as st
 
 from bigain.data.glyphs import CLASSES
 from bigain.data.prompts import LETTER
-from bigain.data.scenes import COLOURS, PLACES, WORDS, Placed, describe
-
-_SPEC = importlib.util.spec_from_file_location(
-    "training_captions", Path(__file__).parents[2] / "training" / "captions.py"
-)
-assert _SPEC is not None
-assert _SPEC.loader is not None
-_MODULE = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(_MODULE)
-vary = _MODULE.vary
+from bigain.data.scenes import COLOURS, PLACES, Placed, describe
+from captions import WORDS, enumerate_letters, vary
 
 PHRASE = re.compile(rf"an? (?:({'|'.join(COLOURS)}) )?letter ([A-Z])(?: at the ({'|'.join(PLACES)}))?")
 SCENE = (Placed("S", "orange", "top left"), Placed("A", "red", "top right"), Placed("B", "red", "bottom right"))
@@ -91,3 +81,20 @@ def test_a_varied_caption_is_a_function_of_the_generators_state() -> None:
 def test_a_varied_caption_needs_a_letter() -> None:
     with pytest.raises(ValueError, match="at least one letter"):
         vary([], np.random.default_rng(1))
+
+
+def test_letters_alone() -> None:
+    assert [enumerate_letters(name) for name in CLASSES] == [LETTER.format(name) for name in CLASSES]
+    assert enumerate_letters(["X", "B", "A"]) == "a photo of the letters X and B and A"
+
+
+def test_the_words_are_those_of_captions_and_no_others() -> None:
+    letters, colours, places = set(CLASSES), set(COLOURS), {word for place in PLACES for word in place.split()}
+    rest = {"a", "an", "photo", "of", "the", "letter", "letters", "at", "and"}
+    assert set(WORDS) == letters | colours | places | rest
+    assert list(WORDS) == sorted(set(WORDS))
+
+
+def test_letters_alone_need_a_letter() -> None:
+    with pytest.raises(ValueError, match="at least one letter"):
+        enumerate_letters([])

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import string
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from hypothesis import given, settings
@@ -13,24 +11,14 @@ from hypothesis import strategies as st
 from transformers import CLIPTokenizer
 
 from bigain.data.glyphs import CLASSES
-from bigain.data.scenes import PLACES, WORDS, Placed, describe, enumerate_letters
+from bigain.data.scenes import PLACES, Placed, describe
+from captions import WORDS, enumerate_letters
+from tokenizer import build, merges_for
 
 PRINTABLE = "".join(sorted(set(string.printable) - set(string.whitespace)))
 
 
-def program() -> ModuleType:
-    spec = importlib.util.spec_from_file_location(
-        "training_tokenizer", Path(__file__).parents[2] / "training" / "tokenizer.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-MODULE = program()
-TOKENIZER: CLIPTokenizer = MODULE.build()
+TOKENIZER: CLIPTokenizer = build()
 
 
 def test_every_word_of_a_caption_is_one_token() -> None:
@@ -89,7 +77,7 @@ def test_unknown_words_fall_apart() -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.text("abc", min_size=1, max_size=8), min_size=1, max_size=8))
 def test_merges_make_any_words_whole(words: list[str]) -> None:
-    merges = MODULE.merges_for(words)
+    merges = merges_for(words)
     assert len(set(merges)) == len(merges)
     tokens = [*"abc", *(f"{letter}</w>" for letter in "abc"), *(left + right for left, right in merges), "<|x|>"]
     vocabulary = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
@@ -110,4 +98,4 @@ def test_what_is_saved_is_what_is_loaded(prompt: str, tmp_path: Path) -> None:
 
 
 def test_two_builds_agree() -> None:
-    assert MODULE.build().get_vocab() == TOKENIZER.get_vocab()
+    assert build().get_vocab() == TOKENIZER.get_vocab()

@@ -6,11 +6,12 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Literal, get_args
 
 from bigain.data.prompts import PHOTO, from_template, map_classes
-from bigain.images import BadImageError, Pixels
+from bigain.images import BadImageError, Pixels, read_image
 
 IMAGENET_CLASSES = 1000
 OnBadImage = Literal["raise", "skip"]
@@ -22,20 +23,17 @@ class BadImageWarning(UserWarning):
 
 @dataclass(frozen=True, eq=False)
 class Item:
-    """One image and what is known of it before it is decoded.
+    """One image and what is known of it before it is decoded."""
 
-    Attributes:
-        id: names the image within its data set, and seeds the diffusion classifier's noise; stable under ``limit``, the
-            order and the place on disk.
-        pixels: decodes the image; raises ``BadImageError`` where there is none.
-        labels: class indices. One for class data, any number (also none) for multi-label data.
-        caption: a sentence about the image, where the data set has one.
-    """
+    id: str  # unique, seeds the diffusion classifier's noise; stable under limit, the order and the place on disk
+    pixels: Callable[[], Pixels]  # decodes the image; raises BadImageError where there is none
+    labels: tuple[int, ...] = ()  # class indices: one for class data, any number (also none) for multi-label data
+    caption: str | None = None  # a sentence about the image, where the data set has one
 
-    id: str
-    pixels: Callable[[], Pixels]
-    labels: tuple[int, ...] = ()
-    caption: str | None = None
+    @classmethod
+    def of_file(cls, id: str, path: Path, labels: tuple[int, ...], caption: str | None = None, line: str = "") -> Item:
+        """The image in a file; errors also name the ``line`` that lists it."""
+        return cls(id, partial(read_image, path, f"{path} ({line})" if line else str(path)), labels, caption)
 
     @cached_property
     def image(self) -> Pixels:
@@ -47,34 +45,22 @@ class Item:
 class ImageCollection:
     """Images with classes and prompts, in a fixed order.
 
-    Nothing is decoded before ``collection[index]`` or ``collection.items(...)``: ids, labels and captions are in
-    ``entries`` already.
-
-    Attributes:
-        name: of the data set.
-        classes: class names; labels index them. Empty for data without classes.
-        entries: the images in serving order, not decoded.
-        prompts: at least one per class; ``None`` for data without classes. Made from ``template`` where left out.
-        template: a prompt with ``{}`` for the class name.
-        multi_label: an image may have any number of labels; otherwise one each (none without classes).
-        wnids: of the classes, where the data set has them (ImageNet).
-        imagenet_labels: the index of each class among ImageNet's 1,000 sorted wnids, where that can be told.
-        on_bad_image: what ``items`` does with an image that cannot be decoded: ``"raise"`` (``BadImageError``) or
-            ``"skip"`` (a ``BadImageWarning`` that names it, and its id in ``skipped``).
+    Nothing is decoded before ``collection[index]`` or ``collection.items(...)``, which treats an image that cannot be
+    decoded as ``on_bad_image`` says: ``"raise"`` (``BadImageError``) or ``"skip"`` (a ``BadImageWarning`` that names
+    it, and its id in ``skipped``).
 
     Raises:
-        ValueError: no image, two images of one id, a label out of range, not one label per image, or an unknown
-            policy.
+        ValueError: no image, two images of one id, a label out of range, not one label per image, or an unknown policy.
     """
 
     name: str
-    classes: tuple[str, ...]
-    entries: tuple[Item, ...]
-    prompts: tuple[tuple[str, ...], ...] | None = None
-    template: str = PHOTO
-    multi_label: bool = False
-    wnids: tuple[str, ...] | None = None
-    imagenet_labels: tuple[int, ...] | None = None
+    classes: tuple[str, ...]  # names, which labels index; empty for data without classes
+    entries: tuple[Item, ...]  # in serving order, not decoded
+    prompts: tuple[tuple[str, ...], ...] | None = None  # one or more per class; None: from the template, if any class
+    template: str = PHOTO  # a prompt with {} for the class name
+    multi_label: bool = False  # an image may have any number of labels; otherwise one each (none without classes)
+    wnids: tuple[str, ...] | None = None  # of the classes, where the data set has them (ImageNet)
+    imagenet_labels: tuple[int, ...] | None = None  # of each class, among ImageNet's 1,000 sorted wnids, where known
     on_bad_image: OnBadImage = "raise"
     _skipped: dict[str, None] = field(default_factory=dict, repr=False)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bigain.data.dataset import ImageCollection, Item
 from bigain.data.files import folders, inside, read_lines, read_rows, require_folder
-from bigain.images import image_files, read_image
+from bigain.images import image_files
 
 LAYOUT = "<folder>/<class>/*.png (or .jpg, ...), one folder per class"
 
@@ -16,40 +15,39 @@ LAYOUT = "<folder>/<class>/*.png (or .jpg, ...), one folder per class"
 def folder(root: Path, split: str | None = None, classes: Path | None = None) -> ImageCollection:
     """Classes are the folders in ``root`` (in ``root/split`` with a split), sorted by name.
 
-    Files beside the class folders, folders in them, hidden files and files whose name does not end like an
-    image's are left out. Ids are ``<class>/<file name>``. ``classes`` is a text file that restricts the data to the
-    folders it names, one per line.
+    Files beside the class folders, folders in them, hidden files and files whose name does not end like an image's are
+    left out. ``classes`` is a text file that restricts the data to the folders it names, one per line.
     """
     base = require_folder(root if split is None else root / split, LAYOUT)
     paths = {path.name: path for path in folders(base)}
     if not paths:
         raise ValueError(f"{base} must have a class folder, not none. Expected layout: {LAYOUT}")
+    names = list(paths)
     if classes is not None:
-        paths = restrict(paths, [name for _, name in read_lines(classes, "one class per line")], classes, base)
-    entries: list[Item] = []
-    for label, (name, path) in enumerate(paths.items()):
-        entries += class_entries(path, name, label, LAYOUT)
-    return ImageCollection(root.resolve().name, tuple(paths), tuple(entries))
+        names = restrict(names, [name for _, name in read_lines(classes, "one class per line")], classes, base)
+    entries = [entry for label, name in enumerate(names) for entry in class_entries(paths[name], label, LAYOUT)]
+    return ImageCollection(root.resolve().name, tuple(names), tuple(entries))
 
 
-def class_entries(path: Path, name: str, label: int, layout: str) -> list[Item]:
-    """The images of one class folder; ``ValueError`` if there are none."""
+def class_entries(path: Path, label: int, layout: str) -> list[Item]:
+    """The images of one class folder, ids ``<class>/<file name>``; ``ValueError`` if there are none."""
     files = image_files(path)
     if not files:
         raise ValueError(f"the class folder {path} must have an image, not none. Expected layout: {layout}")
-    return [Item(f"{name}/{file.name}", partial(read_image, file, str(file)), (label,)) for file in files]
+    return [Item.of_file(f"{path.name}/{file.name}", file, (label,)) for file in files]
 
 
-def restrict(paths: dict[str, Path], names: list[str], source: Path, base: Path) -> dict[str, Path]:
-    """The part of ``paths``, by class, that ``names`` lists, in the order of ``paths``."""
+def restrict(classes: Iterable[str], names: Sequence[str], source: Path, base: Path) -> list[str]:
+    """The part of ``classes``, which are in ``base``, that ``names`` from the file ``source`` lists; in their order."""
+    present = dict.fromkeys(classes)
     if not names:
         raise ValueError(f"{source} must name a class, not none. Expected layout: one class per line")
     for name in names:
-        if name not in paths:
+        if name not in present:
             raise ValueError(f"{source} must name classes that are in {base}, not {name!r}")
         if names.count(name) > 1:
             raise ValueError(f"{source} must name the class {name!r} once, not {names.count(name)} times")
-    return {name: path for name, path in paths.items() if name in names}
+    return [name for name in present if name in names]
 
 
 def table(source: Path, class_count: int | None = None) -> ImageCollection:
@@ -62,8 +60,7 @@ def table(source: Path, class_count: int | None = None) -> ImageCollection:
     classes, labels = class_indices([label for _, (_, label, _) in rows], class_count, [where for where, _ in rows])
     entries = []
     for (where, (text, _, caption)), label in zip(rows, labels, strict=True):
-        path = inside(source.parent, text, where)
-        entries.append(Item(text, partial(read_image, path, f"{path} ({where})"), (label,), caption or None))
+        entries.append(Item.of_file(text, inside(source.parent, text, where), (label,), caption or None, where))
     return ImageCollection(source.stem, classes, tuple(sorted(entries, key=lambda entry: entry.id)))
 
 

@@ -1,9 +1,8 @@
 """Glyphs: the embedded data set, drawn by the package itself.
 
-An image shows one letter: a TrueType face that comes with matplotlib, rotated, scaled, shifted and
-coloured, on a textured background. Edges and strokes carry the class, colours and textures do not.
-Every image is a pure function of ``(seed, split, index, size)``, so a split can be drawn in any order, in
-part, or by several workers, and gives the same pixels.
+An image shows one letter: a TrueType face that comes with matplotlib, rotated, scaled, shifted and coloured, on a
+textured background. Edges and strokes carry the class, colours and textures do not. Every image is a pure function of
+``(seed, split, index, size)``, so a split can be drawn in any order, in part, or by several workers.
 """
 
 from __future__ import annotations
@@ -46,55 +45,41 @@ _MIN_CONTRAST = 0.35  # of luma between letter and background, in [0, 1]
 
 @dataclass(frozen=True)
 class Drawn:
-    """One split of a drawn data set.
+    """One split of a drawn data set."""
 
-    Args:
-        split: ``"train"``, ``"validation"`` or ``"test"``; they share no image.
-        size: height and width in pixels.
-        seed: of the whole data set.
-        length: number of images, at most ``SPLITS[split]`` (the default).
-    """
-
-    split: str = "test"
-    size: int = 32
-    seed: int = 0
-    length: int | None = None
+    split: str = "test"  # one of SPLITS, which share no image
+    size: int = 32  # height and width in pixels
+    seed: int = 0  # of the whole data set
     smallest: ClassVar[int] = 16
 
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
             raise ValueError(f"split must be one of {sorted(SPLITS)}, not {self.split!r}")
-        most = SPLITS[self.split]
-        if self.length is not None and not 1 <= self.length <= most:
-            raise ValueError(f"length must lie in [1, {most}] for the split {self.split!r}, not {self.length}")
         if self.size < self.smallest:
             raise ValueError(f"size must be at least {self.smallest} pixels to be legible, not {self.size}")
 
     def __len__(self) -> int:
-        return SPLITS[self.split] if self.length is None else self.length
+        return SPLITS[self.split]
 
-    def check_index(self, index: int) -> None:
-        """Raises an IndexError outside of [0, len)."""
+    def stream(self, index: int, *use: int) -> np.random.Generator:
+        """The random stream of one image; an IndexError outside of [0, len).
+
+        ``use`` is at least 1 (NumPy takes a missing part for 0).
+        """
         if not 0 <= index < len(self):
             raise IndexError(f"index must lie in [0, {len(self)}), not {index}")
+        return np.random.default_rng([self.seed, sorted(SPLITS).index(self.split), index, *use])
 
 
 class Glyphs(Drawn):
     """One split of the glyphs; index ``i`` has the class ``i % 10``, so any prefix of a split is balanced."""
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        """Image as uint8 (size, size, 3) and its class index."""
-        self.check_index(index)
-        label = index % len(CLASSES)
-        return draw(CLASSES[label], self.size, stream(self.seed, self.split, index)), label
+    def pixels(self, index: int) -> Pixels:
+        """Draws one image: uint8 (size, size, 3)."""
+        return draw(CLASSES[index % len(CLASSES)], self.size, self.stream(index))
 
 
-def stream(seed: int, split: str, index: int, *use: int) -> np.random.Generator:
-    """The random stream of one image; ``use`` is at least 1 (NumPy takes a missing part for 0)."""
-    return np.random.default_rng([seed, sorted(SPLITS).index(split), index, *use])
-
-
-def draw(letter: str, size: int, rng: np.random.Generator) -> np.ndarray:
+def draw(letter: str, size: int, rng: np.random.Generator) -> Pixels:
     """Draws ``letter`` on a textured background; returns uint8 (size, size, 3)."""
     first = rng.uniform(0.0, 1.0, size=3)
     background = textured(first, near(first, rng), size, rng)  # (size, size, 3) in [0, 1]
@@ -104,7 +89,7 @@ def draw(letter: str, size: int, rng: np.random.Generator) -> np.ndarray:
     return quantised(background * (1 - coverage) + colour * shade * coverage)
 
 
-def quantised(pixels: np.ndarray) -> np.ndarray:
+def quantised(pixels: np.ndarray) -> Pixels:
     """Pixels in [0, 1] as uint8; what is beyond is clipped."""
     return np.clip(np.rint(pixels * 255), 0, 255).astype(np.uint8)
 
@@ -181,8 +166,8 @@ def _contrasting_colour(background: np.ndarray, rng: np.random.Generator) -> np.
     """A colour whose luma is at least ``_MIN_CONTRAST`` away from the background's."""
     luma = float(background @ LUMA)
     room_below, room_above = max(0.0, luma - _MIN_CONTRAST), max(0.0, 1 - luma - _MIN_CONTRAST)
-    draw_ = rng.uniform(0, room_below + room_above)
-    target = draw_ if draw_ < room_below else luma + _MIN_CONTRAST + draw_ - room_below
+    drawn = rng.uniform(0, room_below + room_above)
+    target = drawn if drawn < room_below else luma + _MIN_CONTRAST + drawn - room_below
     return with_luma(rng.uniform(0, 1, size=3), target)
 
 
@@ -196,11 +181,7 @@ def glyphs(split: str, size: int) -> ImageCollection:
     """All images of a split, ids like ``glyphs-test-000123``, drawn at ``size`` x ``size`` pixels on demand."""
     data = Glyphs(split, size)
     entries = tuple(
-        Item(f"glyphs-{split}-{index:06d}", partial(_pixels, data, index), (index % len(CLASSES),))
+        Item(f"glyphs-{split}-{index:06d}", partial(data.pixels, index), (index % len(CLASSES),))
         for index in range(len(data))
     )
     return ImageCollection("glyphs", CLASSES, entries, template=LETTER)
-
-
-def _pixels(data: Glyphs, index: int) -> Pixels:
-    return data[index][0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -40,24 +40,19 @@ def hub(location: str, split: str | None = None, class_count: int | None = None)
     except ImportError as error:
         raise ImportError("the extra 'hub' must be installed for Hub data sets: pip install 'bigain[hub]'") from error
     data = _open(datasets, location, split)
-    image = _column(data, "image", IMAGES, lambda feature: isinstance(feature, datasets.Image))
+    image = _column(data, "image", IMAGES, datasets.Image)
     if image is None:
         raise ValueError(f"{location} must have a column of images, not only {dict(data.features)}")
     label = next((name for name in LABELS if name in data.features), None)
-    label = label or _column(data, "label", LABELS, lambda feature: isinstance(feature, datasets.ClassLabel))
+    label = label or _column(data, "label", LABELS, datasets.ClassLabel)
     classes, labels = _labels(datasets, data, label, class_count, location)
     captions = _captions(data)
     # Undecoded, so that decoding and its errors are those of every other data set.
     cells = data.select_columns([image]).cast_column(image, datasets.Image(decode=False))
     roots = _roots(datasets, location)
     entries = tuple(
-        Item(
-            f"row-{row:06d}",
-            partial(_pixels, cells, image, row, roots, location),
-            () if label is None else (labels[row],),
-            captions[row],
-        )
-        for row in range(len(data))
+        Item(f"row-{row:06d}", partial(_pixels, cells, image, row, roots, location), own, caption)
+        for row, (own, caption) in enumerate(zip(labels, captions, strict=True))
     )
     name = Path(location).resolve().name if Path(location).is_dir() else location
     return ImageCollection(name, classes, entries)
@@ -83,40 +78,38 @@ def _open(datasets: ModuleType, location: str, split: str | None) -> Any:
 
 def _split(names: Sequence[str], split: str | None, location: str) -> str:
     if split is None:
-        default = names[0] if len(names) == 1 else next((name for name in SPLITS if name in names), None)
-        if default is None:
+        split = names[0] if len(names) == 1 else next((name for name in SPLITS if name in names), None)
+        if split is None:
             raise ValueError(f"split must be given for {location}: one of {sorted(names)}")
-        return default
     if split not in names:
         raise ValueError(f"split must be one of {sorted(names)} for {location}, not {split!r}")
     return split
 
 
-def _column(data: Any, what: str, preferred: Sequence[str], fits: Callable[[Any], bool]) -> str | None:
-    names = [name for name, feature in data.features.items() if fits(feature)]
-    for name in preferred:
-        if name in names:
-            return name
-    if len(names) > 1:
+def _column(data: Any, what: str, preferred: Sequence[str], kind: type) -> str | None:
+    names = [name for name, feature in data.features.items() if isinstance(feature, kind)]
+    usual = [name for name in preferred if name in names]
+    if len(names) > 1 and not usual:
         raise ValueError(
             f"the column of the {what} must be named {preferred[0]!r} where there are more than one, not {names}"
         )
-    return names[0] if names else None
+    return next(iter([*usual, *names]), None)
 
 
 def _labels(
     datasets: ModuleType, data: Any, column: str | None, class_count: int | None, location: str
-) -> tuple[tuple[str, ...], list[int]]:
+) -> tuple[tuple[str, ...], list[tuple[int, ...]]]:
+    """The classes, and the labels of each row."""
     if column is None:
-        return (), []
+        return (), [()] * len(data)
     feature, values = data.features[column], list(data[column])
     if any(not isinstance(value, str | int) for value in values):
         raise ValueError(f"{location}: the column {column!r} must hold one name or integer per image, not {feature}")
     if isinstance(feature, datasets.ClassLabel) and feature.names:
-        return tuple(feature.names), values
-    return class_indices(
-        values, class_count, [f"{location}, row {row}, column {column!r}" for row in range(len(values))]
-    )
+        return tuple(feature.names), [(value,) for value in values]
+    sources = [f"{location}, row {row}, column {column!r}" for row in range(len(values))]
+    classes, labels = class_indices(values, class_count, sources)
+    return classes, [(label,) for label in labels]
 
 
 def _captions(data: Any) -> list[str | None]:

@@ -6,12 +6,11 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
-from bigain.data.annotated import coco, pets
+from bigain.data.annotated import coco, imagenet, pets
 from bigain.data.dataset import ImageCollection, OnBadImage
 from bigain.data.folder import folder, table
 from bigain.data.glyphs import glyphs
 from bigain.data.hub import hub, saved
-from bigain.data.imagenet import imagenet
 from bigain.data.prompts import Prompts, check_against, read_prompts, shared
 from bigain.data.scenes import scenes
 
@@ -28,7 +27,6 @@ NAMES: tuple[str, ...] = (
 )
 _KINDS = tuple(name.partition(":")[0] for name in NAMES)
 _EMBEDDED = {"glyphs": glyphs, "glyphs-scenes": scenes}
-_NO_SPLITS = ("csv",)
 _WITH_CLASS_LIST = ("imagenet", "imagenet100", "folder")
 
 
@@ -44,9 +42,8 @@ def load(
 ) -> ImageCollection:
     """Opens a data set; no image is decoded yet.
 
-    The order is fixed: in class data the classes take turns, each with its images sorted by id, and multi-label
-    data (scenes, COCO) is sorted by id. ``limit`` takes a prefix of that order, so it is as balanced over the
-    classes as the data allow, and a smaller limit gives a part of what a larger one gives.
+    The order is fixed: in class data the classes take turns, each with its images sorted by id, and multi-label data
+    (scenes, COCO) is sorted by id. ``limit`` takes a prefix of that order, as balanced over the classes as may be.
 
     Args:
         name_or_path: one of ``NAMES``, or a plain path: a csv file, a folder that Hugging Face ``datasets`` saved, or a
@@ -55,22 +52,22 @@ def load(
             which ``preprocess`` brings to the model's.
         split: default: test (glyphs, scenes, pets), val (ImageNet), val2017 (COCO), the folder itself, see ``hub``.
         limit: at most this many images, from 1 to the number there are; default: all.
-        classes: a text file that restricts ImageNet to its wnids, or a folder to its class folders. ImageNet-100
-            needs one.
-        prompts_csv: a csv file with the columns prompt, classname, classidx; takes the place of the prompts from
-            the template and of the class names.
+        classes: a text file that restricts ImageNet to its wnids, or a folder to its class folders.
+            ImageNet-100 needs one.
+        prompts_csv: a csv file with the columns prompt, classname, classidx; takes the place of the prompts from the
+            template and of the class names.
         on_bad_image: see ``ImageCollection``.
 
     Raises:
-        ValueError: an unknown data set, an argument that it does not take, a limit out of range, or contents that
-            do not fit the layout; names the file and the line.
+        ValueError: an unknown data set, an argument that it does not take, a limit out of range, or contents that do
+            not fit the layout; names the file and the line.
         FileNotFoundError: a folder or file of the layout is missing.
         ImportError: Hugging Face data without the extra ``hub``.
     """
     if image_size < 1:
         raise ValueError(f"image_size must be at least 1 pixel, not {image_size}")
     kind, location = _kind(str(name_or_path))
-    if split is not None and kind in _NO_SPLITS:
+    if split is not None and kind == "csv":
         raise ValueError(f"split must be left out for {kind} data, not {split!r}")
     if classes is not None and kind not in _WITH_CLASS_LIST:
         raise ValueError(f"classes must be left out for {kind} data (only {_WITH_CLASS_LIST} take it), not {classes}")
@@ -95,8 +92,7 @@ def _kind(text: str) -> tuple[str, str]:
     kind, colon, location = text.partition(":")
     if kind in _KINDS and (colon or kind in _EMBEDDED or not Path(text).exists()):
         if (kind in _EMBEDDED) == bool(location):
-            expected = next(name for name in NAMES if name.partition(":")[0] == kind)
-            raise ValueError(f"the data set {kind!r} must be written {expected!r}, not {text!r}")
+            raise ValueError(f"the data set {kind!r} must be written {NAMES[_KINDS.index(kind)]!r}, not {text!r}")
         return kind, location
     path = Path(text).expanduser()
     if path.is_file() and path.suffix.lower() == ".csv":

@@ -36,36 +36,35 @@ def read_prompts(path: Path) -> Prompts:
 
     Several rows of one class are several prompts, in the file's order. Other columns are ignored.
     """
-    names: dict[int, str] = {}
-    prompts: dict[int, list[str]] = {}
+    classes: dict[int, tuple[str, list[str]]] = {}  # by index: the name, and its prompts
     for where, (prompt, name, text) in read_rows(path, COLUMNS):
-        index = _index(text, where)
-        if names.setdefault(index, name) != name:
-            raise ValueError(f"{where}: the name of classidx {index} must be {names[index]!r} as above, not {name!r}")
-        prompts.setdefault(index, []).append(prompt)
-    indices = range(len(names))
-    missing = next((index for index in indices if index not in names), None)
+        if not re.fullmatch(r"[0-9]{1,9}", text):  # int() would also take "1_0" and "+1"
+            raise ValueError(f"{where}: classidx must be an integer from 0, not {text!r}")
+        usual, prompts = classes.setdefault(int(text), (name, []))
+        if usual != name:
+            raise ValueError(f"{where}: the name of classidx {int(text)} must be {usual!r} as above, not {name!r}")
+        prompts.append(prompt)
+    missing = next((index for index in range(len(classes)) if index not in classes), None)
     if missing is not None:
-        raise ValueError(
-            f"{path}: classidx must count from 0 without a gap, not leave out {missing} below {max(names)}"
-        )
-    return Prompts(tuple(names[i] for i in indices), tuple(tuple(prompts[i]) for i in indices))
+        last = max(classes)
+        raise ValueError(f"{path}: classidx must count from 0 without a gap, not leave out {missing} below {last}")
+    names, sentences = zip(*(classes[index] for index in range(len(classes))), strict=True)
+    return Prompts(names, tuple(map(tuple, sentences)))
 
 
 def check_against(prompts: Prompts, classes: Sequence[str], path: Path) -> None:
     """Refuses prompts that are not for these classes.
 
-    Names may differ in wording ("tench" and "tench, Tinca tinca"), so they are compared only where both sides
-    use the same set of names; then the order must agree, or every label would mean another class.
+    Names may differ in wording ("tench" and "tench, Tinca tinca"), so they are compared only where both sides use the
+    same set of names; then the order must agree, or every label would mean another class.
     """
-    if len(prompts.classes) > len(classes):
+    count = len(prompts.classes)
+    if count > len(classes):
+        raise ValueError(f"{path}: classidx must lie in [0, {len(classes) - 1}] for this data set, not {count - 1}")
+    if count < len(classes):
         raise ValueError(
-            f"{path}: classidx must lie in [0, {len(classes) - 1}] for this data set, not {len(prompts.classes) - 1}"
-        )
-    if len(prompts.classes) < len(classes):
-        raise ValueError(
-            f"{path} must have prompts for all {len(classes)} classes, not {len(prompts.classes)}: "
-            f"classidx {len(prompts.classes)} ({classes[len(prompts.classes)]!r}) is missing"
+            f"{path} must have prompts for all {len(classes)} classes, not {count}: classidx {count} "
+            f"({classes[count]!r}) is missing"
         )
     own, given = [_plain(name) for name in classes], [_plain(name) for name in prompts.classes]
     if Counter(own) == Counter(given) and own != given:
@@ -98,8 +97,7 @@ def map_classes(
         ValueError: a class that no label or several labels fit, or two classes that one label fits; says how to
             give the mapping.
     """
-    spellings: tuple[Callable[[str], str], ...] = (str, _plain)
-    lookups = [(spelling, _by_name(model_labels, spelling)) for spelling in spellings]
+    lookups = [(spelling, _by_name(model_labels, spelling)) for spelling in (str, _plain)]
     labels: list[set[int]] = []
     for position, name in enumerate(classes):
         names = [*([] if wnids is None else [[wnids[position]]]), [name], _synonyms(name)]
@@ -141,12 +139,6 @@ def _refuse_unmapped(classes: Sequence[str], labels: Sequence[set[int]], model_l
         f"classes must each fit one label of their own of the class-conditional model ({listed}), not {shown}: give a "
         f"prompts csv with the columns {','.join(COLUMNS)} whose classname is the model's name of each class"
     )
-
-
-def _index(text: str, where: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,9}", text):  # int() would also take "1_0" and "+1"
-        raise ValueError(f"{where}: classidx must be an integer from 0, not {text!r}")
-    return int(text)
 
 
 def _plain(name: str) -> str:

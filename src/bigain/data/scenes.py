@@ -1,6 +1,4 @@
-"""Scenes: several coloured letters in one image, each in its own quadrant, and sentences about them.
-
-The embedded multi-label data.
+"""Scenes, the embedded multi-label data: several coloured letters, each in its own quadrant, and sentences about them.
 
 Like a glyph, a scene is a pure function of ``(seed, split, index, size)``. What it shows (letters, colours, places)
 and how that is drawn come from two random streams, so the first is known without the second, and is the same at any
@@ -18,24 +16,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from bigain.data import glyphs
 from bigain.data.dataset import ImageCollection, Item
-from bigain.data.glyphs import (
-    CLASSES,
-    FONTS,
-    LUMA,
-    MAX_ROTATION_DEGREES,
-    SUPERSAMPLE,
-    Drawn,
-    near,
-    quantised,
-    rasterised,
-    stream,
-    texture,
-    textured,
-    typeface,
-    with_luma,
-)
-from bigain.data.prompts import LETTER, ONE_LETTER
+from bigain.data.glyphs import CLASSES, FONTS, LUMA, MAX_ROTATION_DEGREES, SUPERSAMPLE, Drawn
+from bigain.data.prompts import ONE_LETTER
 from bigain.images import Pixels
 
 COLOURS: dict[str, tuple[float, float, float]] = {
@@ -52,8 +36,6 @@ COLOURS: dict[str, tuple[float, float, float]] = {
 PLACES: tuple[str, ...] = ("top left", "top right", "bottom left", "bottom right")  # in reading order
 COUNTS: tuple[int, ...] = (2, 3, 4)  # of letters in a scene
 MIN_CONTRAST = 0.25  # of luma between any pixel of a letter and any pixel of the background
-
-_OPENING, _AND = "a photo of", " and "  # of a caption
 
 _LAYOUT, _PIXELS = 1, 2  # the two random streams of a scene
 _JITTER = 0.05  # of a letter's colour, in each channel
@@ -77,14 +59,6 @@ class Placed:
                 raise ValueError(f"{field} must be one of {', '.join(allowed)}, not {getattr(self, field)!r}")
 
 
-@dataclass(frozen=True, eq=False)
-class Scene:
-    """An image, uint8 (size, size, 3), and what it shows, in reading order."""
-
-    image: Pixels
-    letters: tuple[Placed, ...]
-
-
 @dataclass(frozen=True)
 class Scenes(Drawn):
     """One split of the scenes: 2 to 4 different letters each.
@@ -95,15 +69,13 @@ class Scenes(Drawn):
     size: int = 64
     smallest: ClassVar[int] = 32
 
-    def __getitem__(self, index: int) -> Scene:
-        """Draws one scene."""
-        letters = self.letters(index)
-        return Scene(draw(letters, self.size, stream(self.seed, self.split, index, _PIXELS)), letters)
+    def pixels(self, index: int) -> Pixels:
+        """Draws one scene: uint8 (size, size, 3)."""
+        return draw(self.letters(index), self.size, self.stream(index, _PIXELS))
 
     def letters(self, index: int) -> tuple[Placed, ...]:
         """What a scene shows, in reading order, without drawing it. Does not depend on the size."""
-        self.check_index(index)
-        rng = stream(self.seed, self.split, index, _LAYOUT)
+        rng = self.stream(index, _LAYOUT)
         count = COUNTS[rng.integers(len(COUNTS))]
         others = rng.permutation(len(CLASSES) - 1)[: count - 1].tolist()
         labels = [index % len(CLASSES), *((index + 1 + other) % len(CLASSES) for other in others)]
@@ -145,9 +117,9 @@ def draw(letters: Sequence[Placed], size: int, rng: np.random.Generator) -> Pixe
         top, left = row * (size - half), column * (size - half)
         quadrant = pixels[top : top + half, left : left + half]  # a view
         covered = coverage(placed.letter, half, rng)[..., None]  # (half, half, 1) in [0, 1]
-        shade = 1.0 + _SHADE * (texture(half, rng)[..., None] - 0.5)
+        shade = 1.0 + _SHADE * (glyphs.texture(half, rng)[..., None] - 0.5)
         quadrant[...] = quadrant * (1 - covered) + tint(placed.colour, rng) * shade * covered
-    return quantised(pixels)
+    return glyphs.quantised(pixels)
 
 
 def backdrop(colours: frozenset[str], size: int, rng: np.random.Generator) -> np.ndarray:
@@ -160,9 +132,9 @@ def backdrop(colours: frozenset[str], size: int, rng: np.random.Generator) -> np
         raise ValueError(f"colours must leave room for a background, not {', '.join(sorted(colours))} together")
     widths = np.array([high - low for low, high in clear])
     low, high = clear[rng.choice(len(clear), p=widths / widths.sum())]
-    first = with_luma(rng.uniform(0, 1, size=3), rng.uniform(low, high))
-    second = with_luma(near(first, rng), rng.uniform(low, high))
-    return textured(first, second, size, rng)
+    first = glyphs.with_luma(rng.uniform(0, 1, size=3), rng.uniform(low, high))
+    second = glyphs.with_luma(glyphs.near(first, rng), rng.uniform(low, high))
+    return glyphs.textured(first, second, size, rng)
 
 
 def luma(colour: str) -> float:
@@ -172,7 +144,7 @@ def luma(colour: str) -> float:
 
 def tint(colour: str, rng: np.random.Generator) -> np.ndarray:
     """RGB near a named colour, of exactly its luma."""
-    return with_luma(np.clip(COLOURS[colour] + rng.uniform(-_JITTER, _JITTER, size=3), 0, 1), luma(colour))
+    return glyphs.with_luma(np.clip(COLOURS[colour] + rng.uniform(-_JITTER, _JITTER, size=3), 0, 1), luma(colour))
 
 
 def coverage(letter: str, size: int, rng: np.random.Generator) -> np.ndarray:
@@ -180,32 +152,22 @@ def coverage(letter: str, size: int, rng: np.random.Generator) -> np.ndarray:
     canvas = size * SUPERSAMPLE
     name = FONTS[rng.integers(len(FONTS))]
     angle = rng.uniform(-MAX_ROTATION_DEGREES, MAX_ROTATION_DEGREES)
-    left, top, right, bottom = typeface(name, canvas).getbbox(letter)
+    left, top, right, bottom = glyphs.typeface(name, canvas).getbbox(letter)
     cosine, sine = math.cos(math.radians(angle)), abs(math.sin(math.radians(angle)))
     width, height = right - left, bottom - top
     box = np.array([width * cosine + height * sine, width * sine + height * cosine])  # around the rotated letter
     scale = rng.uniform(*_EXTENT) * canvas / box.max()
     shift = rng.uniform(-_SHIFT, _SHIFT, size=2) * (canvas - box * scale) / 2
     centre = canvas / 2 + shift
-    return rasterised(letter, typeface(name, int(canvas * scale)), (centre[0], centre[1]), angle, size)
+    return glyphs.rasterised(letter, glyphs.typeface(name, int(canvas * scale)), (centre[0], centre[1]), angle, size)
 
 
 def describe(letters: Sequence[Placed]) -> str:
-    """All that is to be said: every letter with its colour and place, in the order given.
-
-    "a photo of a red letter A at the top left and an orange letter B at the bottom right".
-    """
-    return sentence([phrase(placed, coloured=True, located=True) for placed in letters])
+    """All that is to be said: "a photo of a red letter A at the top left and an orange letter B at the top right"."""
+    return sentence([phrase(placed) for placed in letters])
 
 
-def enumerate_letters(names: Sequence[str]) -> str:
-    """The letters only: "a photo of the letters A and B", or ``prompts.LETTER`` for one of them."""
-    if len(names) == 1:
-        return LETTER.replace("{}", names[0])
-    return sentence([f"the letters {_AND.join(names)}"] if names else [])
-
-
-def phrase(placed: Placed, coloured: bool, located: bool) -> str:
+def phrase(placed: Placed, coloured: bool = True, located: bool = True) -> str:
     """A letter with its article: "an orange letter B at the bottom right", or less of it."""
     noun = f"{placed.colour} letter {placed.letter}" if coloured else f"letter {placed.letter}"
     article = "an" if noun[0] in "aeiou" else "a"
@@ -216,7 +178,7 @@ def sentence(phrases: Sequence[str]) -> str:
     """What a photo shows, part by part, of at least one."""
     if not phrases:
         raise ValueError("letters must hold at least one letter, not none")
-    return f"{_OPENING} {_AND.join(phrases)}"
+    return f"a photo of {' and '.join(phrases)}"
 
 
 def scenes(split: str, size: int) -> ImageCollection:
@@ -231,19 +193,5 @@ def scenes(split: str, size: int) -> ImageCollection:
         letters = data.letters(index)
         labels = tuple(CLASSES.index(placed.letter) for placed in letters)
         identity = f"glyphs-scenes-{split}-{index:06d}"
-        entries.append(Item(identity, partial(_pixels, data, index), labels, describe(letters)))
+        entries.append(Item(identity, partial(data.pixels, index), labels, describe(letters)))
     return ImageCollection("glyphs-scenes", CLASSES, tuple(entries), template=ONE_LETTER, multi_label=True)
-
-
-def _pixels(data: Scenes, index: int) -> Pixels:
-    return data[index].image
-
-
-def _words() -> tuple[str, ...]:
-    captions = [describe([Placed(*parts)]) for parts in product(CLASSES, COLOURS, PLACES)]
-    captions += [enumerate_letters(CLASSES), *map(enumerate_letters, CLASSES)]
-    return tuple(sorted({word for caption in captions for word in caption.split()}))
-
-
-WORDS: tuple[str, ...] = _words()
-"""Every word that a caption of a scene or of one letter can hold."""

@@ -19,8 +19,7 @@ class ClassConditional(Denoiser):
 
     Args:
         pipe: a ``DiTPipeline``; the other arguments are then left out.
-        model: a ``DiTTransformer2DModel``.
-        scheduler: a diffusers scheduler.
+        model, scheduler: a ``DiTTransformer2DModel`` and a diffusers scheduler.
         vae: an ``AutoencoderKL``; None for a model that denoises pixels.
         labels: the model's label, in [0, classes), by name of the class, where it is known.
     """
@@ -66,7 +65,6 @@ class ClassConditional(Denoiser):
 
 _CHUNK = 32  # prompts per pass of the text encoder
 
-Encoded = Mapping[str, Tensor | Mapping[str, Tensor]]
 EachStep = Callable[[int], None]
 
 
@@ -74,8 +72,8 @@ class TextConditional(Denoiser):
     """A pipeline whose conditions are prompts."""
 
     kind = "text"
-    text_encoder_name: ClassVar[str] = "text_encoder"
-    tokenizer_name: ClassVar[str] = "tokenizer"
+    suffix: ClassVar[str] = ""
+    """Of the text encoder's and the tokenizer's name in the pipeline."""
 
     def __init__(self, pipe: Any) -> None:
         super().__init__(space=Latents(pipe.vae), pipe=pipe)
@@ -86,36 +84,41 @@ class TextConditional(Denoiser):
     @torch.no_grad()
     def conditions(self, conditions: Sequence[str] | Sequence[int]) -> Conditions:
         """Encodes prompts with the pipeline's own text encoder: no guidance, no negative prompt."""
-        prompts: list[str] = []
-        for prompt in conditions:
+        prompts: list[Any] = list(conditions)
+        for prompt in prompts:
             if not isinstance(prompt, str):
                 raise ValueError(f"conditions must be prompts, not {prompt!r}")
-            prompts.append(prompt)
         if not prompts:
             return Conditions((), {})
-        if getattr(self.pipe, self.text_encoder_name) is None:
-            raise ValueError(
-                f"the pipeline must have a {self.text_encoder_name} to encode prompts; or give ready-made Conditions"
-            )
+        encoder = f"text_encoder{self.suffix}"
+        if getattr(self.pipe, encoder) is None:
+            raise ValueError(f"the pipeline must have a {encoder} to encode prompts; or give ready-made Conditions")
         chunks = [self._encode(prompts[i : i + _CHUNK]) for i in range(0, len(prompts), _CHUNK)]
-        arguments = {name: _joined([c[name] for c in chunks]) for name in chunks[0]}
+        arguments = {name: _joined([chunk[name] for chunk in chunks]) for name in chunks[0]}
         return Conditions(tuple(prompts), arguments, read=self._tokens(prompts))
 
-    def _tokens(self, prompts: list[str]) -> tuple[tuple[int, ...], ...]:
+    def _tokens(self, prompts: list[str], length: int | None = None) -> tuple[tuple[int, ...], ...]:
         """What the text encoder sees of each prompt, cut to its length."""
-        return _tokenised(getattr(self.pipe, self.tokenizer_name), prompts)
+        tokenizer = getattr(self.pipe, f"tokenizer{self.suffix}")
+        read = tokenizer(prompts, truncation=True, max_length=length or tokenizer.model_max_length)
+        return tuple(map(tuple, read.input_ids))
 
     @abstractmethod
-    def _encode(self, prompts: list[str]) -> Encoded:
+    def _encode(self, prompts: list[str]) -> dict[str, Any]:
         """The model's keyword arguments for ``prompts``, one row each."""
 
-    @abstractmethod
-    def pipeline_arguments(self, conditions: Conditions, index: Tensor, each_step: EachStep) -> dict[str, Any]:
+    def pipeline_arguments(self, rows: Mapping[str, Any], each_step: EachStep) -> dict[str, Any]:
         """Keyword arguments for a call of the pipeline that stand for the prompts.
 
-        ``index`` is (B,) long, each image's condition; ``each_step`` is called after each step with the number of
-        steps done.
+        ``rows`` are the images' conditions, of :meth:`Conditions.rows`; ``each_step`` is called after each step with
+        the number of steps done.
         """
+
+        def callback(_pipe: Any, step: int, _t: Any, _tensors: Any) -> dict[str, Any]:
+            each_step(step + 1)
+            return {}
+
+        return {"prompt_embeds": rows["encoder_hidden_states"], "callback_on_step_end": callback}
 
 
 class StableDiffusion(TextConditional):
@@ -123,58 +126,47 @@ class StableDiffusion(TextConditional):
 
     model_name = "unet"
 
-    def _encode(self, prompts: list[str]) -> Encoded:
+    def _encode(self, prompts: list[str]) -> dict[str, Any]:
         embeds, _ = self.pipe.encode_prompt(prompts, self.device, 1, False)
         return {"encoder_hidden_states": embeds.to(self.dtype)}
-
-    def pipeline_arguments(self, conditions: Conditions, index: Tensor, each_step: EachStep) -> dict[str, Any]:
-        """The prompts as ``prompt_embeds``."""
-        embeds = conditions.rows(index)["encoder_hidden_states"]
-        return {"prompt_embeds": embeds, "callback_on_step_end": _on_step_end(each_step)}
 
 
 class StableDiffusionXL(TextConditional):
     """``StableDiffusionXLPipeline`` (Podell et al., 2023), conditioned on its full size without a crop."""
 
     model_name = "unet"
-    tokenizer_name = "tokenizer_2"
-    text_encoder_name = "text_encoder_2"  # SDXL runs without its first text encoder, not without its second
+    suffix = "_2"  # SDXL runs without its first text encoder, not without its second
 
-    def _encode(self, prompts: list[str]) -> Encoded:
+    def _encode(self, prompts: list[str]) -> dict[str, Any]:
         embeds, _, pooled, _ = self.pipe.encode_prompt(prompts, device=self.device, do_classifier_free_guidance=False)
         size = self.image_size
         time_ids = torch.tensor([[size, size, 0, 0, size, size]], dtype=self.dtype, device=self.device)
         added = {"text_embeds": pooled.to(self.dtype), "time_ids": time_ids.repeat(len(prompts), 1)}
         return {"encoder_hidden_states": embeds.to(self.dtype), "added_cond_kwargs": added}
 
-    def pipeline_arguments(self, conditions: Conditions, index: Tensor, each_step: EachStep) -> dict[str, Any]:
-        """The prompts as ``prompt_embeds`` and ``pooled_prompt_embeds``; the pipeline makes its size conditions."""
-        rows = conditions.rows(index)
-        return {
-            "prompt_embeds": rows["encoder_hidden_states"],
-            "pooled_prompt_embeds": rows["added_cond_kwargs"]["text_embeds"],
-            "callback_on_step_end": _on_step_end(each_step),
-        }
+    def pipeline_arguments(self, rows: Mapping[str, Any], each_step: EachStep) -> dict[str, Any]:
+        """Also ``pooled_prompt_embeds``; the pipeline makes its size conditions."""
+        pooled = rows["added_cond_kwargs"]["text_embeds"]
+        return super().pipeline_arguments(rows, each_step) | {"pooled_prompt_embeds": pooled}
 
 
 class PixArt(TextConditional):
     """``PixArtAlphaPipeline`` and ``PixArtSigmaPipeline`` (Chen et al., 2023 and 2024)."""
 
-    def _tokens(self, prompts: list[str]) -> tuple[tuple[int, ...], ...]:
-        length = inspect.signature(self.pipe.encode_prompt).parameters["max_sequence_length"].default
-        return _tokenised(self.pipe.tokenizer, self.pipe._text_preprocessing(list(prompts)), length)
+    def _tokens(self, prompts: list[str], length: int | None = None) -> tuple[tuple[int, ...], ...]:
+        length = length or inspect.signature(self.pipe.encode_prompt).parameters["max_sequence_length"].default
+        return super()._tokens(self.pipe._text_preprocessing(list(prompts)), length)
 
-    def _encode(self, prompts: list[str]) -> Encoded:
+    def _encode(self, prompts: list[str]) -> dict[str, Any]:
         embeds, mask, _, _ = self.pipe.encode_prompt(prompts, do_classifier_free_guidance=False, device=self.device)
-        arguments: dict[str, Any] = {"encoder_hidden_states": embeds.to(self.dtype), "encoder_attention_mask": mask}
+        arguments = {"encoder_hidden_states": embeds.to(self.dtype), "encoder_attention_mask": mask}
         if self.model.use_additional_conditions:
             size = torch.full((len(prompts), 2), float(self.image_size), dtype=self.dtype, device=self.device)
             arguments["added_cond_kwargs"] = {"resolution": size, "aspect_ratio": torch.ones_like(size[:, :1])}
         return arguments
 
-    def pipeline_arguments(self, conditions: Conditions, index: Tensor, each_step: EachStep) -> dict[str, Any]:
-        """The prompts as ``prompt_embeds`` with their mask; at the model's own size, so without resolution bins."""
-        rows = conditions.rows(index)
+    def pipeline_arguments(self, rows: Mapping[str, Any], each_step: EachStep) -> dict[str, Any]:
+        """With the prompts' mask; at the model's own size, so without resolution bins."""
         return {
             "prompt_embeds": rows["encoder_hidden_states"],
             "prompt_attention_mask": rows["encoder_attention_mask"],
@@ -184,23 +176,8 @@ class PixArt(TextConditional):
         }
 
 
-def _tokenised(tokenizer: Any, prompts: list[str], length: int | None = None) -> tuple[tuple[int, ...], ...]:
-    length = tokenizer.model_max_length if length is None else length
-    return tuple(tuple(row) for row in tokenizer(prompts, truncation=True, max_length=length).input_ids)
-
-
-def _on_step_end(each_step: EachStep) -> Callable[..., dict[str, Any]]:
-    def callback(_pipe: Any, step: int, _t: Any, _tensors: dict[str, Any]) -> dict[str, Any]:
-        each_step(step + 1)
-        return {}
-
-    return callback
-
-
-def _joined(parts: Sequence[Tensor | Mapping[str, Tensor]]) -> Tensor | dict[str, Tensor]:
+def _joined(parts: list[Any]) -> Any:
     """Chunks of one argument as one tensor, or as one mapping of tensors."""
-    tensors = [part for part in parts if isinstance(part, Tensor)]
-    if tensors:
-        return torch.cat(tensors)
-    mappings = [part for part in parts if isinstance(part, Mapping)]
-    return {name: torch.cat([m[name] for m in mappings]) for name in mappings[0]}
+    if isinstance(parts[0], Tensor):
+        return torch.cat(parts)
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,34 +17,19 @@ _RANGE_TOLERANCE = 1e-4  # of [-1, 1]: what rounding in a resize or a cast may a
 _CHUNK = 8  # images per pass of the autoencoder, whose activations are far larger than the denoiser's
 
 
-class Space(Protocol):
-    """Images in [-1, 1] to what the model denoises, and back."""
-
-    factor: int
-    """Pixels per sample along one side."""
-    channels: int
-
-    def encode(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) images in [-1, 1] to (B, C, H / factor, W / factor) float32 samples."""
-        ...
-
-    def decode(self, x0: Tensor) -> Tensor:
-        """(B, C, h, w) samples to (B, 3, h * factor, w * factor) float32 images, cut to [-1, 1]."""
-        ...
-
-
 class Pixels:
     """The model denoises RGB pixels."""
 
     factor = 1
+    """Pixels per sample along one side."""
     channels = 3
 
     def encode(self, images: Tensor) -> Tensor:
-        """The images in float32."""
+        """(B, 3, H, W) images in [-1, 1] to (B, C, H / factor, W / factor) float32 samples."""
         return images.float()
 
     def decode(self, x0: Tensor) -> Tensor:
-        """The images in float32, cut to [-1, 1]."""
+        """(B, C, h, w) samples to (B, 3, h * factor, w * factor) float32 images, cut to [-1, 1]."""
         return x0.float().clamp(-1, 1)
 
 
@@ -65,7 +50,7 @@ class Latents:
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) images in [-1, 1] to (B, C, H / factor, W / factor) float32 latents."""
+        """As :meth:`Pixels.encode`."""
         with self._float32_where_needed() as dtype:
             means = [self.vae.encode(chunk.to(dtype)).latent_dist.mean.float() for chunk in images.split(_CHUNK)]
         mean, scale = self._normalisation(means[0])
@@ -73,7 +58,7 @@ class Latents:
 
     @torch.no_grad()
     def decode(self, x0: Tensor) -> Tensor:
-        """(B, C, h, w) latents to (B, 3, h * factor, w * factor) float32 images, cut to [-1, 1]."""
+        """As :meth:`Pixels.decode`."""
         mean, scale = self._normalisation(x0)
         with self._float32_where_needed() as dtype:
             chunks = (x0.float() / scale + mean).split(_CHUNK)
@@ -106,23 +91,17 @@ class Latents:
 
 @dataclass(frozen=True, eq=False)
 class Conditions:
-    """Encoded prompts or class labels, one row each.
+    """Encoded prompts or class labels, one row each, as keyword arguments of the model by name.
 
-    Args:
-        names: the prompts or labels, at least one.
-        arguments: keyword arguments of the model by name, each a (rows, ...) tensor or a mapping of such tensors.
-            There are ``len(names)`` rows, and one more where ``null_index`` names it.
-        null_index: the row of the unconditional class, which is no condition itself; None where there is none.
-        read: what the model reads of each condition, such as a prompt's tokens; those with equal entries are the same
-            to it. None where that is unknown.
-        groups: the class of each condition, where a class has more than one: integers that name every class from 0 on.
+    An argument is a (rows, ...) tensor or a mapping of such tensors, of ``len(names)`` rows, and one more where
+    ``null_index`` names it. Conditions with equal entries in ``read`` are the same to the model.
     """
 
-    names: tuple[str | int, ...]
+    names: tuple[str | int, ...]  # the prompts or labels, at least one
     arguments: Mapping[str, Tensor | Mapping[str, Tensor]]
-    null_index: int | None = None
-    read: tuple[Hashable, ...] | None = None
-    groups: tuple[int, ...] | None = None
+    null_index: int | None = None  # the row of the unconditional class, which is no condition itself
+    read: tuple[Hashable, ...] | None = None  # what the model reads of each, such as a prompt's tokens; None: unknown
+    groups: tuple[int, ...] | None = None  # the class of each: integers that name every class from 0 on; None: its own
 
     def __post_init__(self) -> None:
         if not self.names:
@@ -154,8 +133,7 @@ class Denoiser(ABC):
 
     Args:
         pipe: the pipeline that holds the parts, read anew at each use, so what is swapped there takes effect; or None.
-        model: the network, where there is no pipeline.
-        scheduler: a diffusers scheduler, where there is no pipeline.
+        model, scheduler: the network, and a diffusers scheduler, where there is no pipeline.
         space: pixels, or an autoencoder's latents.
 
     Raises:
@@ -167,7 +145,7 @@ class Denoiser(ABC):
     model_name: ClassVar[str] = "transformer"
     """The network's name in a pipeline."""
 
-    def __init__(self, *, space: Space, pipe: Any = None, model: Any = None, scheduler: Any = None) -> None:
+    def __init__(self, *, space: Pixels | Latents, pipe: Any = None, model: Any = None, scheduler: Any = None) -> None:
         self.pipe = pipe
         self.space = space
         self._model = model
@@ -237,13 +215,10 @@ class Denoiser(ABC):
     def encode(self, images: Tensor) -> Tensor:
         """Clean samples x0 of images, (B, C, h, w) float32 on the model's device, in the scaling of the model.
 
-        Args:
-            images: (B, 3, H, W) floats in [-1, 1], H = W = ``image_size``, on any device.
-
-        Raises:
-            ValueError: for another shape, an integer dtype, no image, values that are not finite or outside [-1, 1].
+        Images are (B, 3, H, W) floats in [-1, 1], H = W = ``image_size``, on any device; a ValueError for others, for
+        none, and for values that are not finite.
         """
-        check_images(images, self.image_size)
+        _check_images(images, self.image_size)
         return self.space.encode(images.to(self.device))
 
     def decode(self, x0: Tensor) -> Tensor:
@@ -258,11 +233,8 @@ class Denoiser(ABC):
     def predict(self, x_t: Tensor, t: Tensor, conditions: Conditions, index: Tensor) -> Tensor:
         """What the network predicts, without guidance: (B, C, h, w) float32, without a learned variance.
 
-        Args:
-            x_t: (B, C, h, w) noised samples.
-            t: (B,) timesteps.
-            conditions: as :meth:`conditions` encoded them.
-            index: (B,) long, each row's condition.
+        ``x_t`` (B, C, h, w) are noised samples at timesteps ``t`` (B,); ``index`` (B,), long, is the condition of each
+        among ``conditions``, as :meth:`conditions` encoded them.
         """
         # no_grad rather than inference_mode: tensors made in inference mode may not be used by a later backward,
         # and a compiled model specialises on which of the two modes it meets.
@@ -283,8 +255,7 @@ def memory_advice(batch_size: int) -> Iterator[None]:
         ) from error
 
 
-def check_images(images: Tensor, size: int) -> None:
-    """Raises a ValueError unless images are (B, 3, size, size) with B > 0, floating, finite and in [-1, 1]."""
+def _check_images(images: Tensor, size: int) -> None:
     if images.ndim != 4 or images.shape[1:] != (3, size, size) or len(images) == 0:
         raise ValueError(f"images must have shape (B, 3, {size}, {size}) with B > 0, not {tuple(images.shape)}")
     if not images.is_floating_point():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,18 +30,6 @@ _FAMILIES: dict[str, type[Denoiser]] = {
     "PixArtSigmaPipeline": PixArt,
 }
 
-# What diffusers, transformers and safetensors raise on configs and weights that they cannot take.
-_UNUSABLE = (
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    ArithmeticError,
-    AssertionError,
-    RuntimeError,
-    SafetensorError,
-)
-
 
 def open_model(
     model: Any,
@@ -54,10 +42,10 @@ def open_model(
     """A denoiser for a name, a folder, a Hub id, a pipeline or a denoiser.
 
     Args:
-        model: one of ``EMBEDDED``, such as ``"glyphs-dit"``; a folder of a diffusers pipeline; a folder that holds
-            ``transformer/`` and ``scheduler/`` of a DiT, ``vae/`` unless it denoises pixels, and ``labels.json``
-            where its labels have names (``{"cat": 0, "dog": 1}``); the id of a pipeline
-            on the Hub (``"owner/name"``); a pipeline; or a :class:`Denoiser`, which comes back as it is.
+        model: one of ``EMBEDDED``; a folder of a diffusers pipeline; a folder that holds ``transformer/`` and
+            ``scheduler/`` of a DiT, ``vae/`` unless it denoises pixels, and ``labels.json`` where its labels have names
+            (``{"cat": 0, "dog": 1}``); the id of a pipeline on the Hub (``"owner/name"``); a pipeline; or a
+            :class:`Denoiser`, which comes back as it is.
         dtype: of the weights; None for float32, or for leaving a given pipeline as it is.
         device: None for the CPU, or for leaving a given pipeline where it is.
         variant: of the weights' files, such as ``"fp16"``.
@@ -70,22 +58,23 @@ def open_model(
         OSError: where weights are missing or exist as pickles only; nothing but safetensors is read.
         ImportError: for a text model's name or folder without transformers; names the extra that brings it.
     """
+    moved = dtype is not None or device is not None
     if isinstance(model, Denoiser):
-        if dtype is not None or device is not None:
+        if moved:
             raise ValueError("dtype and device must be left out for a denoiser, which has its own")
         return model
     if device is not None:
         _check_device(device)
     if not isinstance(model, (str, Path)):
-        if dtype is not None or device is not None:
-            _family(type(model))  # before anything is moved
-            model = model.to(device=device, dtype=dtype)
-        return _family(type(model))(model)
+        family = _family(type(model))  # before anything is moved
+        return family(model.to(device=device, dtype=dtype) if moved else model)
     device = "cpu" if device is None else device
     options = {"dtype": torch.float32 if dtype is None else dtype, "variant": variant, "use_safetensors": True}
     folder = zoo.path(str(model)) if model in EMBEDDED else Path(model)
     with _quiet_libraries() if quiet else ExitStack():
         if folder.is_dir():
+            for file in sorted([*folder.glob("model_index.json"), *folder.glob("*/*config.json")]):
+                _config(file)  # before a library trips over it
             if (folder / "model_index.json").is_file():
                 return _open_pipeline(str(folder), device, options)
             return _open_parts(folder, device, options)
@@ -135,7 +124,6 @@ def _family(pipeline: type[Any]) -> Any:
 def _open_pipeline(name: str, device: torch.device | str, options: dict[str, Any]) -> Denoiser:
     import diffusers
 
-    _check_configs(Path(name))
     with _described(name):
         index = diffusers.DiffusionPipeline.load_config(name)
     family = str(index.get("_class_name"))
@@ -146,15 +134,11 @@ def _open_pipeline(name: str, device: torch.device | str, options: dict[str, Any
     for part, entry in index.items():
         network = _network_class(entry)
         if network is not None:
-            try:
+            # A part may have no such variant: then the pipeline takes its plain weights.
+            with suppress(*([] if options["variant"] is None else [OSError])):
                 networks[part] = _network(network, name, part, options)
-            except OSError:
-                # A part may have no such variant: then the pipeline takes its plain weights.
-                if options["variant"] is None:
-                    raise
     with _described(name):
         pipe = diffusers.DiffusionPipeline.from_pretrained(name, **networks, **options)
-    with _described(name):
         denoiser: Denoiser = wrapper(pipe.to(device))
     return denoiser
 
@@ -164,29 +148,26 @@ def _open_parts(folder: Path, device: torch.device | str, options: dict[str, Any
     import diffusers
     from diffusers import AutoencoderKL, DiTTransformer2DModel
 
-    class_names = {}
-    for part, file in (("transformer", "config.json"), ("scheduler", "scheduler_config.json")):
-        path = folder / part / file
+    configs = (folder / "transformer" / "config.json", folder / "scheduler" / "scheduler_config.json")
+    for path in configs:
         if not path.is_file():
             raise FileNotFoundError(
                 f"{folder} must hold model_index.json (a pipeline), or transformer/ and scheduler/; {path} is missing"
             )
-        class_names[part] = _config(path).get("_class_name")
-    _check_configs(folder)
-    if class_names["transformer"] != "DiTTransformer2DModel":
+    model_name, scheduler_name = (_config(path).get("_class_name") for path in configs)
+    if model_name != "DiTTransformer2DModel":
         raise ValueError(
             f"{folder / 'transformer'} must hold a DiTTransformer2DModel, as there is no model_index.json, "
-            f"not {class_names['transformer']}"
+            f"not {model_name}"
         )
-    scheduler_class = getattr(diffusers, str(class_names["scheduler"]), None)
+    scheduler_class = getattr(diffusers, str(scheduler_name), None)
     if scheduler_class is None or not issubclass(scheduler_class, diffusers.SchedulerMixin):
-        raise ValueError(f"{folder / 'scheduler'} must hold a scheduler of diffusers, not {class_names['scheduler']}")
+        raise ValueError(f"{folder / 'scheduler'} must hold a scheduler of diffusers, not {scheduler_name}")
     model = _network(DiTTransformer2DModel, folder, "transformer", options)
     vae = _network(AutoencoderKL, folder, "vae", options) if (folder / "vae").is_dir() else None
     with _described(folder / "scheduler"):
         scheduler = scheduler_class.from_pretrained(folder, subfolder="scheduler")
-    names = folder / "labels.json"  # the label of each class by name
-    labels = _config(names) if names.is_file() else None
+    labels = _config(folder / "labels.json") if (folder / "labels.json").is_file() else None
     with _described(folder):
         vae = None if vae is None else vae.to(device)
         return ClassConditional(model=model.to(device), scheduler=scheduler, vae=vae, labels=labels)
@@ -216,22 +197,18 @@ def _network(network: Any, name: Path | str, part: str, options: dict[str, Any])
 @contextmanager
 def _described(what: Path | str) -> Iterator[None]:
     """Turns what diffusers and transformers raise on configs and weights that they cannot take into a ValueError."""
+    unusable = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, RuntimeError)
     try:
         yield
     except (OSError, ImportError, torch.OutOfMemoryError):
         raise
-    except _UNUSABLE as error:
+    except (*unusable, SafetensorError) as error:
         why = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         raise ValueError(f"{what} must hold configs and weights of one model, not these: {why}") from error
 
 
-def _check_configs(folder: Path) -> None:
-    """Raises a ValueError for a config that is not a JSON object."""
-    for file in sorted([*folder.glob("model_index.json"), *folder.glob("*/*config.json")]):
-        _config(file)
-
-
 def _config(file: Path) -> dict[str, Any]:
+    """A config's content; a ValueError where it is not a JSON object."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

@@ -27,17 +27,11 @@ PREDICTIONS: tuple[str, ...] = ("epsilon", "v_prediction", "sample", "flow")
 
 @dataclass(frozen=True, eq=False)
 class Process:
-    """How clean samples are noised and what the network predicts from the noised ones.
+    """How clean samples are noised and what the network predicts from the noised ones."""
 
-    Args:
-        prediction: one of ``PREDICTIONS``.
-        steps: number of training timesteps T; timesteps run from 0 to T - 1.
-        alphas_cumprod: (T,) cumulative products of 1 - beta; None for flow matching.
-    """
-
-    prediction: str
-    steps: int
-    alphas_cumprod: Tensor | None = None
+    prediction: str  # one of PREDICTIONS
+    steps: int  # the number of training timesteps T; timesteps run from 0 to T - 1
+    alphas_cumprod: Tensor | None = None  # (T,) cumulative products of 1 - beta; None for flow matching
 
     def __post_init__(self) -> None:
         if self.prediction not in PREDICTIONS:
@@ -68,17 +62,6 @@ class Process:
         if self.prediction == "sample":
             return x0.to(signal.dtype)
         return noise.to(signal.dtype) - x0
-
-    def x0(self, x_t: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
-        """The clean sample that a prediction at x_t implies; shapes and dtypes as in :meth:`noise`."""
-        signal, spread = self._coefficients(t, x_t)
-        if self.prediction == "epsilon":
-            return (x_t - spread * prediction) / signal
-        if self.prediction == "v_prediction":
-            return signal * x_t - spread * prediction
-        if self.prediction == "sample":
-            return prediction.to(signal.dtype)
-        return x_t - spread * prediction
 
     def timesteps(self, count: int) -> Tensor:
         """``count`` evenly spaced timesteps with half a stride of offset, int((i + 0.5) * T / count), as (count,) long.

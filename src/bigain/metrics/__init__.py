@@ -1,5 +1,4 @@
 """What is measured: accuracy, distributions of images, fidelity.
 
-Arguments that do not fit (lengths that differ, shapes, values outside of what is allowed) raise a ValueError that names
-them.
+Arguments that do not fit (lengths that differ, shapes, values out of range) raise a ValueError that names them.
 """

@@ -7,7 +7,7 @@ from math import sqrt
 
 import numpy as np
 
-_CONFIDENCE = 0.95
+Truths = Sequence[bool] | np.ndarray  # of N images: whether each was classified rightly
 
 
 def accuracy_interval(correct: int, total: int) -> tuple[float, float]:
@@ -18,11 +18,11 @@ def accuracy_interval(correct: int, total: int) -> tuple[float, float]:
         raise ValueError(f"total must be at least 1, not {total}")
     if not 0 <= correct <= total:
         raise ValueError(f"correct must lie in [0, {total}], not {correct}")
-    interval = binomtest(int(correct), int(total)).proportion_ci(_CONFIDENCE, method="wilson")
+    interval = binomtest(int(correct), int(total)).proportion_ci(0.95, method="wilson")
     return float(interval.low), float(interval.high)
 
 
-def mcnemar(correct_a: Sequence[bool] | np.ndarray, correct_b: Sequence[bool] | np.ndarray) -> float:
+def mcnemar(correct_a: Truths, correct_b: Truths) -> float:
     """Two-sided p-value of McNemar's exact test that A and B are right equally often on the same (N,) images.
 
     The images on which just one of the two is right fall to A with probability 1/2; without such images p is 1.
@@ -30,19 +30,15 @@ def mcnemar(correct_a: Sequence[bool] | np.ndarray, correct_b: Sequence[bool] | 
     from scipy.stats import binomtest  # late: it takes a second
 
     _, only_a, only_b, _ = _paired_counts(correct_a, correct_b)
-    if only_a + only_b == 0:
-        return 1.0
-    return float(binomtest(only_a, only_a + only_b, 0.5).pvalue)
+    return float(binomtest(only_a, only_a + only_b, 0.5).pvalue) if only_a + only_b else 1.0
 
 
-def paired_difference(
-    correct_a: Sequence[bool] | np.ndarray, correct_b: Sequence[bool] | np.ndarray
-) -> tuple[float, float, float]:
+def paired_difference(correct_a: Truths, correct_b: Truths) -> tuple[float, float, float]:
     """Accuracy of A minus accuracy of B on the same (N,) images, with its 95% interval: ``(difference, low, high)``.
 
-    Method 10 of Newcombe, "Improved confidence intervals for the difference between binomial proportions based
-    on paired data", Statistics in Medicine 17 (1998) 2635-2650: the two Wilson intervals are combined by
-    square-and-add, with a continuity-corrected estimate of the correlation between A and B.
+    Method 10 of Newcombe, "Improved confidence intervals for the difference between binomial proportions based on
+    paired data", Statistics in Medicine 17 (1998) 2635-2650: the two Wilson intervals are combined by square-and-add,
+    with a continuity-corrected estimate of the correlation between A and B.
     """
     both, only_a, only_b, neither = _paired_counts(correct_a, correct_b)
     total = both + only_a + only_b + neither
@@ -56,14 +52,11 @@ def paired_difference(
         return sqrt(max(0.0, of_a**2 - 2 * correlation * of_a * of_b + of_b**2))
 
     difference = (only_a - only_b) / total
-    low = difference - combined(share_a - low_a, high_b - share_b)
-    high = difference + combined(high_a - share_a, share_b - low_b)
-    return difference, low, high
+    below, above = combined(share_a - low_a, high_b - share_b), combined(high_a - share_a, share_b - low_b)
+    return difference, difference - below, difference + above
 
 
-def _paired_counts(
-    correct_a: Sequence[bool] | np.ndarray, correct_b: Sequence[bool] | np.ndarray
-) -> tuple[int, int, int, int]:
+def _paired_counts(correct_a: Truths, correct_b: Truths) -> tuple[int, int, int, int]:
     """How many images both, only A, only B and neither got right."""
     a, b = np.asarray(correct_a), np.asarray(correct_b)
     if a.shape != b.shape or a.ndim != 1 or a.size == 0:
@@ -99,16 +92,14 @@ def mean_per_class_accuracy(predictions: Sequence[int] | np.ndarray, labels: Seq
 
 
 def per_image_ap(rankings: Sequence[Sequence[int]] | np.ndarray, labels: Sequence[Sequence[int]]) -> np.ndarray:
-    """Average precision of each image's ranking of the classes; its mean is what the BiGain paper calls mAP.
+    """Average precision of each image's ranking of the classes, float64 (N,) in (0, 1].
 
-    The precision among the classes down to each of the image's labels, averaged over its labels.
+    The precision among the classes down to each of the image's labels, averaged over its labels. Its mean over the
+    images is what the BiGain paper calls mAP.
 
     Args:
         rankings: (N, K) per image all class indices, best first.
         labels: per image its class indices, at least one.
-
-    Returns:
-        float64 (N,) in (0, 1].
     """
     if len(rankings) != len(labels):
         raise ValueError(f"rankings and labels must be equally long, not {len(rankings)} and {len(labels)}")
@@ -129,19 +120,16 @@ def per_image_ap(rankings: Sequence[Sequence[int]] | np.ndarray, labels: Sequenc
 
 
 def per_class_ap(scores: np.ndarray, labels: Sequence[Sequence[int]]) -> np.ndarray:
-    """Average precision of each class over the images, in the style of PASCAL VOC since 2010.
+    """Average precision of each class over the images, float64 (K,) in [0, 1]; NaN for a class that no image shows.
 
-    All images are ranked by their score for the class. The precision at a recall is the highest precision at
-    that or a greater recall, and the average is the area under it. Images of equal score are one step of
-    the ranking, so their order does not matter. The joint run scores a class by minus its place among the classes of
-    an image, with many ties: its values compare with one another, not with those of detectors that give confidences.
+    In the style of PASCAL VOC since 2010: all images are ranked by their score for the class, those of equal score as
+    one step. The precision at a recall is the highest at that or a greater recall, and the average is the area under
+    it. The joint run scores a class by minus its place among the classes of an image, with many ties: its values
+    compare with one another, not with those of detectors that give confidences.
 
     Args:
         scores: (N, K), higher means that the image shows the class more surely; comparable between images.
         labels: per image its class indices in [0, K); an image may have none.
-
-    Returns:
-        float64 (K,) in [0, 1]; NaN for a class that no image shows.
     """
     scores = np.asarray(scores, dtype=np.float64)
     if scores.ndim != 2 or len(scores) != len(labels) or scores.size == 0:

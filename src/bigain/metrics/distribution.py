@@ -27,8 +27,7 @@ def fid(reference: Features, generated: Features) -> float:
     Lower is better. With no more images than dimensions the covariance is singular and the value biased upwards.
     """
     real, fake = _pair(reference, generated)
-    [value] = _frechet(real, [fake])
-    return value
+    return _frechet(real, [fake])[0]
 
 
 def resampled_fid(reference: Features, generated: Features, resamples: Sequence[np.ndarray]) -> list[float]:
@@ -37,21 +36,16 @@ def resampled_fid(reference: Features, generated: Features, resamples: Sequence[
     A resample is int64 numbers of generated images, 2 or more; a number may occur several times.
     """
     real, fake = _pair(reference, generated)
-    for index in map(np.asarray, resamples):
+    for index in resamples:
         if len(index) < 2:
             raise ValueError(f"a resample must have at least 2 images, not {len(index)}")
         if index.min() < 0 or index.max() >= len(fake):
             raise ValueError(f"a resample must number images in [0, {len(fake)}), not {index.min()} to {index.max()}")
-    return list(_frechet(real, (fake[np.asarray(index)] for index in resamples)))
+    return _frechet(real, (fake[index] for index in resamples))
 
 
 def kid(
-    reference: Features,
-    generated: Features,
-    *,
-    subsets: int = 100,
-    subset_size: int | None = None,
-    seed: int = 0,
+    reference: Features, generated: Features, *, subsets: int = 100, subset_size: int | None = None, seed: int = 0
 ) -> tuple[float, float]:
     """Kernel Inception distance (Binkowski et al. 2018), cubic kernel, by torchmetrics, in float64.
 
@@ -103,8 +97,7 @@ def precision_recall(reference: Features, generated: Features, k: int = 3) -> tu
 def mean_psnr(a: np.ndarray, b: np.ndarray) -> float:
     """PSNR in dB of the squared error averaged over all pairs of uint8 images (N, H, W, C).
 
-    One pair of equal images would make the mean of the PSNRs infinite; this stays finite unless all pairs are
-    equal, and no image is left out. It never exceeds the mean of the PSNRs.
+    It never exceeds the mean of the PSNRs, which one pair of equal images would make infinite.
     """
     return float(decibels(squared_errors(a, b).mean()))
 
@@ -122,8 +115,7 @@ def squared_errors(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def decibels(squared_error: np.ndarray) -> np.ndarray:
     """Peak signal-to-noise ratio of mean squared errors; infinite where there is none."""
     with np.errstate(divide="ignore"):  # equal images: infinite, as documented
-        ratio: np.ndarray = 10 * np.log10(255.0**2 / squared_error)
-    return ratio
+        return np.asarray(10 * np.log10(255.0**2 / squared_error))
 
 
 def _pair(reference: Features, generated: Features) -> tuple[np.ndarray, np.ndarray]:
@@ -158,18 +150,20 @@ def _given(dimensions: int) -> Any:
     return network
 
 
-def _frechet(real: np.ndarray, fakes: Iterable[np.ndarray]) -> Iterator[float]:
+def _frechet(real: np.ndarray, fakes: Iterable[np.ndarray]) -> list[float]:
     """FID of each of ``fakes`` to one set."""
     import torch
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     metric = FrechetInceptionDistance(feature=_given(real.shape[1]), reset_real_features=False)
     metric.update(torch.from_numpy(real), real=True)
+    values = []
     for fake in fakes:
         metric.update(torch.from_numpy(fake), real=False)
         # Not below 0 in exact arithmetic, but by a rounding error where the sets are alike.
-        yield max(0.0, float(metric.compute()))
+        values.append(max(0.0, float(metric.compute())))
         metric.reset()
+    return values
 
 
 def _distances(queries: np.ndarray, points: np.ndarray) -> Iterator[Tensor]:

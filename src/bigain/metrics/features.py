@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,22 +18,25 @@ from torch import Tensor, nn
 from bigain import zoo
 from bigain.images import Pixels
 
+Features = npt.NDArray[np.float32]  # (N, D)
 
-class FeatureNetwork(Protocol):
+
+class FeatureNetwork(ABC):
     """Gives features of images; recognises them where it can."""
 
-    @property
-    def name(self) -> str:
-        """Says which features they are; values of different ones do not compare."""
+    name: str
+    """Says which features they are, and of which images; values of different ones do not compare."""
 
-    def features(self, images: Pixels) -> npt.NDArray[np.float32]:
+    @abstractmethod
+    def features(self, images: Pixels) -> Features:
         """Of uint8 (N, H, W, 3): float32 (N, D)."""
 
     def recognise(self, images: Pixels) -> Sequence[int | None]:
         """The class that each image shows, None where the network knows no classes."""
+        return [None] * len(images)
 
 
-class GlyphFeatures:
+class GlyphFeatures(FeatureNetwork):
     """The embedded recogniser; larger images are averaged down to its size first.
 
     Args:
@@ -53,14 +56,10 @@ class GlyphFeatures:
                 "and recognition out"
             )
         self.times = image_size // size
-
-    @property
-    def name(self) -> str:
-        """Also says how images are resized."""
         resized = f", {self.times}x{self.times} pixels averaged" if self.times > 1 else ""
-        return self.network.network + resized + (", mean of the four quadrants" if self.quadrants else "")
+        self.name = f"glyphs-recogniser{resized}{', mean of the four quadrants' if quadrants else ''}"
 
-    def features(self, images: Pixels) -> npt.NDArray[np.float32]:
+    def features(self, images: Pixels) -> Features:
         """Of uint8 (N, H, W, 3): float32 (N, D)."""
         images = self._resized(images)
         if not self.quadrants:
@@ -72,7 +71,7 @@ class GlyphFeatures:
     def recognise(self, images: Pixels) -> Sequence[int | None]:
         """The letter of each image as its index in the glyphs' classes; None for scenes."""
         if self.quadrants:
-            return [None] * len(images)
+            return super().recognise(images)
         return [int(label) for label in self.network.predict(self._resized(images))]
 
     def _resized(self, images: Pixels) -> Pixels:
@@ -83,7 +82,7 @@ class GlyphFeatures:
         return np.rint(blocks.mean(axis=(2, 4))).astype(np.uint8)
 
 
-class InceptionFeatures:
+class InceptionFeatures(FeatureNetwork):
     """Inception v3 by torchmetrics and torch-fidelity: 2048 features, resized to 299 pixels by the network."""
 
     name = "inception-v3-compat"
@@ -96,15 +95,11 @@ class InceptionFeatures:
             )
         from torchmetrics.image.fid import NoTrainInceptionV3
 
-        self.network: nn.Module = NoTrainInceptionV3("inception-v3-compat", ["2048"]).to(device)
+        self.network: nn.Module = NoTrainInceptionV3(self.name, ["2048"]).to(device)
 
-    def features(self, images: Pixels) -> npt.NDArray[np.float32]:
+    def features(self, images: Pixels) -> Features:
         """Of uint8 (N, H, W, 3): float32 (N, 2048)."""
         return extract(images, self.network).astype(np.float32)
-
-    def recognise(self, images: Pixels) -> Sequence[int | None]:
-        """None for each image: its features know no classes."""
-        return [None] * len(images)
 
 
 def feature_network(name: str, image_size: int, device: torch.device, quadrants: bool = False) -> FeatureNetwork | None:
@@ -135,19 +130,12 @@ def extract(images: np.ndarray, network: nn.Module, batch_size: int = 64) -> np.
 
 @dataclass(frozen=True)
 class RecogniserConfig:
-    """The shape of a recogniser.
+    """The shape of a recogniser."""
 
-    Args:
-        classes: name of each class, in the order of the labels.
-        size: height and width of the images in pixels, a multiple of 8.
-        widths: channels of the four convolutional stages; stages 2 to 4 halve the resolution.
-        features: dimensions of the pooled penultimate layer.
-    """
-
-    classes: tuple[str, ...]
-    size: int = 32
-    widths: tuple[int, int, int, int] = (32, 64, 96, 128)
-    features: int = 64
+    classes: tuple[str, ...]  # name of each class, in the order of the labels
+    size: int = 32  # height and width of the images in pixels, a multiple of 8
+    widths: tuple[int, int, int, int] = (32, 64, 96, 128)  # channels of four stages; 2 to 4 halve the resolution
+    features: int = 64  # dimensions of the pooled penultimate layer
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2:
@@ -163,25 +151,16 @@ class RecogniserConfig:
 class Recogniser(nn.Module):
     """Four convolutional stages, a pooled feature vector, a linear classifier.
 
-    As a module it maps uint8 images (B, 3, S, S) to features (B, D), which is what torchmetrics expects of a
-    feature network.
+    As a module it is a feature network as torchmetrics takes them: uint8 images (B, 3, S, S) to features (B, D).
     """
-
-    network = "glyphs-recogniser"
 
     def __init__(self, config: RecogniserConfig) -> None:
         super().__init__()
         first, second, third, fourth = config.widths
+        widths = (3, first, second, third, third, fourth, config.features)
         self.config = config
         self.num_features = config.features
-        self.stages = nn.Sequential(
-            _convolution(3, first, stride=1),
-            _convolution(first, second, stride=2),
-            _convolution(second, third, stride=2),
-            _convolution(third, third, stride=1),
-            _convolution(third, fourth, stride=2),
-            _convolution(fourth, config.features, stride=1),
-        )
+        self.stages = nn.Sequential(*map(_convolution, widths, widths[1:], (1, 2, 2, 1, 2, 1)))
         self.head = nn.Linear(config.features, len(config.classes))
 
     def embed(self, images: Tensor) -> Tensor:
@@ -199,14 +178,14 @@ class Recogniser(nn.Module):
         """Images uint8 (N, S, S, 3), N >= 1, to features float64 (N, D)."""
         return extract(images, self, batch_size)
 
-    def logits(self, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
+    def logits(self, images: np.ndarray) -> np.ndarray:
         """Images uint8 (N, S, S, 3), N >= 1, to unnormalised log-probabilities float64 (N, K)."""
         weight, bias = (p.detach().double().cpu().numpy() for p in (self.head.weight, self.head.bias))
-        return self.features(images, batch_size) @ weight.T + bias
+        return self.features(images) @ weight.T + bias
 
-    def predict(self, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
+    def predict(self, images: np.ndarray) -> np.ndarray:
         """Images uint8 (N, S, S, 3), N >= 1, to class indices int64 (N,)."""
-        return self.logits(images, batch_size).argmax(axis=1)
+        return self.logits(images).argmax(axis=1)
 
 
 def _convolution(channels: int, width: int, stride: int) -> nn.Sequential:
@@ -225,12 +204,7 @@ def load_recogniser(folder: Path | None = None) -> Recogniser:
         if not (folder / name).is_file():
             raise FileNotFoundError(f"the recogniser in {folder} must have {name}, not lack it")
     architecture = json.loads((folder / "config.json").read_text())["architecture"]
-    config = RecogniserConfig(
-        classes=tuple(architecture["classes"]),
-        size=architecture["size"],
-        widths=tuple(architecture["widths"]),
-        features=architecture["features"],
-    )
-    model = Recogniser(config)
+    lists = {name: tuple(architecture[name]) for name in ("classes", "widths")}
+    model = Recogniser(RecogniserConfig(**architecture | lists))
     model.load_state_dict(load_file(folder / "model.safetensors"))
     return model.eval().requires_grad_(False)

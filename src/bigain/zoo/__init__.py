@@ -6,13 +6,8 @@ from pathlib import Path
 
 _ROOT = Path(__file__).parent
 
-_TRANSFORMER = (
-    "transformer/config.json",
-    "transformer/diffusion_pytorch_model.safetensors",
-    "scheduler/scheduler_config.json",
-    "labels.json",
-)
-
+_NETWORK = ("config.json", "diffusion_pytorch_model.safetensors")
+_TRANSFORMER = ("scheduler/scheduler_config.json", *(f"transformer/{file}" for file in _NETWORK), "labels.json")
 _PIPELINE = (
     "model_index.json",
     "scheduler/scheduler_config.json",
@@ -20,10 +15,7 @@ _PIPELINE = (
     "text_encoder/model.safetensors",
     "tokenizer/tokenizer.json",
     "tokenizer/tokenizer_config.json",
-    "unet/config.json",
-    "unet/diffusion_pytorch_model.safetensors",
-    "vae/config.json",
-    "vae/diffusion_pytorch_model.safetensors",
+    *(f"{part}/{file}" for part in ("unet", "vae") for file in _NETWORK),
 )
 
 # Per model: the files that it cannot be opened without, and the command that makes them.

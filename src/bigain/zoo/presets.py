@@ -12,31 +12,20 @@ from pathlib import Path
 from typing import Any
 
 _ROOT = Path(__file__).parent
-_FILE = "presets.json"
 _FORMAT, _FORMATS = "bigain preset 1", "bigain presets 1"
 
 
 @dataclass(frozen=True)
 class Preset:
-    """Methods that were chosen for a model; a field is None where the file does not say.
+    """Methods that were chosen for a model; a field is None where the file does not say."""
 
-    Args:
-        source: where it is from: "MODEL/NAME" or the path of a file.
-        methods: as text.
-        model: name of the weights.
-        architecture: fingerprint by `bigain.backbones.presets.architecture`.
-        dtypes: in which it was measured.
-        data: on which it was chosen.
-        about: whatever else is known, such as what was measured.
-    """
-
-    source: str
-    methods: str
-    model: str | None = None
-    architecture: str | None = None
-    dtypes: tuple[str, ...] = ()
-    data: str | None = None
-    about: Mapping[str, Any] = field(default_factory=dict)
+    source: str  # where it is from: "MODEL/NAME" or the path of a file
+    methods: str  # as text
+    model: str | None = None  # name of the weights
+    architecture: str | None = None  # fingerprint by bigain.backbones.presets.architecture
+    dtypes: tuple[str, ...] = ()  # in which it was measured
+    data: str | None = None  # on which it was chosen
+    about: Mapping[str, Any] = field(default_factory=dict)  # whatever else is known, such as what was measured
 
 
 def names() -> tuple[str, ...]:
@@ -79,27 +68,24 @@ def of_model(model: str, name: str) -> Preset:
 
 def content(preset: Preset) -> str:
     """The content of a preset file; ``read`` reads it back."""
-    facts = {
+    facts: dict[str, Any] = {
         "format": _FORMAT,
         "methods": preset.methods,
         "model": preset.model,
         "architecture": preset.architecture,
-        "dtype": list(preset.dtypes),
-        "data": preset.data,
     }
-    return json.dumps(facts | {**preset.about}, indent=1) + "\n"
+    facts |= {"dtype": list(preset.dtypes), "data": preset.data, **preset.about}
+    return json.dumps(facts, indent=1) + "\n"
 
 
 def embedded_name(path: Path) -> str | None:
     """The name of the embedded model that a path lies in; None if it lies in none."""
-    if _ROOT not in path.parents:
-        return None
-    return path.relative_to(_ROOT).parts[0].replace("_", "-")
+    return path.relative_to(_ROOT).parts[0].replace("_", "-") if _ROOT in path.parents else None
 
 
 def _embedded() -> dict[str, dict[str, Any]]:
     """The contents of the presets' files by model, sorted."""
-    contents = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(_ROOT.glob(f"*/{_FILE}"))]
+    contents = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(_ROOT.glob("*/presets.json"))]
     return {content["model"]: content for content in contents if content["format"] == _FORMATS}
 
 
@@ -124,11 +110,11 @@ def _is_named(text: str) -> bool:
 
 def _preset(source: str, content: Mapping[str, Any]) -> Preset:
     """Checked as far as what is compared with a model."""
-    dtypes = content.get("dtype") or []
+    about = {name: value for name, value in content.items() if name not in ("format", "presets")}
+    methods, *texts = (about.pop(name, None) for name in ("methods", "model", "architecture", "data"))
+    dtypes = about.pop("dtype", None) or []
     dtypes = [dtypes] if isinstance(dtypes, str) else dtypes
-    texts = [content.get(name) for name in ("model", "architecture", "data")]
     if not isinstance(dtypes, list) or any(not isinstance(text, str | None) for text in [*texts, *dtypes]):
         raise ValueError(f"model, architecture, dtype and data in {source} must be texts")
-    read_apart = {"format", "methods", "model", "architecture", "dtype", "data", "presets"}
-    about = {name: value for name, value in content.items() if name not in read_apart}
-    return Preset(source, content["methods"], texts[0], texts[1], tuple(dtypes), texts[2], about)
+    model, architecture, data = texts
+    return Preset(source, methods, model, architecture, tuple(dtypes), data, about)
