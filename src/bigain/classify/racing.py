@@ -20,9 +20,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from bigain.classify.elimination import Ask, Contest
+from bigain.classify.elimination import Ask, Contest, survivors
 from bigain.classify.fitting import Fitted
-from bigain.classify.prediction import mean
+
+_BOLDNESS = 4  # of bets: what share of the classes' spread counts as a difference
 
 Booleans = npt.NDArray[np.bool_]
 Integers = npt.NDArray[np.int64]
@@ -38,8 +39,8 @@ class Racing:
         error_rate: at most this share of images loses its best condition before all timesteps are evaluated, in (0, 1).
         threshold: fitted: by how much the sum of a condition's weighted errors may exceed the leader's; None for the
             test by betting.
-        methods: none, one, or two: the compression while more than ``few`` conditions are left, and then.
-        few: how many conditions are asked under the last of two methods, at least 2.
+        methods: none, one, or two: the compression while more than ``few`` conditions are left, and from then on.
+        few: see methods; at least 2.
     """
 
     n_samples: int = 20
@@ -72,8 +73,7 @@ class Racing:
 
     def forwards(self, conditions: int) -> int:
         """Forwards of the model for one image, at most."""
-        again = self.n_samples * min(self.few, conditions) if len(self.methods) == 2 else 0
-        return self.n_samples * conditions + again
+        return self.n_samples * conditions
 
     def fitted(self, fit: Fitted) -> Racing:
         """The race by the fitted threshold, over at most as many timesteps as were fitted."""
@@ -81,36 +81,34 @@ class Racing:
         return replace(self, n_samples=steps, threshold=fit.threshold, error_rate=fit.error_rate)
 
     def rounds(self, contest: Contest) -> Iterator[Ask]:
-        """One per timestep; from the first again where the method changes, as errors under two do not compare."""
+        """One per timestep, the most telling first."""
         alive = np.arange(len(contest.errors))
-        for phase in range(max(1, len(self.methods))):
-            stop = self.few if phase + 1 < len(self.methods) else 1
-            contest.errors[alive] = np.nan
-            clear = self._by_betting(alive) if self.threshold is None else self._by_threshold
-            for position in contest.order():
-                if len(alive) <= stop:
-                    break
-                yield Ask(alive.tolist(), (position,), phase)
-                alive = alive[~clear(contest, alive, position)]
-                contest.stage[alive] += 1
-        contest.stage[min(alive, key=lambda condition: (mean(contest.weighted[condition]), condition))] += 1
+        clear = self._by_betting(len(alive)) if self.threshold is None else self._by_threshold
+        for position in contest.order():
+            phase = int(len(self.methods) == 2 and len(alive) <= self.few)
+            yield Ask(alive.tolist(), (position,), phase)
+            alive = alive[~clear(contest, alive, position)]
+            contest.stage[alive] += 1
+            if len(alive) == 1:
+                return
+        contest.stage[survivors(contest.weighted, alive.tolist(), 1)] += 1
 
     def _by_threshold(self, contest: Contest, alive: Integers, _position: int) -> Booleans:
         assert self.threshold is not None
         sums = np.nansum(contest.weighted[alive], axis=1)
         return sums - sums.min() > self.threshold
 
-    def _by_betting(self, everyone: Integers) -> Test:
-        """The stakes of everyone against everyone, with which a bet goes on while both are evaluated."""
-        stakes = np.ones((len(everyone), len(everyone)))
+    def _by_betting(self, conditions: int) -> Test:
+        """The stakes of all against all, with which two go on betting while both are evaluated."""
+        stakes = np.ones((conditions, conditions))
 
         def clear(contest: Contest, alive: Integers, position: int) -> Booleans:
             errors = contest.weighted[alive, position]
-            places = np.searchsorted(everyone, alive)
             differences = errors[:, None] - errors
-            scale = np.median(np.abs(differences[np.triu_indices(len(alive), 1)]))
-            stakes[np.ix_(places, places)] *= 1 + np.tanh(differences / max(scale, np.finfo(np.float64).tiny))
-            means = (stakes[places].sum(1) - 1) / (len(everyone) - 1)  # less the stake against itself, which stays 1
+            low, high = np.quantile(errors, (0.25, 0.75))  # a scale that stays when two conditions change places
+            scale = max((high - low) / _BOLDNESS, np.finfo(np.float64).tiny)
+            stakes[np.ix_(alive, alive)] *= 1 + np.tanh(differences / scale)
+            means = (stakes[alive].sum(1) - 1) / (conditions - 1)  # less the stake against itself, which stays 1
             return (means >= 1 / self.error_rate) & (errors > errors.min())
 
         return clear
