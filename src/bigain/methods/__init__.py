@@ -4,9 +4,8 @@ Reading and refusing a name needs no PyTorch: methods import it when tokens are 
 """
 
 from bigain.methods.base import Context, Method, TokenDownsampling, TokenMerging
-from bigain.methods.blocks import AdaptiveBlockMerging, QuadtreeMerging
 from bigain.methods.downsampling import AveragePooling, FrequencySelection, InterpolateExtrapolateKV, ToDo
-from bigain.methods.matching import LaplacianMerging, SiTo, ToMe
+from bigain.methods.merging import AdaptiveBlockMerging, LaplacianMerging, QuadtreeMerging, SiTo, ToMe
 from bigain.methods.schedules import Linear
 from bigain.methods.text import Compression, Label, parse, preset_names, register, spec
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from bigain.methods.base import SCORES, Context, TokenDownsampling, check_choice
+from bigain.methods.base import Context, Score, TokenDownsampling
 from bigain.methods.schedules import Linear, bounds, resolve
 
 if TYPE_CHECKING:
@@ -23,10 +23,6 @@ class _Nearest(TokenDownsampling):
     """
 
     nearest: Literal["centre", "first"] = "centre"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("nearest", self.nearest, ("centre", "first"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,22 +102,11 @@ class FrequencySelection(TokenDownsampling):
     name: ClassVar[str] = "freqsel"
     title: ClassVar[str] = "Frequency selection"
     colour: ClassVar[str] = "#999933"
+    reads_score: ClassVar[bool] = True
+    leaves_a_spectrum: ClassVar[bool] = False
 
     keep: Literal["high", "low"] = "high"
-    score: str = "laplacian_l1"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("keep", self.keep, ("high", "low"))
-        check_choice("score", self.score, SCORES)
-
-    @property
-    def reads_score(self) -> bool:
-        return True
-
-    @property
-    def leaves_a_spectrum(self) -> bool:
-        return False
+    score: Score = "laplacian_l1"
 
     def pool(self, x: Tensor, context: Context) -> Tensor:
         from bigain.operators.frequency import score

@@ -34,8 +34,7 @@ class Linear:
         for name in ("noisy", "clean"):
             if not math.isfinite(getattr(self, name)):
                 raise ValueError(f"{name} must be finite, not {getattr(self, name)}")
-        whole = isinstance(self.train_timesteps, int) and not isinstance(self.train_timesteps, bool)
-        if not whole or self.train_timesteps < 1:
+        if not is_whole(self.train_timesteps):
             raise ValueError(f"train_timesteps must be a whole number from 1, not {self.train_timesteps!r}")
 
     def at(self, timestep: Tensor) -> Tensor:
@@ -43,15 +42,11 @@ class Linear:
         share = (timestep.float() / max(self.train_timesteps - 1, 1)).clamp(0.0, 1.0)
         return self.clean + (self.noisy - self.clean) * share
 
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """Smallest and largest value that the schedule takes."""
-        return min(self.noisy, self.clean), max(self.noisy, self.clean)
-
 
 def bounds(value: float | Linear) -> tuple[float, float]:
     """Smallest and largest value of a constant or a schedule."""
-    return value.bounds if isinstance(value, Linear) else (value, value)
+    ends = (value.noisy, value.clean) if isinstance(value, Linear) else (value, value)
+    return min(ends), max(ends)
 
 
 def resolve(value: float | Linear, timestep: Tensor | None, what: str) -> float | Tensor:
@@ -61,3 +56,8 @@ def resolve(value: float | Linear, timestep: Tensor | None, what: str) -> float 
     if timestep is None:
         raise ValueError(f"{what} follows the timestep, but the model was called without one: pass timestep=")
     return value.at(timestep)
+
+
+def is_whole(value: object, low: int = 1) -> bool:
+    """Whether a value is a whole number, not below ``low``."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= low

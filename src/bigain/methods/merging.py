@@ -1,12 +1,13 @@
-"""Merging by cosine similarity: ToMe, L-GTM and SiTo, which differ in how they choose destinations."""
+"""Merging tokens: by cosine similarity (ToMe, L-GTM, SiTo), and by blocks of neighbours (ABM, a quadtree)."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from bigain.methods.base import SCORES, CellMerging, Context, check_choice, row_keys
+from bigain.methods.base import CellMerging, Context, Score, TokenMerging
+from bigain.methods.schedules import is_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,6 +39,20 @@ class _Matching(CellMerging):
         """One token index per cell: (B, D) int64."""
         raise NotImplementedError
 
+    def _keys(self, x: Tensor, context: Context, redraw: bool) -> Tensor:
+        """A key per row, int64 (B,): fixed per image and layer, or another for every timestep and draw key too.
+
+        Without image keys all rows count as one image, so that a forward is reproducible whatever the batch.
+        """
+        from bigain.operators.random import mix_keys
+
+        image = x.new_zeros(len(x)).long() if context.image_keys is None else context.image_keys
+        keys = mix_keys(image, context.layer)
+        for other in (context.timestep, context.draw_keys) if redraw else ():
+            if other is not None:
+                keys = mix_keys(keys, other.long())
+        return keys
+
 
 @dataclass(frozen=True, kw_only=True)
 class ToMe(_Matching):
@@ -58,11 +73,6 @@ class ToMe(_Matching):
     destinations: Literal["first", "random"] = "first"
     redraw: Literal["image", "forward"] = "image"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("destinations", self.destinations, ("first", "random"))
-        check_choice("redraw", self.redraw, ("image", "forward"))
-
     @property
     def words(self) -> dict[str, str]:
         kind = "first of the cell" if self.destinations == "first" else f"random per {self.redraw}"
@@ -75,7 +85,7 @@ class ToMe(_Matching):
 
         if self.destinations == "first":
             return destinations_first(context.grid, self.cell, x.shape[0], x.device)
-        keys = row_keys(context, x.shape[0], x.device, redraw=self.redraw == "forward")
+        keys = self._keys(x, context, redraw=self.redraw == "forward")
         return destinations_by_score(random_uniform(keys, x.shape[1]), context.grid, self.cell)
 
 
@@ -93,16 +103,9 @@ class LaplacianMerging(_Matching):
     name: ClassVar[str] = "lgtm"
     title: ClassVar[str] = "L-GTM"
     colour: ClassVar[str] = "#D55E00"
+    reads_score: ClassVar[bool] = True
 
-    score: str = "laplacian_l1"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("score", self.score, SCORES)
-
-    @property
-    def reads_score(self) -> bool:
-        return True
+    score: Score = "laplacian_l1"
 
     def _destinations(self, x: Tensor, context: Context) -> Tensor:
         from bigain.operators.frequency import score
@@ -158,6 +161,102 @@ class SiTo(_Matching):
         direction = functional.normalize(x.float(), dim=-1)  # (B, N, C)
         # Σ_j cos(i, j) is the product with the sum of all directions, which needs no N×N matrix.
         similarity = (direction @ direction.sum(dim=1).unsqueeze(-1)).squeeze(-1)  # (B, N)
-        keys = row_keys(context, x.shape[0], x.device, redraw=False)
+        keys = self._keys(x, context, redraw=False)
         scores = self.similarity_weight * similarity + self.noise_weight * random_normal(keys, x.shape[1])
         return destinations_by_score(scores, context.grid, self.cell, lowest=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveBlockMerging(CellMerging):
+    """Replaces the smoothest cells by their mean: ABM (arXiv 2603.12240). No similarity matrix.
+
+    Args:
+        score: token score, one of `bigain.operators.frequency.SCORES`.
+        aggregate: how a cell's scores become one: "max", "sum", "mean", "min" or "std".
+        threshold: merge every cell whose aggregate is below it, whatever their number; ``ratio`` must then be 0.
+    """
+
+    name: ClassVar[str] = "abm"
+    title: ClassVar[str] = "ABM"
+    colour: ClassVar[str] = "#E69F00"
+    reads_score: ClassVar[bool] = True
+
+    score: Score = "laplacian_l1"
+    aggregate: Literal["max", "sum", "mean", "min", "std"] = "max"
+    threshold: float | None = field(default=None, metadata={"expects": "a number, or none"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.threshold is not None:
+            if not math.isfinite(self.threshold):
+                raise ValueError(f"threshold must be finite, not {self.threshold}")
+            if self.ratio != 0:
+                raise ValueError(f"ratio must be 0 with a threshold, which decides how much merges, not {self.ratio}")
+
+    @property
+    def is_identity(self) -> bool:
+        return self.threshold is None and super().is_identity
+
+    @property
+    def is_scheduled(self) -> bool:
+        return self.threshold is not None or super().is_scheduled
+
+    @property
+    def depends_on_image(self) -> bool:
+        return self.threshold is not None
+
+    @property
+    def fewest_tokens(self) -> int:
+        return self.cell[0] * self.cell[1] - 1  # a cell goes whole
+
+    def limit(self, grid: Grid) -> int:
+        from bigain.operators.blocks import limit
+
+        return limit(grid, self.cell)
+
+    def assign(self, x: Tensor, context: Context) -> Assignment:
+        from bigain.operators.blocks import aggregate, merge_blocks, merge_blocks_below
+        from bigain.operators.frequency import score
+
+        self.check(context.grid)
+        cells = aggregate(score(x, context.grid, self.score), context.grid, self.cell, self.aggregate)
+        if self.threshold is not None:
+            return merge_blocks_below(cells, context.grid, self.cell, self.threshold)
+        return merge_blocks(cells, context.grid, self.cell, self.merged_tokens(context))
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuadtreeMerging(TokenMerging):
+    """Replaces blocks of 2×2, 4×4, 8×8 tokens by their mean, the cheapest first. No similarity matrix.
+
+    A block costs the squared error that its mean adds to those of the four blocks within, which must have merged before
+    it. Exactly ⌊ratio·N⌋ tokens merge: of the last block only as many parts as are needed. Not in a paper.
+
+    Args:
+        depth: how many sizes of blocks there are; the largest have 2^depth tokens a side.
+    """
+
+    name: ClassVar[str] = "quadtree"
+    title: ClassVar[str] = "Quadtree"
+    colour: ClassVar[str] = "#882255"
+
+    depth: int = field(default=3, metadata={"expects": "a whole number from 1 to 16"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not is_whole(self.depth) or self.depth > 16:
+            raise ValueError(f"depth must be a whole number from 1 to 16, not {self.depth!r}")
+
+    @property
+    def _limited_by(self) -> str:
+        return f"a quadtree of depth {self.depth} allows"
+
+    def limit(self, grid: Grid) -> int:
+        from bigain.operators.quadtree import limit
+
+        return limit(grid, self.depth)
+
+    def assign(self, x: Tensor, context: Context) -> Assignment:
+        from bigain.operators.quadtree import merge_quadtree
+
+        return merge_quadtree(x, context.grid, self.depth, self.merged_tokens(context))
