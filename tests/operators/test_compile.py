@@ -41,8 +41,8 @@ def test_matching_merging_and_unmerging_compile() -> None:
             matching.destinations_by_score(score(x, GRID, "laplacian_l1"), GRID, CELL),
             matching.destinations_by_score(drawn, GRID, CELL, lowest=False),
         ):
-            for make in (matching.match, matching.recover_most_similar):
-                assignment = make(x, destinations, 20)
+            for recover in (False, True):
+                assignment = matching.match(x, destinations, 20, recover)
                 bias = key_bias(assignment, size_aware=True)
                 assert bias is not None
                 results += [unmerge(merge(x, assignment, mode), assignment) for mode in MODES] + [bias]  # type: ignore[arg-type]

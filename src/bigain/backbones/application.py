@@ -14,7 +14,7 @@ from bigain.backbones.attachment import ENTRY, GRID, NAME, attach, detach
 from bigain.backbones.families import Layer, Layout, find_model, layout
 from bigain.backbones.hooks import AttentionHook, BlockHook, EntryHook, GridHook, MLPHook, RootHook, check_not_fused
 from bigain.backbones.presets import Applicable, resolve
-from bigain.backbones.state import Plan, Seen, Session
+from bigain.backbones.state import Seen, Session
 from bigain.backbones.summary import Summary, summarise
 from bigain.methods import Compression, Method, TokenDownsampling, TokenMerging
 from bigain.operators.grid import Grid
@@ -34,7 +34,7 @@ class Handle:
     @property
     def methods(self) -> Compression:
         """What was applied."""
-        return self.session.plan.methods
+        return self.session.methods
 
     def summary(self) -> Summary:
         """Tokens and FLOPs per layer, before and after, in the latest forward; print it for a table.
@@ -91,13 +91,13 @@ def apply(pipe_or_model: object, method: Applicable, *, replace: bool = False) -
     if applied is not None and not replace:
         raise ValueError(
             f"replace must be True where a model is compressed already, as this {type(model).__name__} is by "
-            f"{applied.plan.methods.text}, not False: or call bigain.remove() first"
+            f"{applied.methods.text}, not False: or call bigain.remove() first"
         )
     methods, where = resolve(method, model), layout(model)
     _check_methods(methods, where)
     if applied is not None:
         detach(model)
-    session = Session(Plan(methods))
+    session = Session(methods)
     return Handle(model, session, _register(where, session) if methods else ())
 
 
@@ -174,14 +174,14 @@ def _register(where: Layout, session: Session) -> list[BlockHook]:
     blocks = []
     for number, layer in enumerate(where.layers):
         block, name = layer.block, layer.name
-        if not session.plan.includes(layer.level, number):
+        if not any(method.includes(layer.level, number) for method in session.methods):
             continue
         hook = BlockHook(session, layer, number)
         attach(block, hook, NAME)
         attach(block.attn1, AttentionHook(hook, f"{name}.attn1"), NAME)
         if block.attn2 is not None:
             attach(block.attn2, AttentionHook(hook, f"{name}.attn2"), NAME)
-        attach(block.ff, MLPHook(hook, f"{name}.ff"), NAME)
+        attach(block.ff, MLPHook(hook), NAME)
         blocks.append(hook)
     # What is registered last runs first: the root, the grid, the entry of a level, then its block.
     matched = {hook.level for hook in blocks if hook.merging is not None and hook.merging.features == "first"}
@@ -200,17 +200,16 @@ def _check_methods(methods: tuple[Method, ...], where: Layout) -> None:
     for method in methods:
         _check_places(method, where)
         if where.grid is not None:
-            method.check(where.grid)
-            _check_takes(method, where.grid)
+            _check_fits(method, where.grid)
     for number, layer in enumerate(where.layers):
         _check_layer(layer, [method for method in methods if method.includes(layer.level, number)])
 
 
-def _check_takes(method: Method, grid: Grid) -> None:
-    """Refuses a ratio that is less than a token of a grid; where a schedule or a threshold decides, that may be."""
-    if not isinstance(method, TokenMerging) or method.is_identity or method.is_scheduled:
-        return
-    if method.most_merged(grid) == 0:
+def _check_fits(method: Method, grid: Grid) -> None:
+    """Refuses what does not fit a grid, and a ratio of less than a token of it, unless schedule or threshold decide."""
+    method.check(grid)
+    decided = method.is_identity or method.is_scheduled
+    if isinstance(method, TokenMerging) and not decided and method.most_merged(grid) == 0:
         raise ValueError(
             f"ratio must be at least 1/{grid.tokens} in {method}, one token of a {grid.height}x{grid.width} "
             f"grid, not {method.ratio}: nothing would be compressed by it"

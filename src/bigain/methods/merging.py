@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 class _Matching(CellMerging):
     """One destination per cell; each source joins its most similar one on the whole grid, the best matches first."""
 
+    _recovers: ClassVar[bool] = False  # each token that goes from its most similar kept one, destination or not
+
     def limit(self, grid: Grid) -> int:
         from bigain.operators.matching import limit
 
@@ -33,7 +35,7 @@ class _Matching(CellMerging):
     def assign(self, x: Tensor, context: Context) -> Assignment:
         from bigain.operators.matching import match
 
-        return match(x, self._destinations(x, context), self.merged_tokens(context))
+        return match(x, self._destinations(x, context), self.merged_tokens(context), self._recovers)
 
     def _destinations(self, x: Tensor, context: Context) -> Tensor:
         """One token index per cell: (B, D) int64."""
@@ -130,6 +132,7 @@ class SiTo(_Matching):
     name: ClassVar[str] = "sito"
     title: ClassVar[str] = "SiTo"
     colour: ClassVar[str] = "#CC79A7"
+    _recovers: ClassVar[bool] = True
 
     operator: Literal["mean", "mlerp", "prune"] = "prune"
     similarity_weight: float = 1.0
@@ -146,11 +149,6 @@ class SiTo(_Matching):
         left = self.limit(grid) - dropped  # sources that stay
         similarity_sum = 2 * grid.tokens * channels
         return similarity_sum + super().matching_flops(grid, channels) + 2 * dropped * left * channels
-
-    def assign(self, x: Tensor, context: Context) -> Assignment:
-        from bigain.operators.matching import recover_most_similar
-
-        return recover_most_similar(x, self._destinations(x, context), self.merged_tokens(context))
 
     def _destinations(self, x: Tensor, context: Context) -> Tensor:
         from torch.nn import functional

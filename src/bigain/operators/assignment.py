@@ -134,12 +134,11 @@ def key_bias(assignment: Assignment, size_aware: bool) -> Tensor | None:
 
     Source: ToMe (arXiv 2210.09461), equation 1.
     """
-    if size_aware:
-        return group_sizes(assignment).log()[:, None]  # log 0 = -inf masks the empty groups
-    if assignment.padded:
-        sizes = group_sizes(assignment)
-        return torch.where(sizes > 0, 0.0, -torch.inf).to(sizes.dtype)[:, None]
-    return None
+    if not size_aware and not assignment.padded:
+        return None
+    sizes = group_sizes(assignment)
+    weights = sizes if size_aware else sizes.clamp(max=1)
+    return weights.log()[:, None]  # log 0 = -inf masks the empty groups
 
 
 def merged_bounds(merged: int | Tensor, batch: int, limit: int) -> tuple[int, int]:
@@ -159,6 +158,14 @@ def merged_bounds(merged: int | Tensor, batch: int, limit: int) -> tuple[int, in
         given = str(most) if least == most else f"values from {least} to {most}"
         raise ValueError(f"merged must lie in [0, {limit}], the most that can merge here, not {given}")
     return least, most
+
+
+def mark_first(order: Tensor, count: int | Tensor, places: int) -> Tensor:
+    """Where the first ``count`` (of all rows, or (B,) integers) of the places in ``order`` (B, K) are: (B, places)."""
+    chosen = torch.ones_like(order, dtype=torch.bool)
+    if isinstance(count, Tensor):
+        chosen = torch.arange(order.shape[1], device=order.device) < count.to(order.device)[:, None]
+    return chosen.new_zeros(order.shape[0], places).scatter(1, order, chosen)
 
 
 def _sum_by(values: Tensor, index: Tensor, groups: int) -> Tensor:

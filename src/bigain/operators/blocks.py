@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from bigain.operators.assignment import Assignment, by_representative, merged_bounds
+from bigain.operators.assignment import Assignment, by_representative, mark_first, merged_bounds
 from bigain.operators.grid import (
     Cell,
     Grid,
@@ -77,12 +77,12 @@ def merge_blocks(aggregated: Tensor, grid: Grid, cell: Cell, merged: int | Tenso
     saved = max(cell[0] * cell[1] - 1, 1)  # cells of one token have the limit 0
     full = _full_cells(grid, cell, aggregated.device)
     order = aggregated.index_select(1, full).argsort(dim=1, stable=True)[:, : most // saved]
-    chosen = torch.ones_like(order, dtype=torch.bool)
-    if isinstance(merged, Tensor):
-        count = merged.to(order.device)[:, None] // saved
-        chosen = torch.arange(order.shape[1], device=order.device) < count
-    merges = torch.zeros_like(aggregated, dtype=torch.bool).scatter(1, full[order], chosen)
-    return _assemble(merges, grid, cell, least // saved, most // saved)
+    merges = mark_first(full[order], merged // saved, aggregated.shape[1])  # (B, cells)
+    cells = cell_index(grid, cell, aggregated.device)
+    every = torch.arange(grid.tokens, device=aggregated.device)
+    top_left = top_left_tokens(grid, cell, aggregated.device)
+    stands_for = torch.where(merges.index_select(1, cells), top_left.index_select(0, cells), every)  # (B, N)
+    return by_representative(stands_for, grid.tokens - least // saved * saved, least // saved < most // saved)
 
 
 def merge_blocks_below(aggregated: Tensor, grid: Grid, cell: Cell, threshold: float) -> Assignment:
@@ -94,11 +94,8 @@ def merge_blocks_below(aggregated: Tensor, grid: Grid, cell: Cell, threshold: fl
     _check_aggregated(aggregated, grid, cell)
     if math.isnan(threshold):
         raise ValueError(f"threshold must be a number in [-inf, inf], not {threshold!r}")
-    full = _full_cells(grid, cell, aggregated.device)
-    below = aggregated.index_select(1, full) < threshold
-    counts = below.sum(1).tolist()
-    merges = torch.zeros_like(aggregated, dtype=torch.bool).index_copy(1, full, below)
-    return _assemble(merges, grid, cell, min(counts), max(counts))
+    full = aggregated.index_select(1, _full_cells(grid, cell, aggregated.device))
+    return merge_blocks(aggregated, grid, cell, (full < threshold).sum(1) * (cell[0] * cell[1] - 1))
 
 
 def _check_aggregated(aggregated: Tensor, grid: Grid, cell: Cell) -> None:
@@ -113,13 +110,3 @@ def _full_cells(grid: Grid, cell: Cell, device: torch.device) -> Tensor:
     row = torch.arange(grid.height // cell[0], device=device)
     column = torch.arange(grid.width // cell[1], device=device)
     return (row[:, None] * columns + column[None, :]).reshape(-1)
-
-
-def _assemble(merges: Tensor, grid: Grid, cell: Cell, least: int, most: int) -> Assignment:
-    """Merge the cells where ``merges`` (B, cells) is true: between ``least`` and ``most`` of them in a row."""
-    groups = grid.tokens - least * (cell[0] * cell[1] - 1)
-    cells = cell_index(grid, cell, merges.device)
-    every = torch.arange(grid.tokens, device=merges.device)
-    top_left = top_left_tokens(grid, cell, merges.device)
-    stands_for = torch.where(merges.index_select(1, cells), top_left.index_select(0, cells), every)  # (B, N)
-    return by_representative(stands_for, groups, least < most)
