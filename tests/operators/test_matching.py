@@ -17,8 +17,8 @@ from torch.utils._pytree import tree_leaves
 
 from bigain.operators import matching
 from bigain.operators.assignment import Assignment, group_sizes, merge, unmerge
-from bigain.operators.grid import Grid, cell_count, cell_index
-from bigain.operators.matching import destinations_by_score, destinations_first, limit, match
+from bigain.operators.grid import Grid, cell_count, cell_index, cell_tokens
+from bigain.operators.matching import destinations_by_score, limit, match
 
 match_recovering = partial(match, recover=True)
 
@@ -27,6 +27,10 @@ grids = st.builds(Grid, st.integers(1, 33), st.integers(1, 17))
 cells = st.tuples(st.integers(1, 4), st.integers(1, 3))
 seeds = st.integers(0, 2**31)
 batches = st.integers(1, 3)
+
+
+def destinations_first(grid: Grid, cell: Cell, batch: int) -> Tensor:
+    return cell_tokens(grid, cell).expand(batch, -1)
 
 
 def tokens(seed: int, batch: int, count: int) -> Tensor:
@@ -82,7 +86,7 @@ def test_destinations_are_the_extremes_of_their_cells(
 ) -> None:
     score = torch.randint(6, (batch, grid.tokens), generator=torch.Generator().manual_seed(seed)).float()  # with ties
     destinations = destinations_by_score(score, grid, cell, lowest)
-    first = destinations_first(grid, cell, batch, None)
+    first = destinations_first(grid, cell, batch)
     assert destinations.shape == first.shape == (batch, cell_count(grid, cell))
     assert limit(grid, cell) == grid.tokens - destinations.shape[1]
     cell_of = cell_index(grid, cell).tolist()

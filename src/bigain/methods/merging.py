@@ -82,11 +82,12 @@ class ToMe(_Matching):
         return super().words | fixed
 
     def _destinations(self, x: Tensor, context: Context) -> Tensor:
-        from bigain.operators.matching import destinations_by_score, destinations_first
+        from bigain.operators.grid import cell_tokens
+        from bigain.operators.matching import destinations_by_score
         from bigain.operators.random import random_uniform
 
         if self.destinations == "first":
-            return destinations_first(context.grid, self.cell, x.shape[0], x.device)
+            return cell_tokens(context.grid, self.cell, x.device).expand(len(x), -1)
         keys = self._keys(x, context, redraw=self.redraw == "forward")
         return destinations_by_score(random_uniform(keys, x.shape[1]), context.grid, self.cell)
 
@@ -250,11 +251,11 @@ class QuadtreeMerging(TokenMerging):
         return f"a quadtree of depth {self.depth} allows"
 
     def limit(self, grid: Grid) -> int:
-        from bigain.operators.quadtree import limit
+        from bigain.operators.blocks import quadtree_limit
 
-        return limit(grid, self.depth)
+        return quadtree_limit(grid, self.depth)
 
     def assign(self, x: Tensor, context: Context) -> Assignment:
-        from bigain.operators.quadtree import merge_quadtree
+        from bigain.operators.blocks import merge_quadtree
 
         return merge_quadtree(x, context.grid, self.depth, self.merged_tokens(context))

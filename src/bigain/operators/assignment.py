@@ -46,11 +46,6 @@ class Assignment:
             )
 
     @property
-    def tokens(self) -> int:
-        """Number of tokens before merging, N."""
-        return self.index.shape[1]
-
-    @property
     def groups(self) -> int:
         """Number of groups, M: tokens after merging."""
         return self.kept.shape[1]

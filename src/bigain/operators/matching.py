@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bigain.operators.assignment import Assignment, mark_first, merged_bounds
-from bigain.operators.grid import Cell, Grid, cell_count, check_tokens, gather_tokens, pack, to_cells, top_left_tokens
+from bigain.operators.grid import Cell, Grid, cell_count, check_tokens, gather_tokens, pack, to_cells
 
 _BLOCK = 2**24  # similarities at once: 64 MiB in float32
 
@@ -25,11 +25,6 @@ _BLOCK = 2**24  # similarities at once: 64 MiB in float32
 def limit(grid: Grid, cell: Cell) -> int:
     """The most tokens that bipartite matching can merge: all but one per cell, partial cells included."""
     return grid.tokens - cell_count(grid, cell)
-
-
-def destinations_first(grid: Grid, cell: Cell, batch: int, device: torch.device | str | None = None) -> Tensor:
-    """The top-left token of every cell as its destination: (B, D) int64 in cell order; the rows share memory."""
-    return top_left_tokens(grid, cell, device).expand(batch, -1)
 
 
 def destinations_by_score(score: Tensor, grid: Grid, cell: Cell, lowest: bool = True) -> Tensor:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bigain.operators.grid import Grid, check_tokens, gather_tokens, to_map, to_tokens
+from bigain.operators.grid import Grid, cell_tokens, check_tokens, gather_tokens, to_map, to_tokens
 
 Place = Literal["centre", "first"]
 PLACES: tuple[str, ...] = get_args(Place)
@@ -34,10 +34,7 @@ def nearest_tokens(
     _check_factor(factor)
     if place not in PLACES:
         raise ValueError(f"place must be one of {', '.join(PLACES)}, not {place!r}")
-    offset = factor // 2 if place == "centre" else 0
-    row = (torch.arange(0, grid.height, factor, device=device) + offset).clamp(max=grid.height - 1)
-    column = (torch.arange(0, grid.width, factor, device=device) + offset).clamp(max=grid.width - 1)
-    return (row[:, None] * grid.width + column).reshape(-1)
+    return cell_tokens(grid, (factor, factor), device, offset=factor // 2 if place == "centre" else 0)
 
 
 def nearest(x: Tensor, grid: Grid, factor: int, place: Place = "centre") -> Tensor:
