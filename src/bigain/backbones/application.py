@@ -15,7 +15,7 @@ from bigain.backbones.families import Layer, Layout, find_model, layout
 from bigain.backbones.hooks import AttentionHook, BlockHook, EntryHook, GridHook, MLPHook, RootHook, check_not_fused
 from bigain.backbones.presets import Applicable, resolve
 from bigain.backbones.state import Seen, Session
-from bigain.backbones.summary import Summary, summarise
+from bigain.backbones.summary import Summary, cost
 from bigain.methods import Compression, Method, TokenDownsampling, TokenMerging
 from bigain.operators.grid import Grid
 
@@ -42,7 +42,9 @@ class Handle:
         Raises:
             RuntimeError: if no forward ran since ``apply``.
         """
-        return summarise(self._blocks)
+        if any(hook.grid is None for hook in self._blocks):
+            raise RuntimeError("the summary shows the latest forward, and none ran yet: call the model first")
+        return Summary(map(cost, self._blocks))
 
     def remove(self) -> None:
         """Takes the hooks off the model that ``apply`` was given; its outputs are what they were, bit for bit.

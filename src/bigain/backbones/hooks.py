@@ -8,6 +8,7 @@ hooks of others takes private parts of diffusers and accelerate, all in `bigain.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from bigain.backbones.attachment import has_skipping_hooks
 from bigain.backbones.families import Layer
 from bigain.backbones.state import Forward, Seen, Session
-from bigain.methods import TokenDownsampling, TokenMerging
+from bigain.methods import Context, TokenDownsampling, TokenMerging
 from bigain.methods.base import Location
 from bigain.operators.assignment import Assignment, key_bias, merge, unmerge
 from bigain.operators.grid import Grid
@@ -29,19 +30,17 @@ class NothingCompressedError(RuntimeError, ValueError):
     """A forward ran under a method and no token was taken away: the settings do not fit the grid."""
 
 
-class Arguments:
-    """Finds an argument of a module's forward by name, however the caller passed it."""
+def argument(module: nn.Module, name: str) -> Callable[[tuple[Any, ...], dict[str, Any]], Any]:
+    """Finds an argument of a module's forward by name, however the caller passed it; None where it was left out."""
+    parameters = list(inspect.signature(type(module).forward).parameters)[1:]  # without self
+    place = parameters.index(name) if name in parameters else None
 
-    def __init__(self, module: nn.Module, names: tuple[str, ...]) -> None:
-        parameters = list(inspect.signature(type(module).forward).parameters)[1:]  # without self
-        self.places = {name: parameters.index(name) for name in names if name in parameters}
-
-    def get(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The value of an argument; None where it was left out."""
+    def find(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if name in kwargs:
             return kwargs[name]
-        place = self.places.get(name, len(args))
-        return args[place] if place < len(args) else None
+        return None if place is None or place >= len(args) else args[place]
+
+    return find
 
 
 class RootHook(ModelHook):
@@ -52,7 +51,7 @@ class RootHook(ModelHook):
         self.session = session
         self.module = module
         self.sample = sample
-        self.arguments = Arguments(module, (sample, "timestep"))
+        self.find_sample, self.find_timestep = argument(module, sample), argument(module, "timestep")
 
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Refuses a copy of the model."""
@@ -97,11 +96,11 @@ class RootHook(ModelHook):
             )
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Forward:
-        sample = self.arguments.get(self.sample, args, kwargs)
+        sample = self.find_sample(args, kwargs)
         if sample is None:
             raise TypeError(f"{type(module).__name__} must be called with {self.sample}")
         batch = sample.shape[0]
-        timestep = self.arguments.get("timestep", args, kwargs)
+        timestep = self.find_timestep(args, kwargs)
         if timestep is not None:
             timestep = torch.as_tensor(timestep, device=sample.device).reshape(-1).expand(batch)
         return Forward(timestep, _per_row(self.session.image_keys, sample), _per_row(self.session.draw_keys, sample))
@@ -131,11 +130,11 @@ class _EnteringHook(ModelHook):
     def __init__(self, session: Session, module: nn.Module) -> None:
         super().__init__()
         self.session = session
-        self.arguments = Arguments(module, ("hidden_states",))
+        self.find_entering = argument(module, "hidden_states")
 
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Shows what enters."""
-        self._see(self.arguments.get("hidden_states", args, kwargs), self.session.current())
+        self._see(self.find_entering(args, kwargs), self.session.current())
         return args, kwargs
 
     def _see(self, entering: Tensor, forward: Forward) -> None:
@@ -182,7 +181,9 @@ class BlockHook(_EnteringHook):
         self.matched = False  # whether tokens were compared for it
 
     def _see(self, entering: Tensor, forward: Forward) -> None:
-        context = self.session.context(self.layer)
+        if forward.grid is None:
+            raise RuntimeError("a block of a compressed model ran before the token grid was seen")
+        context = Context(forward.grid, self.layer, forward.timestep, forward.image_keys, forward.draw_keys)
         if entering.shape[1] != context.grid.tokens:
             raise ValueError(
                 f"{self.name} must be given the {context.grid.tokens} tokens of a {context.grid.height}x"

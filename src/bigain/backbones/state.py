@@ -85,10 +85,3 @@ class Session:
                 "does that in the backward pass: call disable_gradient_checkpointing())"
             )
         return self.forward
-
-    def context(self, layer: int) -> Context:
-        """What the methods may know in block ``layer``."""
-        forward = self.current()
-        if forward.grid is None:
-            raise RuntimeError("a block of a compressed model ran before the token grid was seen")
-        return Context(forward.grid, layer, forward.timestep, forward.image_keys, forward.draw_keys)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from diffusers.models.attention import FeedForward
@@ -65,14 +64,8 @@ def _change(before: int, after: int) -> tuple[str, str]:
     return _arrow(f"{before / 1e6:.1f}", f"{after / 1e6:.1f}"), f"{100 * (after / before - 1):+.1f}%"
 
 
-def summarise(blocks: Sequence[BlockHook]) -> Summary:
-    """Summary of the latest forward from what the hooks saw; RuntimeError if none ran."""
-    if any(hook.grid is None for hook in blocks):
-        raise RuntimeError("the summary shows the latest forward, and none ran yet: call the model first")
-    return Summary(map(_cost, blocks))
-
-
-def _cost(hook: BlockHook) -> LayerCost:
+def cost(hook: BlockHook) -> LayerCost:
+    """What the latest forward did to one block, from what its hooks saw."""
     assert hook.grid is not None
     tokens, block = hook.grid.tokens, hook.block
     attention = block.attn1

@@ -7,9 +7,9 @@ from bigain.methods.base import Context, Method, TokenDownsampling, TokenMerging
 from bigain.methods.downsampling import AveragePooling, FrequencySelection, InterpolateExtrapolateKV, ToDo
 from bigain.methods.merging import AdaptiveBlockMerging, LaplacianMerging, QuadtreeMerging, SiTo, ToMe
 from bigain.methods.schedules import Linear
-from bigain.methods.text import Compression, Label, parse, preset_names, register, spec
+from bigain.methods.text import METHODS, Compression, Label, parse, preset_names, spec
 
-METHODS = register(
+_ALL: tuple[type[Method], ...] = (
     LaplacianMerging,
     AdaptiveBlockMerging,
     QuadtreeMerging,
@@ -20,7 +20,7 @@ METHODS = register(
     AveragePooling,
     FrequencySelection,
 )
-"""The methods by name, in the order of help texts and tables."""
+METHODS.update({method.name: method for method in _ALL})
 
 __all__ = [
     "METHODS",

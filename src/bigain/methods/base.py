@@ -163,6 +163,7 @@ class TokenMerging(Method):
             nothing, so that the classes of an image merge alike. Not in a paper.
     """
 
+    _limited_by: ClassVar[str] = "{self.title} allows"  # for the error: what allows at most the limit
     strength: ClassVar[str] = "ratio"
     strengths: ClassVar[tuple[str, ...]] = ("0.3", "0.5", "0.7")
 
@@ -212,11 +213,6 @@ class TokenMerging(Method):
         """The least number of tokens that can be merged away."""
         return 1
 
-    @property
-    def _limited_by(self) -> str:
-        """What allows at most the limit, and the verb, for the error."""
-        return f"{self.title} allows"
-
     def limit(self, grid: Grid) -> int:
         """Most tokens that can be merged away on ``grid``."""
         raise NotImplementedError
@@ -239,9 +235,10 @@ class TokenMerging(Method):
     def check(self, grid: Grid) -> None:
         highest, limit = self.most_merged(grid), self.limit(grid)
         if highest > limit:
+            by = self._limited_by.format(self=self)
             raise ValueError(
                 f"ratio must be at most {math.floor(limit / grid.tokens * 1e4) / 1e4:g} on a grid of "
-                f"{grid.height}x{grid.width}, of whose {grid.tokens} tokens {self._limited_by} {limit} to merge, "
+                f"{grid.height}x{grid.width}, of whose {grid.tokens} tokens {by} {limit} to merge, "
                 f"not {self.ratio}, which is {highest}"
             )
 
@@ -265,6 +262,8 @@ class CellMerging(TokenMerging):
         cell: height and width of the cells that destinations or blocks are taken from.
     """
 
+    _limited_by: ClassVar[str] = "cells of {self.cell[0]}x{self.cell[1]} allow"
+
     cell: tuple[int, int] = field(default=(2, 2), metadata={"expects": "height x width, such as 2x2"})
 
     def __post_init__(self) -> None:
@@ -273,10 +272,6 @@ class CellMerging(TokenMerging):
             raise ValueError(f"cell must be two whole numbers from 1, not {self.cell}")
         if bounds(self.ratio)[0] > 0 and self.cell == (1, 1):
             raise ValueError("cell must be (2, 2) or larger, not (1, 1), in which every token is a destination")
-
-    @property
-    def _limited_by(self) -> str:
-        return f"cells of {self.cell[0]}x{self.cell[1]} allow"
 
     def check(self, grid: Grid) -> None:
         if self.cell[0] > grid.height or self.cell[1] > grid.width:

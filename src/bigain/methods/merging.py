@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from bigain import operators
 from bigain.methods.base import CellMerging, Context, Score, TokenMerging
 from bigain.methods.schedules import is_whole
 
@@ -20,12 +21,13 @@ if TYPE_CHECKING:
 class _Matching(CellMerging):
     """One destination per cell; each source joins its most similar one on the whole grid, the best matches first."""
 
+    _lowest: ClassVar[bool] = (
+        True  # whether the token with the lowest score of a cell is its destination, or the highest
+    )
     _recovers: ClassVar[bool] = False  # each token that goes from its most similar kept one, destination or not
 
     def limit(self, grid: Grid) -> int:
-        from bigain.operators.matching import limit
-
-        return limit(grid, self.cell)
+        return operators.matching.limit(grid, self.cell)
 
     def matching_flops(self, grid: Grid, channels: int) -> int:
         """Of the similarities of all sources to all destinations of one sample, multiply-adds counted as two."""
@@ -33,12 +35,15 @@ class _Matching(CellMerging):
         return 2 * sources * (grid.tokens - sources) * channels
 
     def assign(self, x: Tensor, context: Context) -> Assignment:
-        from bigain.operators.matching import match
-
-        return match(x, self._destinations(x, context), self.merged_tokens(context), self._recovers)
+        return operators.matching.match(x, self._destinations(x, context), self.merged_tokens(context), self._recovers)
 
     def _destinations(self, x: Tensor, context: Context) -> Tensor:
         """One token index per cell: (B, D) int64."""
+        scores = self._scores(x, context)
+        return operators.matching.destinations_by_score(scores, context.grid, self.cell, self._lowest)
+
+    def _scores(self, x: Tensor, context: Context) -> Tensor:
+        """By which destinations are chosen: (B, N)."""
         raise NotImplementedError
 
     def _keys(self, x: Tensor, context: Context, redraw: bool) -> Tensor:
@@ -46,13 +51,11 @@ class _Matching(CellMerging):
 
         Without image keys all rows count as one image, so that a forward is reproducible whatever the batch.
         """
-        from bigain.operators.random import mix_keys
-
         image = x.new_zeros(len(x)).long() if context.image_keys is None else context.image_keys
-        keys = mix_keys(image, context.layer)
+        keys = operators.random.mix_keys(image, context.layer)
         for other in (context.timestep, context.draw_keys) if redraw else ():
             if other is not None:
-                keys = mix_keys(keys, other.long())
+                keys = operators.random.mix_keys(keys, other.long())
         return keys
 
 
@@ -82,14 +85,13 @@ class ToMe(_Matching):
         return super().words | fixed
 
     def _destinations(self, x: Tensor, context: Context) -> Tensor:
-        from bigain.operators.grid import cell_tokens
-        from bigain.operators.matching import destinations_by_score
-        from bigain.operators.random import random_uniform
-
         if self.destinations == "first":
-            return cell_tokens(context.grid, self.cell, x.device).expand(len(x), -1)
+            return operators.grid.cell_tokens(context.grid, self.cell, x.device).expand(len(x), -1)
+        return super()._destinations(x, context)
+
+    def _scores(self, x: Tensor, context: Context) -> Tensor:
         keys = self._keys(x, context, redraw=self.redraw == "forward")
-        return destinations_by_score(random_uniform(keys, x.shape[1]), context.grid, self.cell)
+        return operators.random.random_uniform(keys, x.shape[1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,11 +112,8 @@ class LaplacianMerging(_Matching):
 
     score: Score = "laplacian_l1"
 
-    def _destinations(self, x: Tensor, context: Context) -> Tensor:
-        from bigain.operators.frequency import score
-        from bigain.operators.matching import destinations_by_score
-
-        return destinations_by_score(score(x, context.grid, self.score), context.grid, self.cell)
+    def _scores(self, x: Tensor, context: Context) -> Tensor:
+        return operators.frequency.score(x, context.grid, self.score)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +132,7 @@ class SiTo(_Matching):
     name: ClassVar[str] = "sito"
     title: ClassVar[str] = "SiTo"
     colour: ClassVar[str] = "#CC79A7"
+    _lowest: ClassVar[bool] = False
     _recovers: ClassVar[bool] = True
 
     operator: Literal["mean", "mlerp", "prune"] = "prune"
@@ -151,18 +151,15 @@ class SiTo(_Matching):
         similarity_sum = 2 * grid.tokens * channels
         return similarity_sum + super().matching_flops(grid, channels) + 2 * dropped * left * channels
 
-    def _destinations(self, x: Tensor, context: Context) -> Tensor:
+    def _scores(self, x: Tensor, context: Context) -> Tensor:
         from torch.nn import functional
-
-        from bigain.operators.matching import destinations_by_score
-        from bigain.operators.random import random_normal
 
         direction = functional.normalize(x.float(), dim=-1)  # (B, N, C)
         # Σ_j cos(i, j) is the product with the sum of all directions, which needs no N×N matrix.
         similarity = (direction @ direction.sum(dim=1).unsqueeze(-1)).squeeze(-1)  # (B, N)
         keys = self._keys(x, context, redraw=False)
-        scores = self.similarity_weight * similarity + self.noise_weight * random_normal(keys, x.shape[1])
-        return destinations_by_score(scores, context.grid, self.cell, lowest=False)
+        noise = operators.random.random_normal(keys, x.shape[1])
+        return self.similarity_weight * similarity + self.noise_weight * noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,19 +206,15 @@ class AdaptiveBlockMerging(CellMerging):
         return self.cell[0] * self.cell[1] - 1  # a cell goes whole
 
     def limit(self, grid: Grid) -> int:
-        from bigain.operators.blocks import limit
-
-        return limit(grid, self.cell)
+        return operators.blocks.limit(grid, self.cell)
 
     def assign(self, x: Tensor, context: Context) -> Assignment:
-        from bigain.operators.blocks import aggregate, merge_blocks, merge_blocks_below
-        from bigain.operators.frequency import score
-
         self.check(context.grid)
-        cells = aggregate(score(x, context.grid, self.score), context.grid, self.cell, self.aggregate)
+        scores = operators.frequency.score(x, context.grid, self.score)
+        cells = operators.blocks.aggregate(scores, context.grid, self.cell, self.aggregate)
         if self.threshold is not None:
-            return merge_blocks_below(cells, context.grid, self.cell, self.threshold)
-        return merge_blocks(cells, context.grid, self.cell, self.merged_tokens(context))
+            return operators.blocks.merge_blocks_below(cells, context.grid, self.cell, self.threshold)
+        return operators.blocks.merge_blocks(cells, context.grid, self.cell, self.merged_tokens(context))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,6 +231,7 @@ class QuadtreeMerging(TokenMerging):
     name: ClassVar[str] = "quadtree"
     title: ClassVar[str] = "Quadtree"
     colour: ClassVar[str] = "#882255"
+    _limited_by: ClassVar[str] = "a quadtree of depth {self.depth} allows"
 
     depth: int = field(default=3, metadata={"expects": "a whole number from 1 to 16"})
 
@@ -246,16 +240,8 @@ class QuadtreeMerging(TokenMerging):
         if not is_whole(self.depth) or self.depth > 16:
             raise ValueError(f"depth must be a whole number from 1 to 16, not {self.depth!r}")
 
-    @property
-    def _limited_by(self) -> str:
-        return f"a quadtree of depth {self.depth} allows"
-
     def limit(self, grid: Grid) -> int:
-        from bigain.operators.blocks import quadtree_limit
-
-        return quadtree_limit(grid, self.depth)
+        return operators.blocks.quadtree_limit(grid, self.depth)
 
     def assign(self, x: Tensor, context: Context) -> Assignment:
-        from bigain.operators.blocks import merge_quadtree
-
-        return merge_quadtree(x, context.grid, self.depth, self.merged_tokens(context))
+        return operators.blocks.merge_quadtree(x, context.grid, self.depth, self.merged_tokens(context))

@@ -12,13 +12,8 @@ from typing import Any, get_args, get_origin
 from bigain.methods.base import Method, field_kinds
 from bigain.methods.schedules import Linear
 
-_METHODS: dict[str, type[Method]] = {}
-
-
-def register(*methods: type[Method]) -> dict[str, type[Method]]:
-    """The methods by name, which `parse` reads from then on."""
-    _METHODS.update({method.name: method for method in methods})
-    return _METHODS
+METHODS: dict[str, type[Method]] = {}
+"""The methods by name, in the order of help texts and tables; `bigain.methods` fills it."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +90,7 @@ class Compression(tuple[Method, ...]):
 
 def preset_names() -> tuple[str, ...]:
     """The shorthands that documentation and help texts list, such as "lgtm-0.7" and "iekvd-2"."""
-    return tuple(f"{name}-{value}" for name, method in _METHODS.items() for value in method.strengths)
+    return tuple(f"{name}-{value}" for name, method in METHODS.items() for value in method.strengths)
 
 
 def parse(text: str) -> Compression:
@@ -130,15 +125,15 @@ def did_you_mean(word: str, choices: Iterable[str], rest: str = "") -> str:
 
 def _parse_one(text: str) -> Method:
     name, separator, settings = text.partition(":")
-    if text not in _METHODS and not separator and "-" in text:
+    if text not in METHODS and not separator and "-" in text:
         name, separator, settings = text.rpartition("-")
-    if name not in _METHODS:
-        suggestion = did_you_mean(name, _METHODS, separator + settings)
+    if name not in METHODS:
+        suggestion = did_you_mean(name, METHODS, separator + settings)
         raise ValueError(
-            f"method must be 'none', {', '.join(_METHODS)}, such as 'lgtm-0.7' or 'lgtm:ratio=0.7', "
+            f"method must be 'none', {', '.join(METHODS)}, such as 'lgtm-0.7' or 'lgtm:ratio=0.7', "
             f"not {text!r}{suggestion}"
         )
-    method = _METHODS[name]
+    method = METHODS[name]
     if separator == "-":
         settings = f"{method.strength}={settings}"
     by_name = {field.name: field for field in fields(method)}
