@@ -124,50 +124,36 @@ def _without_autocast(x: Tensor) -> AbstractContextManager[object]:
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
-class _EnteringHook(ModelHook):
-    """Sees the hidden_states that enter a module, and changes nothing."""
+class EnteringHook(ModelHook):
+    """Shows the hidden_states that enter a module to ``see``, with the forward, and changes nothing."""
 
-    def __init__(self, session: Session, module: nn.Module) -> None:
+    def __init__(self, session: Session, module: nn.Module, see: Callable[[Tensor, Forward], None]) -> None:
         super().__init__()
         self.session = session
         self.find_entering = argument(module, "hidden_states")
+        self.see = see
 
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Shows what enters."""
-        self._see(self.find_entering(args, kwargs), self.session.current())
+        self.see(self.find_entering(args, kwargs), self.session.current())
         return args, kwargs
 
-    def _see(self, entering: Tensor, forward: Forward) -> None:
-        raise NotImplementedError
+
+def see_grid(patch: int, entering: Tensor, forward: Forward) -> None:
+    """Notes the token grid at the input (B, C, h·patch, w·patch) of a module."""
+    forward.grid = Grid(entering.shape[-2] // patch, entering.shape[-1] // patch)
 
 
-class GridHook(_EnteringHook):
-    """Sees the token grid at the input (B, C, h·patch, w·patch) of a module."""
-
-    def __init__(self, session: Session, module: nn.Module, patch: int) -> None:
-        super().__init__(session, module)
-        self.patch = patch
-
-    def _see(self, entering: Tensor, forward: Forward) -> None:
-        forward.grid = Grid(entering.shape[-2] // self.patch, entering.shape[-1] // self.patch)
-
-
-class EntryHook(_EnteringHook):
+def see_entry(level: int, entering: Tensor, forward: Forward) -> None:
     """Keeps the tokens that enter the first block of a level."""
-
-    def __init__(self, session: Session, module: nn.Module, level: int) -> None:
-        super().__init__(session, module)
-        self.level = level
-
-    def _see(self, entering: Tensor, forward: Forward) -> None:
-        forward.entered[self.level] = entering
+    forward.entered[level] = entering
 
 
-class BlockHook(_EnteringHook):
+class BlockHook(EnteringHook):
     """Holds what the hooks inside one block share: the tokens to match and the block's assignment."""
 
     def __init__(self, session: Session, layer: Layer, number: int) -> None:
-        super().__init__(session, layer.block)
+        super().__init__(session, layer.block, self._begin)
         self.name = layer.name
         self.block = layer.block
         self.layer = number
@@ -180,7 +166,7 @@ class BlockHook(_EnteringHook):
         self.assigned = False  # whether the block made an assignment
         self.matched = False  # whether tokens were compared for it
 
-    def _see(self, entering: Tensor, forward: Forward) -> None:
+    def _begin(self, entering: Tensor, forward: Forward) -> None:
         if forward.grid is None:
             raise RuntimeError("a block of a compressed model ran before the token grid was seen")
         context = Context(forward.grid, self.layer, forward.timestep, forward.image_keys, forward.draw_keys)
@@ -264,7 +250,7 @@ class AttentionHook(ModelHook):
         """Runs self-attention, or cross-attention where there are encoder_hidden_states, on fewer tokens."""
         attend = self.fn_ref.original_forward
         if encoder_hidden_states is not None:
-            return self._cross(attend, hidden_states, encoder_hidden_states, attention_mask, kwargs)
+            return self._cross(hidden_states, encoder_hidden_states, attention_mask=attention_mask, **kwargs)
         block = self.block
         merged, assignment = block.merged(hidden_states, "self_attention")
         if assignment is None and block.downsampling is None:
@@ -287,21 +273,14 @@ class AttentionHook(ModelHook):
         output = attend(queries, encoder_hidden_states=sources, attention_mask=mask, **kwargs)
         return output if assignment is None or queries is hidden_states else unmerge(output, assignment)
 
-    def _cross(
-        self,
-        attend: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Any,
-        mask: Tensor | None,
-        kwargs: dict[str, Any],
-    ) -> Tensor:
+    def _cross(self, hidden_states: Tensor, encoder_hidden_states: Any, **kwargs: Any) -> Tensor:
         # IP-Adapter passes (text, image tokens) as encoder_hidden_states, which goes through as it is.
         queries, assignment = self.block.merged(hidden_states, "cross_attention")
         if assignment is not None and "ip_adapter_masks" in kwargs:
             raise ValueError("locations must do without 'cross_attention' where ip_adapter_masks need every token")
         text = encoder_hidden_states[0] if isinstance(encoder_hidden_states, tuple) else encoder_hidden_states
         self.block.cross_queries, self.block.cross_keys = queries.shape[1], text.shape[1]
-        output = attend(queries, encoder_hidden_states=encoder_hidden_states, attention_mask=mask, **kwargs)
+        output = self.fn_ref.original_forward(queries, encoder_hidden_states=encoder_hidden_states, **kwargs)
         return output if assignment is None else unmerge(output, assignment)
 
 

@@ -68,10 +68,8 @@ def cost(hook: BlockHook) -> LayerCost:
     """What the latest forward did to one block, from what its hooks saw."""
     assert hook.grid is not None
     tokens, block = hook.grid.tokens, hook.block
-    attention = block.attn1
-    matching = 0
-    if hook.matched and hook.merging is not None:
-        matching = hook.merging.matching_flops(hook.grid, attention.to_q.in_features)
+    attention, merging = block.attn1, hook.merging if hook.matched else None
+    matching = 0 if merging is None else merging.matching_flops(hook.grid, attention.to_q.in_features)
     before = attention_flops(attention, tokens, tokens) + mlp_flops(block.ff, tokens)
     after = attention_flops(attention, hook.queries, hook.keys) + mlp_flops(block.ff, hook.mlp_tokens) + matching
     if block.attn2 is not None:

@@ -70,8 +70,7 @@ class Method:
         layers: exactly these transformer blocks, whatever their level: their numbers among all of the model's, from 0
             in the order of the forward. None is all of ``levels``.
 
-    Raises:
-        ValueError: names the field, what is allowed and the value.
+    A ValueError names the field, what is allowed and the value.
     """
 
     name: ClassVar[str]

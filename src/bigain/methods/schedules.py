@@ -17,13 +17,10 @@ class Linear:
     ``Linear(0.8, 1.2)`` is the α schedule of BiGain's generation experiments (arXiv 2603.12240, table 16).
 
     Args:
-        noisy: value at ``t = train_timesteps - 1``.
-        clean: value at ``t = 0``.
-        train_timesteps: length of the model's training schedule; 1 where the model takes t in [0, 1], so that
+        noisy: value at ``t = train_timesteps - 1``, finite.
+        clean: value at ``t = 0``, finite.
+        train_timesteps: length of the model's training schedule, from 1; 1 where the model takes t in [0, 1], so that
             ``noisy`` is the value at t = 1. With the default a t in [0, 1] is one of the last of 1000 steps.
-
-    Raises:
-        ValueError: if a value is not finite or ``train_timesteps`` is below 1.
     """
 
     noisy: float

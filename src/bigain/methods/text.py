@@ -99,8 +99,7 @@ def parse(text: str) -> Compression:
     Values: numbers, words, "2x2" for a cell, "1/2" for several levels, layers or locations, "0.8>1.2" for
     `Linear(0.8, 1.2)` ("0.8>1.2@4000" where the model was trained on 4000 timesteps, "@1" where t lies in [0, 1]).
 
-    Raises:
-        ValueError: for an unknown method, field or value; says what would be right.
+    ValueError for an unknown method, field or value; says what would be right.
 
     Example:
         >>> parse("lgtm-0.7")
@@ -180,11 +179,9 @@ def _parse_schedule(text: str) -> Linear:
 def _settings(method: Method) -> list[tuple[str, str, bool]]:
     """Name and value as text of each field, and whether that is the default: the strength first, then the cell."""
     order = {method.strength: 0, "cell": 1}
-    rows = []
-    for field in sorted(fields(method), key=lambda field: order.get(field.name, 2)):
-        value = getattr(method, field.name)
-        rows.append((field.name, _value_text(field.name, value), value == field.default))
-    return rows
+    ordered = sorted(fields(method), key=lambda field: order.get(field.name, 2))
+    values = [(field, getattr(method, field.name)) for field in ordered]
+    return [(field.name, _value_text(field.name, value), value == field.default) for field, value in values]
 
 
 def _text(method: Method) -> str:

@@ -74,9 +74,8 @@ def merge_blocks(aggregated: Tensor, grid: Grid, cell: Cell, merged: int | Tenso
 
     Args:
         aggregated: (B, cells), as from :func:`aggregate`; partial cells are ignored.
-        merged: how many tokens to merge, in [0, limit]: floor(merged / (sy * sx - 1)) cells are merged, on ties the
-            first ones. An int for all rows, or a (B,) integer tensor with one number per row, which synchronises with
-            the device and does not compile.
+        merged: how many tokens to merge, in [0, limit], as :func:`merged_bounds` takes it. These are
+            floor(merged / (sy * sx - 1)) cells, on ties the first ones.
 
     Returns:
         An assignment whose groups are in raster order of the tokens kept: all tokens outside of merged cells, and the
@@ -155,8 +154,7 @@ def merge_quadtree(x: Tensor, grid: Grid, depth: int, merged: int | Tensor) -> A
 
     Args:
         x: (B, N, C), compared in at least float32.
-        merged: how many tokens to merge, in [0, limit]: an int for all rows, or a (B,) integer tensor with one number
-            per row, which synchronises with the device and does not compile.
+        merged: how many tokens to merge, in [0, limit], as :func:`merged_bounds` takes it.
 
     Returns:
         An assignment to M = N - merged groups (the least of the rows) in raster order of the tokens kept: that of a

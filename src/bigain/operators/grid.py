@@ -64,10 +64,7 @@ def cell_count(grid: Grid, cell: Cell) -> int:
 
 
 def cell_tokens(grid: Grid, cell: Cell, device: torch.device | str | None = None, offset: int = 0) -> Tensor:
-    """The token that lies ``offset`` rows and columns into each cell, or else the last one before: (cells,) int64.
-
-    In order of the cells. Offset 0 is the top left of a cell.
-    """
+    """The token ``offset`` rows and columns into each cell, at most the grid's last: (cells,) int64, in their order."""
     sy, sx = check_cell(cell)
     row = (torch.arange(0, grid.height, sy, device=device) + offset).clamp(max=grid.height - 1)
     column = (torch.arange(0, grid.width, sx, device=device) + offset).clamp(max=grid.width - 1)
@@ -76,10 +73,9 @@ def cell_tokens(grid: Grid, cell: Cell, device: torch.device | str | None = None
 
 def cell_index(grid: Grid, cell: Cell, device: torch.device | str | None = None) -> Tensor:
     """The cell that each token lies in: (N,) int64 in [0, cell_count), partial cells included."""
-    sy, sx = check_cell(cell)
     columns = cells_shape(grid, cell)[1]
-    row = torch.arange(grid.height, device=device) // sy
-    column = torch.arange(grid.width, device=device) // sx
+    row = torch.arange(grid.height, device=device) // cell[0]
+    column = torch.arange(grid.width, device=device) // cell[1]
     return (row[:, None] * columns + column[None, :]).reshape(-1)
 
 

@@ -45,8 +45,7 @@ def match(features: Tensor, destinations: Tensor, merged: int | Tensor, recover:
     Args:
         features: (B, N, C), compared by cosine similarity in at least float32.
         destinations: (B, D) int64, distinct token indices per row.
-        merged: how many sources merge, r in [0, N - D]: an int for all rows, or a (B,) integer tensor with one r per
-            row, which synchronises with the device and does not compile.
+        merged: how many sources merge, r in [0, N - D], as :func:`merged_bounds` takes it.
         recover: join what merges to whichever token that stays it is most similar to, destination or not, as SiTo does
             for ``merge(..., "prune")``. The same tokens go, and the groups are the same, in the same order.
 

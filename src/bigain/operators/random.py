@@ -19,10 +19,7 @@ _KEY_BITS = 62  # what is left of 64 when keys must stay nonnegative and below 2
 
 
 def image_key(image_id: str, seed: int) -> int:
-    """The key of an image in a run: a nonnegative integer below 2**62, from the SHA-256 digest of both.
-
-    Methods with random destinations draw from it: the same for every class and timestep, another under another seed.
-    """
+    """The key of an image in a run, for random draws: a nonnegative integer below 2**62, from the digest of both."""
     return _digest("image", seed, image_id)
 
 
