@@ -46,10 +46,7 @@ class Handle:
         return self.session.methods
 
     def summary(self) -> Summary:
-        """Tokens and FLOPs per layer, before and after, in the latest forward; print it for a table.
-
-        RuntimeError if no forward ran since ``apply``.
-        """
+        """Tokens and FLOPs per layer in the latest forward, a RuntimeError if there was none; print it for a table."""
         if any(hook.grid is None for hook in self._blocks):
             raise RuntimeError("the summary shows the latest forward, and none ran yet: call the model first")
         return Summary(map(cost, self._blocks))

@@ -21,9 +21,7 @@ Applicable: TypeAlias = Method | Iterable[Method] | str | Path
 
 
 def preset(name: str, model: str) -> Compression:
-    """A preset, "quality", "balanced" or "fast", of the embedded model that it was measured on.
-
-    ValueError where nothing was measured for the model, or there is no such preset; says what to do.
+    """A preset, "quality", "balanced" or "fast", of the embedded model that it was measured on; ValueError for others.
 
     Example:
         >>> bigain.apply(model, bigain.preset("balanced", "glyphs-dit"))  # or "glyphs-dit/balanced", which is checked

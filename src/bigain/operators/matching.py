@@ -54,8 +54,15 @@ def match(features: Tensor, destinations: Tensor, merged: int | Tensor, recover:
         order, then the destinations in the given order. It is padded if the rows' r differ: a row that merges more has
         empty groups between the two.
     """
-    least, most = _bounds(features, destinations, merged)
-    sources = _sources(destinations, features.shape[1])
+    if features.dim() != 3:
+        raise ValueError(f"features must be (B, N, C), not {tuple(features.shape)}")
+    batch, tokens = features.shape[:2]
+    if destinations.dim() != 2 or destinations.shape[0] != batch or not 1 <= destinations.shape[1] <= tokens:
+        raise ValueError(
+            f"destinations must be (B, D) with B = {batch} and D in [1, {tokens}], not {tuple(destinations.shape)}"
+        )
+    least, most = merged_bounds(merged, batch, tokens - destinations.shape[1])
+    sources = _sources(destinations, tokens)
     unmerged = sources.shape[1] - least
     if most == 0:
         merges, group = torch.zeros_like(sources, dtype=torch.bool), sources
@@ -71,21 +78,9 @@ def match(features: Tensor, destinations: Tensor, merged: int | Tensor, recover:
         group = group.scatter(1, order, torch.where(nearer, other, group.gather(1, order)))
     own = torch.arange(unmerged, unmerged + destinations.shape[1], device=sources.device).expand_as(destinations)
     groups = torch.cat([torch.where(merges, group, (~merges).cumsum(1) - 1), own], dim=1)
-    tokens = torch.cat([sources, destinations], dim=1)
-    index = torch.zeros_like(tokens).scatter(1, tokens, groups)
+    every = torch.cat([sources, destinations], dim=1)
+    index = torch.zeros_like(groups).scatter(1, every, groups)
     return Assignment(index, torch.cat([kept, destinations], dim=1), least < most)
-
-
-def _bounds(features: Tensor, destinations: Tensor, merged: int | Tensor) -> tuple[int, int]:
-    """The least and the most that any row merges, once everything about the arguments is checked."""
-    if features.dim() != 3:
-        raise ValueError(f"features must be (B, N, C), not {tuple(features.shape)}")
-    batch, tokens = features.shape[:2]
-    if destinations.dim() != 2 or destinations.shape[0] != batch or not 1 <= destinations.shape[1] <= tokens:
-        raise ValueError(
-            f"destinations must be (B, D) with B = {batch} and D in [1, {tokens}], not {tuple(destinations.shape)}"
-        )
-    return merged_bounds(merged, batch, tokens - destinations.shape[1])
 
 
 def _sources(destinations: Tensor, tokens: int) -> Tensor:
