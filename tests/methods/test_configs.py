@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from dataclasses import FrozenInstanceError, dataclass, fields, replace
-from typing import get_args
+from typing import Literal
 
 import pytest
 import torch
@@ -22,7 +22,6 @@ from bigain.methods import (
     Context,
     TokenMerging,
     base,
-    blocks,
     parse,
     preset_names,
     spec,
@@ -298,7 +297,7 @@ def test_a_threshold_makes_the_cost_depend_on_the_image():
 
 def test_scores_and_aggregates_are_those_of_the_operators():
     assert base.SCORES == frequency.SCORES
-    assert get_args(blocks.Aggregate) == AGGREGATES
+    assert base.field_kinds(bigain.AdaptiveBlockMerging)["aggregate"] == (Literal[AGGREGATES],)
 
 
 @pytest.mark.parametrize("text", ["lgtm-0.7", "lgmt-0.7"])

@@ -8,9 +8,8 @@ from torch import Tensor
 from bigain.operators import blocks, matching
 from bigain.operators.assignment import MODES, key_bias, merge, unmerge
 from bigain.operators.frequency import SCORES, score
-from bigain.operators.grid import Grid
+from bigain.operators.grid import Grid, cell_tokens
 from bigain.operators.pooling import average, band_select, interpolate_extrapolate, nearest
-from bigain.operators.quadtree import merge_quadtree
 from bigain.operators.random import mix_keys, random_normal
 
 GRID, CELL = Grid(7, 9), (2, 2)
@@ -37,12 +36,12 @@ def test_matching_merging_and_unmerging_compile() -> None:
         drawn = random_normal(mix_keys(3, keys), GRID.tokens)
         results = []
         for destinations in (
-            matching.destinations_first(GRID, CELL, x.shape[0], x.device),
+            cell_tokens(GRID, CELL, x.device).expand(len(x), -1),
             matching.destinations_by_score(score(x, GRID, "laplacian_l1"), GRID, CELL),
             matching.destinations_by_score(drawn, GRID, CELL, lowest=False),
         ):
-            for make in (matching.match, matching.recover_most_similar):
-                assignment = make(x, destinations, 20)
+            for recover in (False, True):
+                assignment = matching.match(x, destinations, 20, recover)
                 bias = key_bias(assignment, size_aware=True)
                 assert bias is not None
                 results += [unmerge(merge(x, assignment, mode), assignment) for mode in MODES] + [bias]  # type: ignore[arg-type]
@@ -53,7 +52,7 @@ def test_matching_merging_and_unmerging_compile() -> None:
 
 def test_quadtree_merging_compiles() -> None:
     def merged(x: Tensor) -> list[Tensor]:
-        assignments = [merge_quadtree(x, GRID, depth, 31) for depth in (1, 3)]
+        assignments = [blocks.merge_quadtree(x, GRID, depth, 31) for depth in (1, 3)]
         return [unmerge(merge(x, assignment), assignment) for assignment in assignments]
 
     assert_compiles(merged, tokens())

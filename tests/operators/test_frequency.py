@@ -238,5 +238,5 @@ def test_bad_input_is_refused():
     grid = Grid(4, 4)
     with pytest.raises(ValueError, match="bands must be at least 1, not 0"):
         band_of_bin(grid, 0)
-    with pytest.raises(ValueError, match=r"\(B, 16, C\) for a grid of 4 x 4"):
+    with pytest.raises(ValueError, match="N = 4 x 4 = 16 tokens"):
         radial_power(torch.zeros(1, 15, 2), grid, 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import weakref
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,20 +17,20 @@ from torch.utils._pytree import tree_leaves
 
 from bigain.operators import matching
 from bigain.operators.assignment import Assignment, group_sizes, merge, unmerge
-from bigain.operators.grid import Grid, cell_count, cell_index
-from bigain.operators.matching import (
-    destinations_by_score,
-    destinations_first,
-    limit,
-    match,
-    recover_most_similar,
-)
+from bigain.operators.grid import Grid, cell_count, cell_index, cell_tokens
+from bigain.operators.matching import destinations_by_score, limit, match
+
+match_recovering = partial(match, recover=True)
 
 Cell = tuple[int, int]
 grids = st.builds(Grid, st.integers(1, 33), st.integers(1, 17))
 cells = st.tuples(st.integers(1, 4), st.integers(1, 3))
 seeds = st.integers(0, 2**31)
 batches = st.integers(1, 3)
+
+
+def destinations_first(grid: Grid, cell: Cell, batch: int) -> Tensor:
+    return cell_tokens(grid, cell).expand(batch, -1)
 
 
 def tokens(seed: int, batch: int, count: int) -> Tensor:
@@ -85,7 +86,7 @@ def test_destinations_are_the_extremes_of_their_cells(
 ) -> None:
     score = torch.randint(6, (batch, grid.tokens), generator=torch.Generator().manual_seed(seed)).float()  # with ties
     destinations = destinations_by_score(score, grid, cell, lowest)
-    first = destinations_first(grid, cell, batch, None)
+    first = destinations_first(grid, cell, batch)
     assert destinations.shape == first.shape == (batch, cell_count(grid, cell))
     assert limit(grid, cell) == grid.tokens - destinations.shape[1]
     cell_of = cell_index(grid, cell).tolist()
@@ -123,13 +124,13 @@ def test_recovery_agrees_with_a_loop(seed: int, batch: int, grid: Grid, cell: Ce
     x = tokens(seed, batch, grid.tokens)
     destinations = destinations_by_score(x[..., 0], grid, cell)
     count = data.draw(st.integers(0, limit(grid, cell)))
-    assignment = recover_most_similar(x, destinations, count)
+    assignment = match_recovering(x, destinations, count)
     similarity = [cosines(row) for row in x]
     assert_as_by_loop(assignment, similarity, destinations, [count] * batch, recover=True)
     restored = unmerge(merge(x, assignment, "prune"), assignment)
     assert torch.equal(restored.gather(1, assignment.kept[..., None].expand(-1, -1, 4)), merge(x, assignment, "prune"))
     counts = data.draw(st.lists(st.integers(0, limit(grid, cell)), min_size=batch, max_size=batch))
-    assignment = recover_most_similar(x, destinations, torch.tensor(counts))
+    assignment = match_recovering(x, destinations, torch.tensor(counts))
     assert_as_by_loop(assignment, similarity, destinations, counts, recover=True)
 
 
@@ -139,14 +140,14 @@ def test_match_agrees_with_a_loop_on_the_largest_grid() -> None:
     destinations = destinations_first(grid, cell, 1)
     similarity = [cosines(x[0])]
     assert_as_by_loop(match(x, destinations, 300), similarity, destinations, [300])
-    assert_as_by_loop(recover_most_similar(x, destinations, 300), similarity, destinations, [300], recover=True)
+    assert_as_by_loop(match_recovering(x, destinations, 300), similarity, destinations, [300], recover=True)
 
 
 @settings(max_examples=15, deadline=None)
 @given(seeds, batches, grids, cells)
 def test_merging_nothing_is_the_identity(seed: int, batch: int, grid: Grid, cell: Cell) -> None:
     x = tokens(seed, batch, grid.tokens)
-    for make in (match, recover_most_similar):
+    for make in (match, match_recovering):
         for none in (0, torch.zeros(batch, dtype=torch.int64)):
             assignment = make(x, destinations_first(grid, cell, batch), none)
             assert not assignment.padded
@@ -157,7 +158,7 @@ def test_no_token_is_recovered_from_an_empty_group() -> None:
     rng = torch.Generator().manual_seed(12)
     x = torch.randn(2, 1, 67, generator=rng) + 0.05 * torch.randn(2, 300, 67, generator=rng)
     x[:, 0] = x[:, 1:].mean(1)  # nearest to nearly all, and what fills the empty groups' places
-    assignment = recover_most_similar(x, torch.tensor([[0, 299]] * 2), torch.tensor([40, 250]))
+    assignment = match_recovering(x, torch.tensor([[0, 299]] * 2), torch.tensor([40, 250]))
     occupied = group_sizes(assignment) > 0
     assert occupied.sum(1).tolist() == [260, 50]
     assert occupied[1].nonzero().flatten().tolist() == [*range(48), 258, 259]
@@ -172,7 +173,7 @@ def test_merging_the_limit_leaves_one_token_per_cell() -> None:
     assert group_sizes(assignment).sum(1).tolist() == [35.0, 35.0]
 
 
-@pytest.mark.parametrize("make", [match, recover_most_similar])
+@pytest.mark.parametrize("make", [match, match_recovering])
 def test_blocks_change_no_assignment(make: type[match], monkeypatch: pytest.MonkeyPatch) -> None:
     grid = Grid(9, 11)
     x = torch.randint(-1, 2, (3, grid.tokens, 3), generator=torch.Generator().manual_seed(4)).float()  # with ties
@@ -216,7 +217,7 @@ def peak_bytes(make: type[match], side: int, batch: int) -> int:
     return seen.peak
 
 
-@pytest.mark.parametrize("make", [match, recover_most_similar])
+@pytest.mark.parametrize("make", [match, match_recovering])
 def test_no_matrix_of_all_pairs_is_ever_whole(make: type[match], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(matching, "_BLOCK", 2**16)
     whole = 4 * 3072 * 1024 * 2  # bytes of the similarities of two rows of 64 x 64 tokens
@@ -224,7 +225,7 @@ def test_no_matrix_of_all_pairs_is_ever_whole(make: type[match], monkeypatch: py
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [match, recover_most_similar])
+@pytest.mark.parametrize("make", [match, match_recovering])
 def test_65536_tokens_need_at_most_256_mib(make: type[match]) -> None:
     assert peak_bytes(make, 256, 1) < 256 * 2**20
 
@@ -236,7 +237,7 @@ def test_equal_similarities_merge_in_raster_order() -> None:
     assert assignment.kept.tolist() == [[4, 5, 0, 3]]
 
 
-@pytest.mark.parametrize("make", [match, recover_most_similar])
+@pytest.mark.parametrize("make", [match, match_recovering])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_half_precision_matches_as_its_values_do_in_float32(make: type[match], dtype: torch.dtype) -> None:
     x = tokens(9, 2, 63).to(dtype)
@@ -244,7 +245,7 @@ def test_half_precision_matches_as_its_values_do_in_float32(make: type[match], d
     assert torch.equal(make(x, destinations, 30).index, make(x.float(), destinations, 30).index)
 
 
-@pytest.mark.parametrize("make", [match, recover_most_similar])
+@pytest.mark.parametrize("make", [match, match_recovering])
 def test_batch_agrees_with_its_rows_and_repeats_its_bits(make: type[match]) -> None:
     x = tokens(10, 3, 63)
     destinations = destinations_by_score(x[..., 0], Grid(7, 9), (2, 2))
@@ -270,7 +271,7 @@ def test_the_assignment_carries_no_gradient() -> None:
     torch.testing.assert_close(x.grad, torch.ones_like(x))  # a group of n gives each member 1/n, n times
 
 
-@pytest.mark.parametrize("make", [match, recover_most_similar])
+@pytest.mark.parametrize("make", [match, match_recovering])
 def test_bad_inputs_are_named(make: type[match]) -> None:
     x, destinations = torch.ones(2, 12, 3), destinations_first(Grid(3, 4), (2, 2), 2)
     with pytest.raises(ValueError, match=r"merged must lie in \[0, 8\], the most that can merge here, not 9"):

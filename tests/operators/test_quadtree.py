@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bigain.operators.assignment import Assignment, group_sizes, merge, unmerge
+from bigain.operators.blocks import levels, merge_costs, merge_quadtree, quadtree_limit
 from bigain.operators.grid import Grid
-from bigain.operators.quadtree import levels, limit, merge_costs, merge_quadtree
 
 Place = tuple[int, int, int]  # level, row and column of a block; level 0 is a token
 grids = st.builds(Grid, st.integers(1, 11), st.integers(1, 9))
@@ -97,7 +97,7 @@ def test_costs_are_the_squared_error_that_a_merge_adds(seed: int, batch: int, gr
 @settings(max_examples=20, deadline=None)
 @given(seeds, batches, grids, depths, st.data())
 def test_it_agrees_with_a_greedy_loop(seed: int, batch: int, grid: Grid, depth: int, data: st.DataObject) -> None:
-    x, most = tokens(seed, batch, grid), limit(grid, depth)
+    x, most = tokens(seed, batch, grid), quadtree_limit(grid, depth)
     count = data.draw(st.integers(0, most))
     counts = data.draw(st.lists(st.integers(0, most), min_size=batch, max_size=batch))
     for argument, per_row in ((count, [count] * batch), (torch.tensor(counts), counts)):
@@ -112,8 +112,8 @@ def test_it_agrees_with_a_greedy_loop(seed: int, batch: int, grid: Grid, depth: 
 def test_every_number_up_to_the_limit_is_met_exactly_by_blocks(grid: Grid) -> None:
     depth, x = 3, tokens(1, 2, grid)
     whole = {tuple(members(grid, place)) for level in range(depth + 1) for place in blocks(grid, level)}
-    assert limit(grid, depth) == grid.tokens - len(blocks(grid, depth))
-    for count in range(limit(grid, depth) + 1):
+    assert quadtree_limit(grid, depth) == grid.tokens - len(blocks(grid, depth))
+    for count in range(quadtree_limit(grid, depth) + 1):
         assignment = merge_quadtree(x, grid, depth, count)
         assert assignment.groups == grid.tokens - count
         assert int(group_sizes(assignment).min()) >= 1

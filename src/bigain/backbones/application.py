@@ -5,17 +5,26 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 from diffusers.hooks import HookRegistry
-from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from bigain.backbones.attachment import ENTRY, GRID, NAME, attach, detach
 from bigain.backbones.families import Layer, Layout, find_model, layout
-from bigain.backbones.hooks import AttentionHook, BlockHook, EntryHook, GridHook, MLPHook, RootHook, check_not_fused
+from bigain.backbones.hooks import (
+    AttentionHook,
+    BlockHook,
+    EnteringHook,
+    MLPHook,
+    RootHook,
+    check_not_fused,
+    see_entry,
+    see_grid,
+)
 from bigain.backbones.presets import Applicable, resolve
-from bigain.backbones.state import Plan, Seen, Session
-from bigain.backbones.summary import Summary, summarise
+from bigain.backbones.state import Seen, Session
+from bigain.backbones.summary import Summary, cost
 from bigain.methods import Compression, Method, TokenDownsampling, TokenMerging
 from bigain.operators.grid import Grid
 
@@ -34,21 +43,16 @@ class Handle:
     @property
     def methods(self) -> Compression:
         """What was applied."""
-        return self.session.plan.methods
+        return self.session.methods
 
     def summary(self) -> Summary:
-        """Tokens and FLOPs per layer, before and after, in the latest forward; print it for a table.
-
-        Raises:
-            RuntimeError: if no forward ran since ``apply``.
-        """
-        return summarise(self._blocks)
+        """Tokens and FLOPs per layer in the latest forward, a RuntimeError if there was none; print it for a table."""
+        if any(hook.grid is None for hook in self._blocks):
+            raise RuntimeError("the summary shows the latest forward, and none ran yet: call the model first")
+        return Summary(map(cost, self._blocks))
 
     def remove(self) -> None:
-        """Takes the hooks off the model that ``apply`` was given; its outputs are what they were, bit for bit.
-
-        Nothing happens where they are off already, or where others replaced them.
-        """
+        """Takes the hooks, if they are still on, off the model; its outputs are what they were, bit for bit."""
         if session_of(self.model) is self.session:
             detach(self.model)
 
@@ -75,10 +79,8 @@ def apply(pipe_or_model: object, method: Applicable, *, replace: bool = False) -
     Raises:
         TypeError: if the model is not supported, or ``method`` is none of these; lists what is.
         ValueError: if something is applied already and ``replace`` is False, the methods do not go together or with the
-            model, or a preset was made for another architecture. What is applied then stays.
-
-    Warns:
-        UserWarning: a preset was made for other weights or another dtype.
+            model, or a preset was made for another architecture (for other weights or another dtype it is a
+            UserWarning). What is applied then stays.
 
     Example:
         >>> handle = bigain.apply(pipe, bigain.LaplacianMerging(ratio=0.7))
@@ -91,22 +93,21 @@ def apply(pipe_or_model: object, method: Applicable, *, replace: bool = False) -
     if applied is not None and not replace:
         raise ValueError(
             f"replace must be True where a model is compressed already, as this {type(model).__name__} is by "
-            f"{applied.plan.methods.text}, not False: or call bigain.remove() first"
+            f"{applied.methods.text}, not False: or call bigain.remove() first"
         )
     methods, where = resolve(method, model), layout(model)
     _check_methods(methods, where)
     if applied is not None:
         detach(model)
-    session = Session(Plan(methods))
+    session = Session(methods)
     return Handle(model, session, _register(where, session) if methods else ())
 
 
 def remove(pipe_or_model: object) -> None:
     """Takes every hook of this package off a pipeline's model, or off a model.
 
-    Warns:
-        UserWarning: there was none: nothing was applied, or the pipeline holds another model since, in which case
-            `Handle.remove` reaches the compressed one.
+    A UserWarning where there was none: nothing was applied, or the pipeline holds another model since, in which case
+    `Handle.remove` reaches the compressed one.
     """
     model = find_model(pipe_or_model)
     if not detach(model):
@@ -151,10 +152,7 @@ def row_keys(pipe_or_model: object, image: Tensor, draw: Tensor | None = None) -
     for name, keys in (("image", image), ("draw", draw)):
         if keys is not None and (keys.ndim != 1 or len(keys) != len(image)):
             raise ValueError(f"{name} must hold one key per row, not have the shape {tuple(keys.shape)}")
-    session = session_of(find_model(pipe_or_model))
-    if session is None:
-        yield
-        return
+    session = session_of(find_model(pipe_or_model)) or Session(Compression())  # which nobody asks
     before = session.image_keys, session.draw_keys
     session.image_keys, session.draw_keys = image, draw
     try:
@@ -174,22 +172,22 @@ def _register(where: Layout, session: Session) -> list[BlockHook]:
     blocks = []
     for number, layer in enumerate(where.layers):
         block, name = layer.block, layer.name
-        if not session.plan.includes(layer.level, number):
+        if not any(method.includes(layer.level, number) for method in session.methods):
             continue
         hook = BlockHook(session, layer, number)
         attach(block, hook, NAME)
-        attach(block.attn1, AttentionHook(hook, f"{name}.attn1"), NAME)
-        if block.attn2 is not None:
-            attach(block.attn2, AttentionHook(hook, f"{name}.attn2"), NAME)
-        attach(block.ff, MLPHook(hook, f"{name}.ff"), NAME)
+        for part in ("attn1", "attn2"):
+            if getattr(block, part) is not None:
+                attach(getattr(block, part), AttentionHook(hook, f"{name}.{part}"), NAME)
+        attach(block.ff, MLPHook(hook), NAME)
         blocks.append(hook)
     # What is registered last runs first: the root, the grid, the entry of a level, then its block.
     matched = {hook.level for hook in blocks if hook.merging is not None and hook.merging.features == "first"}
     for level in sorted(matched):
         first = next(layer.block for layer in where.layers if layer.level == level)
-        attach(first, EntryHook(session, first, level), ENTRY)
+        attach(first, EnteringHook(session, first, partial(see_entry, level)), ENTRY)
     for module, patch in where.grids:
-        attach(module, GridHook(session, module, patch), GRID)
+        attach(module, EnteringHook(session, module, partial(see_grid, patch)), GRID)
     attach(where.model, RootHook(session, where.model, where.sample), NAME)
     HookRegistry.check_if_exists_or_initialize(where.model).invalidate_child_registries_cache()
     return blocks
@@ -200,17 +198,19 @@ def _check_methods(methods: tuple[Method, ...], where: Layout) -> None:
     for method in methods:
         _check_places(method, where)
         if where.grid is not None:
-            method.check(where.grid)
-            _check_takes(method, where.grid)
+            _check_fits(method, where.grid)
     for number, layer in enumerate(where.layers):
-        _check_layer(layer, [method for method in methods if method.includes(layer.level, number)])
+        acting = [method for method in methods if method.includes(layer.level, number)]
+        if acting:
+            _check_attention(layer)
+            _check_layer(layer, acting)
 
 
-def _check_takes(method: Method, grid: Grid) -> None:
-    """Refuses a ratio that is less than a token of a grid; where a schedule or a threshold decides, that may be."""
-    if not isinstance(method, TokenMerging) or method.is_identity or method.is_scheduled:
-        return
-    if method.most_merged(grid) == 0:
+def _check_fits(method: Method, grid: Grid) -> None:
+    """Refuses what does not fit a grid, and a ratio of less than a token of it, unless schedule or threshold decide."""
+    method.check(grid)
+    decided = method.is_identity or method.is_scheduled
+    if isinstance(method, TokenMerging) and not decided and method.most_merged(grid) == 0:
         raise ValueError(
             f"ratio must be at least 1/{grid.tokens} in {method}, one token of a {grid.height}x{grid.width} "
             f"grid, not {method.ratio}: nothing would be compressed by it"
@@ -248,11 +248,6 @@ def _check_layer(layer: Layer, methods: list[Method]) -> None:
             f"methods must be at most one merging and one downsampling in a layer, not {Compression(methods).text} in "
             f"{layer.name}"
         )
-    if methods and layer.block.only_cross_attention:
-        raise ValueError(
-            f"{layer.name} must have self-attention to be compressed, not only_cross_attention: leave it out, by "
-            f"levels or layers"
-        )
     if downsampling and any(method.size_aware for method in merging):
         raise ValueError(
             f"size_aware must be False where {downsampling[0]} replaces the merged keys that it weighs, not True in "
@@ -263,17 +258,19 @@ def _check_layer(layer: Layer, methods: list[Method]) -> None:
         raise ValueError(
             f"queries must be 'merged' where {downsampling[0]} makes the keys and values, not 'full' in {layer.name}"
         )
-    attention, name = layer.block.attn1, f"{layer.name}.attn1"
-    if methods:
-        _check_attention(attention, name)
     if full or downsampling:
-        check_not_fused(attention, name)
+        check_not_fused(layer.block.attn1, f"{layer.name}.attn1")
 
 
-def _check_attention(module: Attention, name: str) -> None:
-    """Refuses attention that normalises its tokens inside, where merged or pooled tokens would be normalised apart."""
+def _check_attention(layer: Layer) -> None:
+    """Refuses a layer without self-attention, or where that would normalise merged or pooled tokens apart."""
+    if layer.block.only_cross_attention:
+        raise ValueError(
+            f"{layer.name} must have self-attention to be compressed, not only_cross_attention: leave it out, by "
+            f"levels or layers"
+        )
     for part in ("group_norm", "spatial_norm", "norm_cross"):
-        if getattr(module, part, None) is not None:
+        if getattr(layer.block.attn1, part, None) is not None:
             raise ValueError(
-                f"{name} must not normalise tokens inside the attention to be compressed, but has a {part}"
+                f"{layer.name}.attn1 must not normalise tokens inside the attention to be compressed, but has a {part}"
             )

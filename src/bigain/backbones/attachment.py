@@ -33,8 +33,7 @@ def detach(model: nn.Module) -> bool:
     """
     hooked = [
         (module, registry, name)
-        for module in model.modules()
-        if (registry := _registry(module)) is not None
+        for module, registry in _registries(model)
         for name in _NAMES
         if registry.get_hook(name) is not None
     ]
@@ -52,18 +51,18 @@ def detach(model: nn.Module) -> bool:
 
 def has_skipping_hooks(model: nn.Module) -> bool:
     """Whether anyone else has put a forward of their own in place of a module's: a cache, which may leave it out."""
-    registries = (_registry(module) for module in model.modules())
     return any(
         name not in _NAMES and hasattr(hook, "new_forward")
-        for registry in registries
-        if registry is not None
+        for _, registry in _registries(model)
         for name, hook in registry.hooks.items()
     )
 
 
-def _registry(module: nn.Module) -> HookRegistry | None:
-    """Of the module itself: a compiled module shows the attributes of what it compiles as its own."""
-    return module.__dict__.get("_diffusers_hook")
+def _registries(model: nn.Module) -> Iterator[tuple[nn.Module, HookRegistry]]:
+    """Modules with a registry of their own: a compiled module shows the attributes of what it compiles as its own."""
+    for module in model.modules():
+        if "_diffusers_hook" in module.__dict__:
+            yield module, module.__dict__["_diffusers_hook"]
 
 
 def _remove(module: nn.Module, registry: HookRegistry, name: str) -> None:

@@ -5,7 +5,7 @@ Everything here is made of diffusers' `BasicTransformerBlock`. A family is one e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,8 +15,6 @@ from diffusers.utils.torch_utils import unwrap_module as unwrap_compiled
 from torch import nn
 
 from bigain.operators.grid import Grid
-
-_PARTS = ("unet", "transformer", "model")  # where pipelines and bigain's denoisers hold their model
 
 
 @dataclass(frozen=True)
@@ -53,8 +51,13 @@ class Layout:
 
 
 def _unet(model: UNet2DConditionModel) -> Layout:
+    # Stages in order of the forward, with how often the sample was halved before each.
+    last = len(model.down_blocks) - 1
+    stages = [(i, f"down_blocks.{i}", stage) for i, stage in enumerate(model.down_blocks)]
+    stages += [] if model.mid_block is None else [(last, "mid_block", model.mid_block)]
+    stages += [(last - i, f"up_blocks.{i}", stage) for i, stage in enumerate(model.up_blocks)]
     transformers: list[tuple[int, str, Transformer2DModel]] = []
-    for depth, name, stage in _unet_stages(model):
+    for depth, name, stage in stages:
         for number, module in enumerate(getattr(stage, "attentions", None) or ()):
             if not isinstance(module, Transformer2DModel):
                 raise ValueError(
@@ -69,15 +72,6 @@ def _unet(model: UNet2DConditionModel) -> Layout:
         for index, block in enumerate(module.transformer_blocks)
     ]
     return Layout(model, "sample", tuple((module, 1) for _, _, module in transformers), tuple(layers))
-
-
-def _unet_stages(model: UNet2DConditionModel) -> Iterator[tuple[int, str, nn.Module]]:
-    """The U-Net's stages in order of the forward, with how often the sample was halved before each."""
-    last = len(model.down_blocks) - 1
-    yield from ((i, f"down_blocks.{i}", stage) for i, stage in enumerate(model.down_blocks))
-    if model.mid_block is not None:
-        yield last, "mid_block", model.mid_block
-    yield from ((last - i, f"up_blocks.{i}", stage) for i, stage in enumerate(model.up_blocks))
 
 
 def _isotropic(model: Any) -> Layout:
@@ -101,7 +95,7 @@ def find_model(pipe_or_model: object) -> nn.Module:
     """The denoising model that is meant, not compiled; a TypeError lists the classes that are supported."""
     model = pipe_or_model
     if not isinstance(model, nn.Module):
-        parts = (getattr(pipe_or_model, name, None) for name in _PARTS)
+        parts = (getattr(pipe_or_model, name, None) for name in ("unet", "transformer", "model"))
         model = next((part for part in parts if part is not None), None)  # a compiled module has no truth value
     inner: Any = unwrap_compiled(model) if isinstance(model, nn.Module) else model
     if any(isinstance(inner, family) for family in SUPPORTED):

@@ -8,6 +8,7 @@ hooks of others takes private parts of diffusers and accelerate, all in `bigain.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from bigain.backbones.attachment import has_skipping_hooks
 from bigain.backbones.families import Layer
 from bigain.backbones.state import Forward, Seen, Session
-from bigain.methods import TokenDownsampling, TokenMerging
+from bigain.methods import Context, TokenDownsampling, TokenMerging
 from bigain.methods.base import Location
 from bigain.operators.assignment import Assignment, key_bias, merge, unmerge
 from bigain.operators.grid import Grid
@@ -29,19 +30,17 @@ class NothingCompressedError(RuntimeError, ValueError):
     """A forward ran under a method and no token was taken away: the settings do not fit the grid."""
 
 
-class Arguments:
-    """Finds an argument of a module's forward by name, however the caller passed it."""
+def argument(module: nn.Module, name: str) -> Callable[[tuple[Any, ...], dict[str, Any]], Any]:
+    """Finds an argument of a module's forward by name, however the caller passed it; None where it was left out."""
+    parameters = list(inspect.signature(type(module).forward).parameters)[1:]  # without self
+    place = parameters.index(name) if name in parameters else None
 
-    def __init__(self, module: nn.Module, names: tuple[str, ...]) -> None:
-        parameters = list(inspect.signature(type(module).forward).parameters)[1:]  # without self
-        self.places = {name: parameters.index(name) for name in names if name in parameters}
-
-    def get(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The value of an argument; None where it was left out."""
+    def find(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if name in kwargs:
             return kwargs[name]
-        place = self.places.get(name, len(args))
-        return args[place] if place < len(args) else None
+        return None if place is None or place >= len(args) else args[place]
+
+    return find
 
 
 class RootHook(ModelHook):
@@ -52,7 +51,7 @@ class RootHook(ModelHook):
         self.session = session
         self.module = module
         self.sample = sample
-        self.arguments = Arguments(module, (sample, "timestep"))
+        self.find_sample, self.find_timestep = argument(module, sample), argument(module, "timestep")
 
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Refuses a copy of the model."""
@@ -81,26 +80,27 @@ class RootHook(ModelHook):
 
     def _check_compressed(self, module: nn.Module, forward: Forward) -> None:
         """Refuses a forward in which a method took no token away, unless its settings or a cache say so."""
-        plan, kind = self.session.plan, type(module).__name__
-        idle = [number for number in plan.required if number not in forward.compressed]
+        methods, kind = self.session.methods, type(module).__name__
+        required = [number for number, method in enumerate(methods) if not (method.is_identity or method.is_scheduled)]
+        idle = [number for number in required if not forward.compressed.get(number)]
         for number in idle:
-            if number in forward.reached:
+            if number in forward.compressed:
                 raise NothingCompressedError(
-                    f"{plan.methods[number]} must take tokens away, but nothing was compressed by it in a "
-                    f"forward of {kind}: use a larger ratio, another cell, other levels or layers"
+                    f"{methods[number]} must take tokens away, but nothing was compressed by it in a forward of "
+                    f"{kind}: use a larger ratio, another cell, other levels or layers"
                 )
         if idle and not has_skipping_hooks(module):  # a cache may leave blocks or attentions out of a forward
             raise NothingCompressedError(
-                f"the layers of {plan.methods[idle[0]]} must be in a forward of this {kind}, but none was: were "
-                f"they exchanged after apply()? Then remove() and apply() again"
+                f"the layers of {methods[idle[0]]} must be in a forward of this {kind}, but none was: were they "
+                f"exchanged after apply()? Then remove() and apply() again"
             )
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Forward:
-        sample = self.arguments.get(self.sample, args, kwargs)
+        sample = self.find_sample(args, kwargs)
         if sample is None:
             raise TypeError(f"{type(module).__name__} must be called with {self.sample}")
         batch = sample.shape[0]
-        timestep = self.arguments.get("timestep", args, kwargs)
+        timestep = self.find_timestep(args, kwargs)
         if timestep is not None:
             timestep = torch.as_tensor(timestep, device=sample.device).reshape(-1).expand(batch)
         return Forward(timestep, _per_row(self.session.image_keys, sample), _per_row(self.session.draw_keys, sample))
@@ -124,72 +124,52 @@ def _without_autocast(x: Tensor) -> AbstractContextManager[object]:
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
-class _EnteringHook(ModelHook):
-    """Sees the hidden_states that enter a module, and changes nothing."""
+class EnteringHook(ModelHook):
+    """Shows the hidden_states that enter a module to ``see``, with the forward, and changes nothing."""
 
-    def __init__(self, session: Session, module: nn.Module) -> None:
+    def __init__(self, session: Session, module: nn.Module, see: Callable[[Tensor, Forward], None]) -> None:
         super().__init__()
         self.session = session
-        self.arguments = Arguments(module, ("hidden_states",))
+        self.find_entering = argument(module, "hidden_states")
+        self.see = see
 
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Shows what enters."""
-        self.see(self.arguments.get("hidden_states", args, kwargs), self.session.current())
+        self.see(self.find_entering(args, kwargs), self.session.current())
         return args, kwargs
 
-    def see(self, entering: Tensor, forward: Forward) -> None:
-        """Notes something of it."""
-        raise NotImplementedError
+
+def see_grid(patch: int, entering: Tensor, forward: Forward) -> None:
+    """Notes the token grid at the input (B, C, h·patch, w·patch) of a module."""
+    forward.grid = Grid(entering.shape[-2] // patch, entering.shape[-1] // patch)
 
 
-class GridHook(_EnteringHook):
-    """Sees the token grid at the input (B, C, h·patch, w·patch) of a module."""
-
-    def __init__(self, session: Session, module: nn.Module, patch: int) -> None:
-        super().__init__(session, module)
-        self.patch = patch
-
-    def see(self, entering: Tensor, forward: Forward) -> None:
-        """Notes the grid."""
-        forward.grid = Grid(entering.shape[-2] // self.patch, entering.shape[-1] // self.patch)
-
-
-class EntryHook(_EnteringHook):
+def see_entry(level: int, entering: Tensor, forward: Forward) -> None:
     """Keeps the tokens that enter the first block of a level."""
-
-    def __init__(self, session: Session, module: nn.Module, level: int) -> None:
-        super().__init__(session, module)
-        self.level = level
-
-    def see(self, entering: Tensor, forward: Forward) -> None:
-        """Keeps the tokens."""
-        forward.entered[self.level] = entering
+    forward.entered[level] = entering
 
 
-class BlockHook(_EnteringHook):
+class BlockHook(EnteringHook):
     """Holds what the hooks inside one block share: the tokens to match and the block's assignment."""
 
     def __init__(self, session: Session, layer: Layer, number: int) -> None:
-        super().__init__(session, layer.block)
+        super().__init__(session, layer.block, self._begin)
         self.name = layer.name
         self.block = layer.block
         self.layer = number
         self.level = layer.level
-        self.merging = session.plan.acting(TokenMerging, layer.level, number)
-        self.downsampling = session.plan.acting(TokenDownsampling, layer.level, number)
-        self.merging_number = session.plan.number(self.merging)
-        self.downsampling_number = session.plan.number(self.downsampling)
-        # Under which a cached assignment is kept: one for each method in each level.
-        self.cache_key = None if self.merging_number is None else (layer.level, self.merging_number)
+        self.merging, self.merging_number = session.acting(TokenMerging, layer.level, number)
+        self.downsampling, self.downsampling_number = session.acting(TokenDownsampling, layer.level, number)
         # Token counts of the latest forward, for the summary; written, never read, by the hooks.
         self.grid: Grid | None = None
         self.queries = self.keys = self.cross_queries = self.cross_keys = self.mlp_tokens = 0
         self.assigned = False  # whether the block made an assignment
         self.matched = False  # whether tokens were compared for it
 
-    def see(self, entering: Tensor, forward: Forward) -> None:
-        """Keeps what the block's hooks need, and checks that its methods fit the grid."""
-        context = self.session.context(self.layer)
+    def _begin(self, entering: Tensor, forward: Forward) -> None:
+        if forward.grid is None:
+            raise RuntimeError("a block of a compressed model ran before the token grid was seen")
+        context = Context(forward.grid, self.layer, forward.timestep, forward.image_keys, forward.draw_keys)
         if entering.shape[1] != context.grid.tokens:
             raise ValueError(
                 f"{self.name} must be given the {context.grid.tokens} tokens of a {context.grid.height}x"
@@ -198,64 +178,57 @@ class BlockHook(_EnteringHook):
         for method in (self.merging, self.downsampling):
             if method is not None:
                 method.check(context.grid)
-        forward.block_input = entering
-        forward.features = entering
-        if self.merging is not None and self.merging.features == "first":
-            forward.features = forward.entered[self.level]
+        by_first = self.merging is not None and self.merging.features == "first"
+        forward.context, forward.block_input = context, entering
+        forward.features = forward.entered[self.level] if by_first else entering
         forward.assignment = None
         self.grid = context.grid
         self.assigned = self.matched = False
 
-    def assignment(self, tokens: Tensor, location: Location) -> Assignment | None:
-        """The block's assignment, if ``tokens`` (B, N, C) merge at ``location``; made at its first use."""
-        merging, number = self.merging, self.merging_number
-        if merging is None or number is None or location not in merging.locations:
-            return None
+    def merged(self, tokens: Tensor, location: Location) -> tuple[Tensor, Assignment | None]:
+        """What tokens (B, N, C) at ``location`` merge into, (B, M, C), and how; they and None where they do not."""
+        merging = self.merging
+        if merging is None or location not in merging.locations:
+            return tokens, None
         forward = self.session.current()
-        forward.reached.add(number)
-        if forward.assignment is None and merging.cached:
-            forward.assignment = forward.cached.get(self.cache_key)
+        if location == "mlp" and tokens.shape[:2] != forward.block_input.shape[:2]:
+            raise ValueError(
+                f"{self.name}.ff must be given all rows and tokens at once where it merges, not a chunk of "
+                f"{tuple(tokens.shape[:2])}: call set_chunk_feed_forward(None) on its block, or leave 'mlp' out "
+                f"of locations"
+            )
         if forward.assignment is None:
-            context = self.session.context(self.layer)
-            features = forward.features
-            assert features is not None  # kept when the block began
-            with _without_autocast(features):
-                forward.assignment = merging.assign(features.detach(), context)
-            self.assigned = True
-            self.matched = forward.assignment.groups < tokens.shape[1] or forward.assignment.padded
-            if merging.cached:
-                forward.cached[self.cache_key] = forward.assignment
-        if forward.assignment.groups < tokens.shape[1]:
-            forward.compressed.add(number)
-        if location == "self_attention":  # where all methods merge, and a block's first location
-            self._tell_assignment(forward)
-        return forward.assignment
+            forward.assignment = self._assign(merging, forward)
+        assignment = forward.assignment
+        forward.note(self.merging_number, assignment.groups < tokens.shape[1])
+        if location == "self_attention" and self.session.observer is not None:  # where all merge, and a block's first
+            met, features = forward.block_input.detach(), forward.features.detach()
+            self.session.observer(Seen(self.name, merging, met, features, forward.context, assignment, self.assigned))
+        return merge(tokens, assignment, merging.operator), assignment
 
-    def pooled(self, tokens: Tensor) -> Tensor | None:
+    def _assign(self, merging: TokenMerging, forward: Forward) -> Assignment:
+        """The block's assignment: one for all blocks of the level where it is cached."""
+        key = (self.level, self.merging_number)
+        if merging.cached and key in forward.cached:
+            return forward.cached[key]
+        features = forward.features
+        with _without_autocast(features):
+            assignment = merging.assign(features.detach(), forward.context)
+        self.assigned = True
+        self.matched = assignment.groups < features.shape[1] or assignment.padded
+        if merging.cached:
+            forward.cached[key] = assignment
+        return assignment
+
+    def pooled(self, tokens: Tensor, method: TokenDownsampling) -> Tensor:
         """Tokens (B, M, C) that take the place of the input (B, N, C) of self-attention as its keys and values."""
-        method, number = self.downsampling, self.downsampling_number
-        if method is None or number is None:
-            return None
-        forward, context = self.session.current(), self.session.context(self.layer)
-        forward.reached.add(number)
+        forward = self.session.current()
         with _without_autocast(tokens):
-            sources = method.pool(tokens, context)
-        if sources.shape[1] < tokens.shape[1]:
-            forward.compressed.add(number)
+            sources = method.pool(tokens, forward.context)
+        forward.note(self.downsampling_number, sources.shape[1] < tokens.shape[1])
         if self.session.observer is not None:
-            self.session.observer(Seen(self.name, method, tokens.detach(), None, context, None))
+            self.session.observer(Seen(self.name, method, tokens.detach(), None, forward.context, None))
         return sources
-
-    def _tell_assignment(self, forward: Forward) -> None:
-        if self.session.observer is None or self.merging is None:
-            return
-        met, features = forward.block_input, forward.features
-        assert met is not None  # kept when the block began
-        assert features is not None
-        context = self.session.context(self.layer)
-        self.session.observer(
-            Seen(self.name, self.merging, met.detach(), features.detach(), context, forward.assignment, self.assigned)
-        )
 
 
 class AttentionHook(ModelHook):
@@ -277,24 +250,21 @@ class AttentionHook(ModelHook):
         """Runs self-attention, or cross-attention where there are encoder_hidden_states, on fewer tokens."""
         attend = self.fn_ref.original_forward
         if encoder_hidden_states is not None:
-            return self._cross(attend, hidden_states, encoder_hidden_states, attention_mask, kwargs)
+            return self._cross(hidden_states, encoder_hidden_states, attention_mask=attention_mask, **kwargs)
         block = self.block
-        assignment = block.assignment(hidden_states, "self_attention")
+        merged, assignment = block.merged(hidden_states, "self_attention")
         if assignment is None and block.downsampling is None:
             block.queries = block.keys = hidden_states.shape[1]
             return attend(hidden_states, attention_mask=attention_mask, **kwargs)
         if attention_mask is not None:
             raise ValueError(f"{self.name} must have no attention_mask over tokens, which compression cannot keep to")
-        queries, sources, bias = hidden_states, None, None
+        queries, sources, bias = merged, None, None
         if assignment is not None and block.merging is not None:
-            merged = merge(hidden_states, assignment, block.merging.operator)
             bias = key_bias(assignment, block.merging.size_aware)
             if block.merging.queries == "full":
-                sources = merged
-            else:
-                queries = merged
+                queries, sources = hidden_states, merged
         if block.downsampling is not None:
-            sources, bias = block.pooled(hidden_states), None
+            sources, bias = block.pooled(hidden_states, block.downsampling), None
         if sources is not None:
             check_not_fused(module, self.name)
         block.queries = queries.shape[1]
@@ -303,52 +273,30 @@ class AttentionHook(ModelHook):
         output = attend(queries, encoder_hidden_states=sources, attention_mask=mask, **kwargs)
         return output if assignment is None or queries is hidden_states else unmerge(output, assignment)
 
-    def _cross(
-        self,
-        attend: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Any,
-        mask: Tensor | None,
-        kwargs: dict[str, Any],
-    ) -> Tensor:
+    def _cross(self, hidden_states: Tensor, encoder_hidden_states: Any, **kwargs: Any) -> Tensor:
         # IP-Adapter passes (text, image tokens) as encoder_hidden_states, which goes through as it is.
-        assignment = self.block.assignment(hidden_states, "cross_attention")
-        queries = hidden_states
-        if assignment is not None and self.block.merging is not None:
-            if "ip_adapter_masks" in kwargs:
-                raise ValueError("locations must do without 'cross_attention' where ip_adapter_masks need every token")
-            queries = merge(hidden_states, assignment, self.block.merging.operator)
+        queries, assignment = self.block.merged(hidden_states, "cross_attention")
+        if assignment is not None and "ip_adapter_masks" in kwargs:
+            raise ValueError("locations must do without 'cross_attention' where ip_adapter_masks need every token")
         text = encoder_hidden_states[0] if isinstance(encoder_hidden_states, tuple) else encoder_hidden_states
         self.block.cross_queries, self.block.cross_keys = queries.shape[1], text.shape[1]
-        output = attend(queries, encoder_hidden_states=encoder_hidden_states, attention_mask=mask, **kwargs)
+        output = self.fn_ref.original_forward(queries, encoder_hidden_states=encoder_hidden_states, **kwargs)
         return output if assignment is None else unmerge(output, assignment)
 
 
 class MLPHook(ModelHook):
     """Merges tokens around a block's feed-forward."""
 
-    def __init__(self, block: BlockHook, name: str) -> None:
+    def __init__(self, block: BlockHook) -> None:
         super().__init__()
         self.block = block
-        self.name = name
 
     def new_forward(self, module: nn.Module, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Runs the feed-forward on fewer tokens."""
-        forward = self.fn_ref.original_forward
-        entered = self.block.session.current().block_input
-        assignment = self.block.assignment(hidden_states, "mlp")
-        if assignment is None or self.block.merging is None:
-            self.block.mlp_tokens = hidden_states.shape[1]
-            return forward(hidden_states, *args, **kwargs)
-        if entered is None or hidden_states.shape[:2] != entered.shape[:2]:
-            raise ValueError(
-                f"{self.name} must be given all rows and tokens at once where it merges, not a chunk of "
-                f"{tuple(hidden_states.shape[:2])}: call set_chunk_feed_forward(None) on its block, or leave 'mlp' out "
-                f"of locations"
-            )
-        merged = merge(hidden_states, assignment, self.block.merging.operator)
+        merged, assignment = self.block.merged(hidden_states, "mlp")
         self.block.mlp_tokens = merged.shape[1]
-        return unmerge(forward(merged, *args, **kwargs), assignment)
+        output = self.fn_ref.original_forward(merged, *args, **kwargs)
+        return output if assignment is None else unmerge(output, assignment)
 
 
 def check_not_fused(module: Attention, name: str) -> None:

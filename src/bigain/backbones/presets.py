@@ -21,13 +21,7 @@ Applicable: TypeAlias = Method | Iterable[Method] | str | Path
 
 
 def preset(name: str, model: str) -> Compression:
-    """A named preset of an embedded model: "quality", "balanced" or "fast".
-
-    It is for the model that it was measured on, as `zoo/MODEL/presets.json` says; for another, `bigain allocate` finds
-    one.
-
-    Raises:
-        ValueError: nothing was measured for the model, or there is no such preset; says what to do.
+    """A preset, "quality", "balanced" or "fast", of the embedded model that it was measured on; ValueError for others.
 
     Example:
         >>> bigain.apply(model, bigain.preset("balanced", "glyphs-dit"))  # or "glyphs-dit/balanced", which is checked
@@ -45,11 +39,9 @@ def resolve(methods: Applicable, model: nn.Module | None, *, data: str | None = 
 
     Raises:
         TypeError: ``methods`` is none of these.
-        ValueError: a text that cannot be read, or a preset that was made for another architecture; names both.
+        ValueError: a text that cannot be read, or a preset that was made for another architecture; names both. One for
+            other weights, another dtype or other data is a UserWarning, which says what differs.
         FileNotFoundError: there is no such file.
-
-    Warns:
-        UserWarning: the preset was made for other weights, another dtype or other data; says what differs.
     """
     if not isinstance(methods, str | Path):
         return Compression.of(methods)
@@ -65,10 +57,8 @@ def preset_file(
     """The content of a preset file, which ``apply`` and the commands read: methods, and what they were chosen for.
 
     Args:
-        methods: as ``resolve`` takes them.
-        model: for which they were chosen.
-        name: of its weights: an embedded model's, a Hub id or a folder.
-        data: name of the data set on which they were chosen.
+        methods: as ``resolve`` takes them, chosen for ``model`` on the data set named ``data``.
+        name: of the model's weights: an embedded model's, a Hub id or a folder.
         about: whatever else is to be kept, as JSON takes it.
     """
     model = find_model(model)

@@ -8,40 +8,11 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from bigain.methods import Compression, Context, Method, TokenMerging
+from bigain.methods import Compression, Context, Method
 from bigain.operators.assignment import Assignment
 from bigain.operators.grid import Grid
 
 AnyMethod = TypeVar("AnyMethod", bound=Method)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is applied: in each layer at most one merging and one downsampling method."""
-
-    methods: Compression
-
-    def includes(self, level: int, layer: int) -> bool:
-        """Whether any method names the layer."""
-        return any(method.includes(level, layer) for method in self.methods)
-
-    def acting(self, kind: type[AnyMethod], level: int, layer: int) -> AnyMethod | None:
-        """What acts in a layer of the kind, `TokenMerging` or `TokenDownsampling`."""
-        acting = (method for method in self.methods if not method.is_identity and method.includes(level, layer))
-        return next((method for method in acting if isinstance(method, kind)), None)
-
-    def number(self, method: Method | None) -> int | None:
-        """Place of a method among all."""
-        return None if method is None else self.methods.index(method)
-
-    @property
-    def required(self) -> tuple[int, ...]:
-        """Numbers of the methods that take tokens away in every forward, or something is wrong."""
-        return tuple(
-            number
-            for number, method in enumerate(self.methods)
-            if not method.is_identity and not (isinstance(method, TokenMerging) and method.is_scheduled)
-        )
 
 
 @dataclass
@@ -53,12 +24,16 @@ class Forward:
     draw_keys: Tensor | None  # (B,)
     grid: Grid | None = None
     entered: dict[int, Tensor] = field(default_factory=dict)  # by level the input of its first block, where asked for
-    block_input: Tensor | None = None
-    features: Tensor | None = None  # tokens that the current block's assignment is made from
-    assignment: Assignment | None = None  # of the current block
-    cached: dict[tuple[int, int] | None, Assignment] = field(default_factory=dict)  # by level and method
-    reached: set[int] = field(default_factory=set)  # numbers of the methods for which a module was in the forward
-    compressed: set[int] = field(default_factory=set)  # of those that took tokens away
+    context: Context = field(init=False)  # of the current block, as the next three
+    block_input: Tensor = field(init=False)
+    features: Tensor = field(init=False)  # tokens that its assignment is made from
+    assignment: Assignment | None = None
+    cached: dict[tuple[int, int], Assignment] = field(default_factory=dict)  # by level and number of the method
+    compressed: dict[int, bool] = field(default_factory=dict)  # whether a method that was reached took tokens away
+
+    def note(self, number: int, fewer: bool) -> None:
+        """Notes that a method was reached, and whether it took tokens away."""
+        self.compressed[number] = fewer or self.compressed.get(number, False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,11 +64,18 @@ class Seen:
 class Session:
     """What the hooks of a model share; ``observer`` is called with each layer in which a method acts, in order."""
 
-    plan: Plan
+    methods: Compression
     forward: Forward | None = None
     image_keys: Tensor | None = None
     draw_keys: Tensor | None = None
     observer: Callable[[Seen], object] | None = None
+
+    def acting(self, kind: type[AnyMethod], level: int, layer: int) -> tuple[AnyMethod | None, int]:
+        """What acts in a layer of the kind, `TokenMerging` or `TokenDownsampling`, and its place among all methods."""
+        for number, method in enumerate(self.methods):
+            if isinstance(method, kind) and not method.is_identity and method.includes(level, layer):
+                return method, number
+        return None, -1
 
     def current(self) -> Forward:
         """The forward in progress."""
@@ -103,10 +85,3 @@ class Session:
                 "does that in the backward pass: call disable_gradient_checkpointing())"
             )
         return self.forward
-
-    def context(self, layer: int) -> Context:
-        """What the methods may know in block ``layer``."""
-        forward = self.current()
-        if forward.grid is None:
-            raise RuntimeError("a block of a compressed model ran before the token grid was seen")
-        return Context(forward.grid, layer, forward.timestep, forward.image_keys, forward.draw_keys)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from diffusers.models.attention import FeedForward
 from diffusers.models.attention_processor import Attention
@@ -34,69 +32,44 @@ class LayerCost:
     matching: int
 
 
-@dataclass(frozen=True)
-class Summary(Sequence[LayerCost]):
+class Summary(tuple[LayerCost, ...]):
     """A row per compressed block; ``print`` shows a table."""
-
-    rows: tuple[LayerCost, ...]
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.rows[index]
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
     @property
     def flops(self) -> tuple[int, int]:
         """FLOPs of all rows, before and after."""
-        return sum(row.flops[0] for row in self.rows), sum(row.flops[1] for row in self.rows)
+        return sum(row.flops[0] for row in self), sum(row.flops[1] for row in self)
 
     def __str__(self) -> str:
-        if not self.rows:
+        if not self:
             return "no layer is compressed"
-        head = ("layer", "grid", "queries", "keys", "MFLOPs", "change")
-        body = [
-            (
-                row.layer,
-                f"{row.grid[0]}x{row.grid[1]}",
-                f"{row.queries[0]} -> {row.queries[1]}",
-                f"{row.keys[0]} -> {row.keys[1]}",
-                f"{row.flops[0] / 1e6:.1f} -> {row.flops[1] / 1e6:.1f}",
-                f"{_change(row.flops):+.1f}%",
-            )
-            for row in self.rows
-        ]
-        before, after = self.flops
-        total = f"{before / 1e6:.1f} -> {after / 1e6:.1f}"
-        body.append(("all compressed layers", "", "", "", total, f"{_change(self.flops):+.1f}%"))
-        widths = [max(len(line[i]) for line in (head, *body)) for i in range(len(head))]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-            for line in (head, *body)
-        ]
-        if after >= before:
+        table = [("layer", "grid", "queries", "keys", "MFLOPs", "change")]
+        for row in self:
+            grid, queries, keys = f"{row.grid[0]}x{row.grid[1]}", _arrow(*row.queries), _arrow(*row.keys)
+            table.append((row.layer, grid, queries, keys, *_change(*row.flops)))
+        table.append(("all compressed layers", "", "", "", *_change(*self.flops)))
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in table]
+        if self.flops[1] >= self.flops[0]:
             lines.append("the matching costs more than the attention it saves: this cannot be faster on this grid")
         return "\n".join(lines)
 
 
-def _change(flops: tuple[int, int]) -> float:
-    return 100 * (flops[1] / flops[0] - 1)
+def _arrow(before: object, after: object) -> str:
+    return f"{before} -> {after}"
 
 
-def summarise(blocks: Sequence[BlockHook]) -> Summary:
-    """Summary of the latest forward from what the hooks saw; RuntimeError if none ran."""
-    if any(hook.grid is None for hook in blocks):
-        raise RuntimeError("the summary shows the latest forward, and none ran yet: call the model first")
-    return Summary(tuple(_cost(hook) for hook in blocks))
+def _change(before: int, after: int) -> tuple[str, str]:
+    """FLOPs in millions, and their change."""
+    return _arrow(f"{before / 1e6:.1f}", f"{after / 1e6:.1f}"), f"{100 * (after / before - 1):+.1f}%"
 
 
-def _cost(hook: BlockHook) -> LayerCost:
+def cost(hook: BlockHook) -> LayerCost:
+    """What the latest forward did to one block, from what its hooks saw."""
     assert hook.grid is not None
     tokens, block = hook.grid.tokens, hook.block
-    attention = block.attn1
-    matching = 0
-    if hook.matched and hook.merging is not None:
-        matching = hook.merging.matching_flops(hook.grid, attention.to_q.in_features)
+    attention, merging = block.attn1, hook.merging if hook.matched else None
+    matching = 0 if merging is None else merging.matching_flops(hook.grid, attention.to_q.in_features)
     before = attention_flops(attention, tokens, tokens) + mlp_flops(block.ff, tokens)
     after = attention_flops(attention, hook.queries, hook.keys) + mlp_flops(block.ff, hook.mlp_tokens) + matching
     if block.attn2 is not None:

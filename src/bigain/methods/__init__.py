@@ -4,13 +4,12 @@ Reading and refusing a name needs no PyTorch: methods import it when tokens are 
 """
 
 from bigain.methods.base import Context, Method, TokenDownsampling, TokenMerging
-from bigain.methods.blocks import AdaptiveBlockMerging, QuadtreeMerging
 from bigain.methods.downsampling import AveragePooling, FrequencySelection, InterpolateExtrapolateKV, ToDo
-from bigain.methods.matching import LaplacianMerging, SiTo, ToMe
+from bigain.methods.merging import AdaptiveBlockMerging, LaplacianMerging, QuadtreeMerging, SiTo, ToMe
 from bigain.methods.schedules import Linear
-from bigain.methods.text import Compression, Label, parse, preset_names, register, spec
+from bigain.methods.text import METHODS, Compression, Label, parse, preset_names, spec
 
-METHODS = register(
+_ALL: tuple[type[Method], ...] = (
     LaplacianMerging,
     AdaptiveBlockMerging,
     QuadtreeMerging,
@@ -21,7 +20,7 @@ METHODS = register(
     AveragePooling,
     FrequencySelection,
 )
-"""The methods by name, in the order of help texts and tables."""
+METHODS.update({method.name: method for method in _ALL})
 
 __all__ = [
     "METHODS",

@@ -6,24 +6,22 @@ Nothing here imports PyTorch before tokens are given, so that a name can be read
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import cache
 from numbers import Real
-from typing import TYPE_CHECKING, ClassVar, Literal
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
-from bigain.methods.schedules import Linear, bounds, resolve
+from bigain.methods.schedules import Linear, bounds, is_whole, resolve
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from bigain.operators.assignment import Assignment
     from bigain.operators.grid import Grid
 
 Location = Literal["self_attention", "cross_attention", "mlp"]
-LOCATIONS: tuple[Location, ...] = ("self_attention", "cross_attention", "mlp")
-OPERATORS = ("mean", "mlerp", "prune")
-SCORES = (
+Score = Literal[
     "laplacian_l1",
     "laplacian_l2",
     "mean_deviation",
@@ -34,7 +32,8 @@ SCORES = (
     "spectral_dct",
     "cosine_neighbours",
     "cosine_mean",
-)
+]
+SCORES: tuple[str, ...] = get_args(Score)
 """Token scores, as `bigain.operators.frequency` has them."""
 
 
@@ -62,16 +61,16 @@ class Method:
     """Where a method acts, and how tables and pictures show it.
 
     Class attributes: ``name`` on the command line, ``title`` and ``colour`` in tables and pictures, ``strength`` the
-    field that says how much is compressed, ``strengths`` those that help texts list. The metadata ``expects`` of a
-    field says what its text must be, for the error.
+    field that says how much is compressed, ``strengths`` those that help texts list; ``reads_score`` whether the token
+    score ``score`` is used, ``leaves_a_spectrum`` whether every token keeps something in its place, so that there is a
+    spectrum of what stays. The metadata ``expects`` of a field says what its text must be, for the error.
 
     Args:
         levels: resolution levels that take part, 1 = the finest grid at which the model has attention.
         layers: exactly these transformer blocks, whatever their level: their numbers among all of the model's, from 0
             in the order of the forward. None is all of ``levels``.
 
-    Raises:
-        ValueError: names the field, what is allowed and the value.
+    A ValueError names the field, what is allowed and the value.
     """
 
     name: ClassVar[str]
@@ -79,6 +78,8 @@ class Method:
     colour: ClassVar[str]
     strength: ClassVar[str]
     strengths: ClassVar[tuple[str, ...]]
+    reads_score: ClassVar[bool] = False
+    leaves_a_spectrum: ClassVar[bool] = True
 
     levels: tuple[int, ...] = field(default=(1,), metadata={"expects": "whole numbers from 1, such as 1 or 1/2"})
     layers: tuple[int, ...] | None = field(
@@ -86,19 +87,27 @@ class Method:
     )
 
     def __post_init__(self) -> None:
-        make_tuples(self, {"levels": "(1,)"} if self.layers is None else {"levels": "(1,)", "layers": "(0, 1)"})
-        if not _distinct(self.levels, 1):
-            raise ValueError(
-                f"levels must be distinct whole numbers from 1 (the finest grid with attention), not {self.levels}"
-            )
-        if self.layers is None:
+        for name, kinds in field_kinds(type(self)).items():  # type: ignore[arg-type]  # mypy doubts classes' hashes
+            self._check_kind(name, getattr(self, name), kinds)
+        _check_numbers("levels", self.levels, 1, "the finest grid with attention")
+        if self.layers is not None:
+            _check_numbers("layers", self.layers, 0, "the first transformer block")
+            if self.levels != (1,):
+                raise ValueError(
+                    f"levels must be left out where layers are named, whatever their level, not {self.levels}"
+                )
+
+    def _check_kind(self, name: str, value: object, kinds: tuple[Any, ...]) -> None:
+        """Refuses a word that is none of a field's, and turns a list into a tuple, so that equal configs are equal."""
+        if value is None and NoneType in kinds:
             return
-        if not _distinct(self.layers, 0):
-            raise ValueError(
-                f"layers must be distinct whole numbers from 0 (the first transformer block), not {self.layers}"
-            )
-        if self.levels != (1,):
-            raise ValueError(f"levels must be left out where layers are named, whatever their level, not {self.levels}")
+        if get_origin(kinds[0]) is Literal and value not in get_args(kinds[0]):
+            raise ValueError(f"{name} must be one of {', '.join(get_args(kinds[0]))}, not {value!r}")
+        if get_origin(kinds[0]) is tuple:
+            if not isinstance(value, list | tuple):
+                example = getattr(type(self), name, None) or (0, 1)
+                raise ValueError(f"{name} must be a tuple such as {example}, not {value!r}")
+            object.__setattr__(self, name, tuple(value))
 
     def __str__(self) -> str:
         from bigain.methods.text import spec
@@ -123,16 +132,6 @@ class Method:
     def depends_on_image(self) -> bool:
         """Whether the number of tokens, and so the FLOPs, depends on the image."""
         return False
-
-    @property
-    def reads_score(self) -> bool:
-        """Whether what the method does depends on the token score ``score``."""
-        return False
-
-    @property
-    def leaves_a_spectrum(self) -> bool:
-        """Whether every token keeps something in its place, so that there is a spectrum of what stays."""
-        return True
 
     @property
     def words(self) -> dict[str, str]:
@@ -163,6 +162,7 @@ class TokenMerging(Method):
             nothing, so that the classes of an image merge alike. Not in a paper.
     """
 
+    _limited_by: ClassVar[str] = "{self.title} allows"  # for the error: what allows at most the limit
     strength: ClassVar[str] = "ratio"
     strengths: ClassVar[tuple[str, ...]] = ("0.3", "0.5", "0.7")
 
@@ -176,19 +176,14 @@ class TokenMerging(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        make_tuples(self, {"locations": "('self_attention',)"})
         if not isinstance(self.ratio, Real | Linear):
             raise ValueError(f"ratio must be a number or a Linear schedule, not {self.ratio!r}")
         low, high = bounds(self.ratio)
-        if not (math.isfinite(low) and math.isfinite(high) and 0 <= low <= high < 1):
+        if not 0 <= low <= high < 1:
             raise ValueError(f"ratio must lie in [0, 1), not {self.ratio}")
-        if "self_attention" not in self.locations or {*self.locations} - {*LOCATIONS}:
-            raise ValueError(
-                f"locations must hold 'self_attention' and otherwise only {LOCATIONS}, not {self.locations}"
-            )
-        check_choice("operator", self.operator, OPERATORS)
-        check_choice("queries", self.queries, ("merged", "full"))
-        check_choice("features", self.features, ("block", "first"))
+        allowed = get_args(Location)
+        if "self_attention" not in self.locations or {*self.locations} - {*allowed}:
+            raise ValueError(f"locations must hold 'self_attention' and otherwise only {allowed}, not {self.locations}")
         if self.queries == "full" and self.locations != ("self_attention",):
             raise ValueError(
                 f"locations must be ('self_attention',) with queries='full', which merges the keys and values of "
@@ -217,11 +212,6 @@ class TokenMerging(Method):
         """The least number of tokens that can be merged away."""
         return 1
 
-    @property
-    def _limited_by(self) -> str:
-        """What allows at most the limit, and the verb, for the error."""
-        return f"{self.title} allows"
-
     def limit(self, grid: Grid) -> int:
         """Most tokens that can be merged away on ``grid``."""
         raise NotImplementedError
@@ -244,9 +234,10 @@ class TokenMerging(Method):
     def check(self, grid: Grid) -> None:
         highest, limit = self.most_merged(grid), self.limit(grid)
         if highest > limit:
+            by = self._limited_by.format(self=self)
             raise ValueError(
                 f"ratio must be at most {math.floor(limit / grid.tokens * 1e4) / 1e4:g} on a grid of "
-                f"{grid.height}x{grid.width}, of whose {grid.tokens} tokens {self._limited_by} {limit} to merge, "
+                f"{grid.height}x{grid.width}, of whose {grid.tokens} tokens {by} {limit} to merge, "
                 f"not {self.ratio}, which is {highest}"
             )
 
@@ -270,19 +261,16 @@ class CellMerging(TokenMerging):
         cell: height and width of the cells that destinations or blocks are taken from.
     """
 
+    _limited_by: ClassVar[str] = "cells of {self.cell[0]}x{self.cell[1]} allow"
+
     cell: tuple[int, int] = field(default=(2, 2), metadata={"expects": "height x width, such as 2x2"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        make_tuples(self, {"cell": "(2, 2)"})
-        if len(self.cell) != 2 or any(not isinstance(side, int) or side < 1 for side in self.cell):
+        if len(self.cell) != 2 or not all(map(is_whole, self.cell)):
             raise ValueError(f"cell must be two whole numbers from 1, not {self.cell}")
         if bounds(self.ratio)[0] > 0 and self.cell == (1, 1):
             raise ValueError("cell must be (2, 2) or larger, not (1, 1), in which every token is a destination")
-
-    @property
-    def _limited_by(self) -> str:
-        return f"cells of {self.cell[0]}x{self.cell[1]} allow"
 
     def check(self, grid: Grid) -> None:
         if self.cell[0] > grid.height or self.cell[1] > grid.width:
@@ -310,7 +298,7 @@ class TokenDownsampling(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.factor, int) or isinstance(self.factor, bool) or self.factor < 1:
+        if not is_whole(self.factor):
             raise ValueError(f"factor must be a whole number from 1, not {self.factor!r}")
 
     @property
@@ -332,44 +320,18 @@ class TokenDownsampling(Method):
         raise NotImplementedError
 
 
-def make_tuples(config: object, names: Mapping[str, str]) -> None:
-    """Turns lists in the fields ``names`` into tuples, so that equal configs are equal; with examples for errors."""
-    for name, example in names.items():
-        value = getattr(config, name)
-        if not isinstance(value, list | tuple):
-            raise ValueError(f"{name} must be a tuple such as {example}, not {value!r}")
-        object.__setattr__(config, name, tuple(value))
+@cache
+def field_kinds(method: type) -> dict[str, tuple[Any, ...]]:
+    """The types of each field's values: the members of a union in order, or the one."""
+    hints = get_type_hints(method)
+    own = {each.name: hints[each.name] for each in fields(method)}
+    return {name: get_args(hint) if isinstance(hint, UnionType) else (hint,) for name, hint in own.items()}
 
 
-def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    """Raises ValueError naming the field and the ``allowed`` values if ``value`` is none of them."""
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
-
-
-def row_keys(context: Context, batch: int, device: torch.device, redraw: bool) -> Tensor:
-    """A key per row, int64 (B,): fixed per image and layer, or another for every timestep and draw key too.
-
-    Without image keys all rows count as one image, so that a forward is reproducible whatever the batch.
-    """
-    import torch
-
-    from bigain.operators.random import mix_keys
-
-    image = torch.zeros(batch, dtype=torch.long, device=device) if context.image_keys is None else context.image_keys
-    keys = mix_keys(image, context.layer)
-    if redraw:
-        if context.timestep is not None:
-            keys = mix_keys(keys, context.timestep.long())
-        if context.draw_keys is not None:
-            keys = mix_keys(keys, context.draw_keys)
-    return keys
-
-
-def _distinct(numbers: tuple[int, ...], low: int) -> bool:
-    """Whether there is at least one number, and they are whole, not below ``low``, and all different."""
-    whole = all(isinstance(number, int) and not isinstance(number, bool) and number >= low for number in numbers)
-    return bool(numbers) and whole and len({*numbers}) == len(numbers)
+def _check_numbers(name: str, numbers: tuple[int, ...], low: int, first: str) -> None:
+    whole = bool(numbers) and all(is_whole(number, low) for number in numbers)
+    if not whole or len({*numbers}) < len(numbers):
+        raise ValueError(f"{name} must be distinct whole numbers from {low} ({first}), not {numbers}")
 
 
 def _tokens(ratio: float, tokens: int) -> int:

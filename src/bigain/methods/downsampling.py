@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from bigain.methods.base import SCORES, Context, TokenDownsampling, check_choice
+from bigain import operators
+from bigain.methods.base import Context, Score, TokenDownsampling
 from bigain.methods.schedules import Linear, bounds, resolve
 
 if TYPE_CHECKING:
@@ -24,10 +25,6 @@ class _Nearest(TokenDownsampling):
 
     nearest: Literal["centre", "first"] = "centre"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("nearest", self.nearest, ("centre", "first"))
-
 
 @dataclass(frozen=True, kw_only=True)
 class ToDo(_Nearest):
@@ -38,10 +35,8 @@ class ToDo(_Nearest):
     colour: ClassVar[str] = "#56B4E9"
 
     def pool(self, x: Tensor, context: Context) -> Tensor:
-        from bigain.operators.pooling import nearest
-
         self.check(context.grid)
-        return nearest(x, context.grid, self.factor, self.nearest)
+        return operators.pooling.nearest(x, context.grid, self.factor, self.nearest)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +48,8 @@ class AveragePooling(TokenDownsampling):
     colour: ClassVar[str] = "#7F7F7F"
 
     def pool(self, x: Tensor, context: Context) -> Tensor:
-        from bigain.operators.pooling import average
-
         self.check(context.grid)
-        return average(x, context.grid, self.factor)
+        return operators.pooling.average(x, context.grid, self.factor)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,11 +77,9 @@ class InterpolateExtrapolateKV(_Nearest):
         return {"alpha": "α"}
 
     def pool(self, x: Tensor, context: Context) -> Tensor:
-        from bigain.operators.pooling import interpolate_extrapolate
-
         self.check(context.grid)
         alpha = resolve(self.alpha, context.timestep, "alpha")
-        return interpolate_extrapolate(x, context.grid, self.factor, alpha, self.nearest)
+        return operators.pooling.interpolate_extrapolate(x, context.grid, self.factor, alpha, self.nearest)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,29 +97,14 @@ class FrequencySelection(TokenDownsampling):
     name: ClassVar[str] = "freqsel"
     title: ClassVar[str] = "Frequency selection"
     colour: ClassVar[str] = "#999933"
+    reads_score: ClassVar[bool] = True
+    leaves_a_spectrum: ClassVar[bool] = False
 
     keep: Literal["high", "low"] = "high"
-    score: str = "laplacian_l1"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("keep", self.keep, ("high", "low"))
-        check_choice("score", self.score, SCORES)
-
-    @property
-    def reads_score(self) -> bool:
-        return True
-
-    @property
-    def leaves_a_spectrum(self) -> bool:
-        return False
+    score: Score = "laplacian_l1"
 
     def pool(self, x: Tensor, context: Context) -> Tensor:
-        from bigain.operators.frequency import score
-        from bigain.operators.grid import cell_count
-        from bigain.operators.pooling import band_select
-
         self.check(context.grid)
-        scores = score(x, context.grid, self.score)
-        count = cell_count(context.grid, (self.factor, self.factor))
-        return band_select(x, scores, count, highest=self.keep == "high")
+        scores = operators.frequency.score(x, context.grid, self.score)
+        count = operators.grid.cell_count(context.grid, (self.factor, self.factor))
+        return operators.pooling.band_select(x, scores, count, highest=self.keep == "high")

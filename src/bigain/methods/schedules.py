@@ -17,13 +17,10 @@ class Linear:
     ``Linear(0.8, 1.2)`` is the α schedule of BiGain's generation experiments (arXiv 2603.12240, table 16).
 
     Args:
-        noisy: value at ``t = train_timesteps - 1``.
-        clean: value at ``t = 0``.
-        train_timesteps: length of the model's training schedule; 1 where the model takes t in [0, 1], so that
+        noisy: value at ``t = train_timesteps - 1``, finite.
+        clean: value at ``t = 0``, finite.
+        train_timesteps: length of the model's training schedule, from 1; 1 where the model takes t in [0, 1], so that
             ``noisy`` is the value at t = 1. With the default a t in [0, 1] is one of the last of 1000 steps.
-
-    Raises:
-        ValueError: if a value is not finite or ``train_timesteps`` is below 1.
     """
 
     noisy: float
@@ -34,8 +31,7 @@ class Linear:
         for name in ("noisy", "clean"):
             if not math.isfinite(getattr(self, name)):
                 raise ValueError(f"{name} must be finite, not {getattr(self, name)}")
-        whole = isinstance(self.train_timesteps, int) and not isinstance(self.train_timesteps, bool)
-        if not whole or self.train_timesteps < 1:
+        if not is_whole(self.train_timesteps):
             raise ValueError(f"train_timesteps must be a whole number from 1, not {self.train_timesteps!r}")
 
     def at(self, timestep: Tensor) -> Tensor:
@@ -43,15 +39,11 @@ class Linear:
         share = (timestep.float() / max(self.train_timesteps - 1, 1)).clamp(0.0, 1.0)
         return self.clean + (self.noisy - self.clean) * share
 
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """Smallest and largest value that the schedule takes."""
-        return min(self.noisy, self.clean), max(self.noisy, self.clean)
-
 
 def bounds(value: float | Linear) -> tuple[float, float]:
     """Smallest and largest value of a constant or a schedule."""
-    return value.bounds if isinstance(value, Linear) else (value, value)
+    ends = (value.noisy, value.clean) if isinstance(value, Linear) else (value, value)
+    return min(ends), max(ends)
 
 
 def resolve(value: float | Linear, timestep: Tensor | None, what: str) -> float | Tensor:
@@ -61,3 +53,8 @@ def resolve(value: float | Linear, timestep: Tensor | None, what: str) -> float 
     if timestep is None:
         raise ValueError(f"{what} follows the timestep, but the model was called without one: pass timestep=")
     return value.at(timestep)
+
+
+def is_whole(value: object, low: int = 1) -> bool:
+    """Whether a value is a whole number, not below ``low``."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= low

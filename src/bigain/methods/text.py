@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import difflib
-import types
-import typing
 from collections.abc import Iterable
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import Field, dataclass, fields
 from functools import cached_property
+from types import NoneType
+from typing import Any, get_args, get_origin
 
-from bigain.methods.base import Method
+from bigain.methods.base import Method, field_kinds
 from bigain.methods.schedules import Linear
 
-_METHODS: dict[str, type[Method]] = {}
-
-
-def register(*methods: type[Method]) -> dict[str, type[Method]]:
-    """The methods by name, which `parse` reads from then on."""
-    _METHODS.update({method.name: method for method in methods})
-    return _METHODS
+METHODS: dict[str, type[Method]] = {}
+"""The methods by name, in the order of help texts and tables; `bigain.methods` fills it."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +90,7 @@ class Compression(tuple[Method, ...]):
 
 def preset_names() -> tuple[str, ...]:
     """The shorthands that documentation and help texts list, such as "lgtm-0.7" and "iekvd-2"."""
-    return tuple(f"{name}-{value}" for name, method in _METHODS.items() for value in method.strengths)
+    return tuple(f"{name}-{value}" for name, method in METHODS.items() for value in method.strengths)
 
 
 def parse(text: str) -> Compression:
@@ -104,8 +99,7 @@ def parse(text: str) -> Compression:
     Values: numbers, words, "2x2" for a cell, "1/2" for several levels, layers or locations, "0.8>1.2" for
     `Linear(0.8, 1.2)` ("0.8>1.2@4000" where the model was trained on 4000 timesteps, "@1" where t lies in [0, 1]).
 
-    Raises:
-        ValueError: for an unknown method, field or value; says what would be right.
+    ValueError for an unknown method, field or value; says what would be right.
 
     Example:
         >>> parse("lgtm-0.7")
@@ -121,22 +115,26 @@ def spec(methods: Method | Iterable[Method]) -> str:
     return Compression.of(methods).text
 
 
-def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """ "; did you mean X?" for the likeliest of the choices, whatever the case; empty where none is like it."""
+def did_you_mean(word: str, choices: Iterable[str], rest: str = "") -> str:
+    """ "; did you mean X?", the likeliest choice whatever the case, before the rest; empty where none is like it."""
     lowered = {choice.lower(): choice for choice in choices}
     close = difflib.get_close_matches(word.lower(), lowered, n=1)
-    return f"; did you mean {lowered[close[0]]!r}?" if close else ""
+    return f"; did you mean {lowered[close[0]] + rest!r}?" if close else ""
 
 
 def _parse_one(text: str) -> Method:
-    name, colon, settings = text.partition(":")
-    if not colon and name not in _METHODS:
-        name, _, strength = text.rpartition("-")
-        settings = f"{_METHODS[name].strength}={strength}" if name in _METHODS else ""
-    if name not in _METHODS:
-        raise ValueError(_unknown(text))
-    method = _METHODS[name]
-    hints = typing.get_type_hints(method)
+    name, separator, settings = text.partition(":")
+    if text not in METHODS and not separator and "-" in text:
+        name, separator, settings = text.rpartition("-")
+    if name not in METHODS:
+        suggestion = did_you_mean(name, METHODS, separator + settings)
+        raise ValueError(
+            f"method must be 'none', {', '.join(METHODS)}, such as 'lgtm-0.7' or 'lgtm:ratio=0.7', "
+            f"not {text!r}{suggestion}"
+        )
+    method = METHODS[name]
+    if separator == "-":
+        settings = f"{method.strength}={settings}"
     by_name = {field.name: field for field in fields(method)}
     values: dict[str, object] = {}
     for setting in filter(None, (part.strip() for part in settings.split(","))):
@@ -148,41 +146,28 @@ def _parse_one(text: str) -> Method:
             raise ValueError(f"a setting of {name} must be one of {', '.join(by_name)}, not {key!r}{suggestion}")
         if key in values:
             raise ValueError(f"{key} must be given once, not twice, in {text!r}")
-        values[key] = _parse_value(name, by_name[key], value, hints[key])
+        values[key] = _parse_value(method, by_name[key], value)
     return method(**values)  # type: ignore[arg-type]
 
 
-def _unknown(text: str) -> str:
-    name, colon, settings = text.partition(":")
-    dash = ""
-    if not colon:
-        head, dash, settings = text.rpartition("-")
-        name = head if dash else text
-    lowered = {method.lower(): method for method in _METHODS}
-    close = difflib.get_close_matches(name.lower(), lowered, n=1)
-    hint = f"; did you mean '{lowered[close[0]]}{colon or dash}{settings}'?" if close else ""
-    return f"method must be 'none', {', '.join(_METHODS)}, such as 'lgtm-0.7' or 'lgtm:ratio=0.7', not {text!r}{hint}"
-
-
-def _parse_value(method: str, field: Field[typing.Any], text: str, hint: object) -> object:
+def _parse_value(method: type[Method], field: Field[Any], text: str) -> object:
     """Reads ``text`` as the type of the field: a union is tried from its most special member."""
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    kinds = field_kinds(method)[field.name]  # type: ignore[arg-type]
     try:
-        if type(None) in options and text == "none":
+        if NoneType in kinds and text == "none":
             return None
-        if Linear in options and ">" in text:
+        if Linear in kinds and ">" in text:
             return _parse_schedule(text)
-        many = next((option for option in options if typing.get_origin(option) is tuple), None)
-        if many is not None:
+        if get_origin(kinds[0]) is tuple:
             parts = text.split("x" if field.name == "cell" else "/")
-            return tuple(map(int, parts)) if typing.get_args(many)[0] is int else tuple(parts)
-        if bool in options:
+            return tuple(map(int, parts)) if get_args(kinds[0])[0] is int else tuple(parts)
+        if bool in kinds:
             return {"true": True, "false": False}[text.lower()]
-        number = next((kind for kind in (float, int) if kind in options), None)
+        number = next((kind for kind in (float, int) if kind in kinds), None)
         return text if number is None else number(text)
     except (ValueError, KeyError):
-        expected = field.metadata.get("expects", "true or false" if bool in options else f"{hint}")
-        raise ValueError(f"{field.name} of {method} must be {expected}, not {text!r}") from None
+        expected = field.metadata.get("expects", "true or false" if bool in kinds else "a number")
+        raise ValueError(f"{field.name} of {method.name} must be {expected}, not {text!r}") from None
 
 
 def _parse_schedule(text: str) -> Linear:
@@ -194,12 +179,9 @@ def _parse_schedule(text: str) -> Linear:
 def _settings(method: Method) -> list[tuple[str, str, bool]]:
     """Name and value as text of each field, and whether that is the default: the strength first, then the cell."""
     order = {method.strength: 0, "cell": 1}
-    rows = []
-    for field in sorted(fields(method), key=lambda field: order.get(field.name, 2)):
-        value = getattr(method, field.name)
-        default = field.default if field.default is not MISSING else None
-        rows.append((field.name, _value_text(field.name, value), value == default))
-    return rows
+    ordered = sorted(fields(method), key=lambda field: order.get(field.name, 2))
+    values = [(field, getattr(method, field.name)) for field in ordered]
+    return [(field.name, _value_text(field.name, value), value == field.default) for field, value in values]
 
 
 def _text(method: Method) -> str:

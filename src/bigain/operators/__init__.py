@@ -7,3 +7,21 @@ merging is a scatter over it and un-merging a gather, and the merging methods di
 A tensor whose shape does not fit the grid or the assignment, and a value outside of what is allowed, raise a
 ValueError that names it.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bigain.operators import blocks, frequency, grid, matching, pooling, random
+
+__all__ = ["blocks", "frequency", "grid", "matching", "pooling", "random"]
+
+
+def __getattr__(name: str) -> ModuleType:
+    # Loaded at first use, so that a method can be named or refused without waiting for PyTorch.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return import_module(f"{__name__}.{name}")

@@ -34,21 +34,13 @@ class Assignment:
     padded: bool = False
 
     def __post_init__(self) -> None:
-        if self.index.dim() != 2 or self.kept.dim() != 2 or self.index.shape[0] != self.kept.shape[0]:
-            raise ValueError(
-                f"index and kept must be (B, N) and (B, M), not {tuple(self.index.shape)} and {tuple(self.kept.shape)}"
-            )
+        index, kept = tuple(self.index.shape), tuple(self.kept.shape)
+        if len(index) != 2 or len(kept) != 2 or index[0] != kept[0]:
+            raise ValueError(f"index and kept must be (B, N) and (B, M), not {index} and {kept}")
         if self.index.dtype != torch.int64 or self.kept.dtype != torch.int64:
             raise ValueError(f"index and kept must be int64, not {self.index.dtype} and {self.kept.dtype}")
-        if not 1 <= self.kept.shape[1] <= self.index.shape[1]:
-            raise ValueError(
-                f"the number of groups must lie in [1, {self.index.shape[1]}] (tokens), not {self.kept.shape[1]}"
-            )
-
-    @property
-    def tokens(self) -> int:
-        """Number of tokens before merging, N."""
-        return self.index.shape[1]
+        if not 1 <= kept[1] <= index[1]:
+            raise ValueError(f"the number of groups must lie in [1, {index[1]}] (tokens), not {kept[1]}")
 
     @property
     def groups(self) -> int:
@@ -101,7 +93,7 @@ def merge(x: Tensor, assignment: Assignment, mode: Mode = "mean") -> Tensor:
     if mode == "prune":
         pruned = gather_tokens(x, assignment.kept)
         if assignment.padded:
-            pruned = torch.where(group_sizes(assignment)[..., None] > 0, pruned, torch.zeros_like(pruned))
+            pruned = pruned.masked_fill(group_sizes(assignment)[..., None] == 0, 0)
         return pruned
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     flat = flat_rows(assignment.index, groups)
@@ -134,18 +126,17 @@ def key_bias(assignment: Assignment, size_aware: bool) -> Tensor | None:
 
     Source: ToMe (arXiv 2210.09461), equation 1.
     """
-    if size_aware:
-        return group_sizes(assignment).log()[:, None]  # log 0 = -inf masks the empty groups
-    if assignment.padded:
-        sizes = group_sizes(assignment)
-        return torch.where(sizes > 0, 0.0, -torch.inf).to(sizes.dtype)[:, None]
-    return None
+    if not size_aware and not assignment.padded:
+        return None
+    sizes = group_sizes(assignment)
+    weights = sizes if size_aware else sizes.clamp(max=1)
+    return weights.log()[:, None]  # log 0 = -inf masks the empty groups
 
 
 def merged_bounds(merged: int | Tensor, batch: int, limit: int) -> tuple[int, int]:
     """The least and the most tokens that any row of a batch merges, once checked to lie in [0, limit].
 
-    ``merged`` is an int for all rows, or a (B,) integer tensor, which synchronises with its device.
+    ``merged`` is an int for all rows, or a (B,) integer tensor, which synchronises with its device (no compiling).
     """
     if isinstance(merged, Tensor):
         if merged.shape != (batch,) or merged.is_floating_point() or merged.dtype == torch.bool:
@@ -159,6 +150,14 @@ def merged_bounds(merged: int | Tensor, batch: int, limit: int) -> tuple[int, in
         given = str(most) if least == most else f"values from {least} to {most}"
         raise ValueError(f"merged must lie in [0, {limit}], the most that can merge here, not {given}")
     return least, most
+
+
+def mark_first(order: Tensor, count: int | Tensor, places: int) -> Tensor:
+    """Where the first ``count`` (of all rows, or (B,) integers) of the places in ``order`` (B, K) are: (B, places)."""
+    chosen = torch.ones_like(order, dtype=torch.bool)
+    if isinstance(count, Tensor):
+        chosen = torch.arange(order.shape[1], device=order.device) < count.to(order.device)[:, None]
+    return chosen.new_zeros(order.shape[0], places).scatter(1, order, chosen)
 
 
 def _sum_by(values: Tensor, index: Tensor, groups: int) -> Tensor:

@@ -1,8 +1,16 @@
-"""Adaptive block merging: the smoothest cells of the grid each become one token. No similarity matrix.
+"""Merging blocks of neighbours, without a similarity matrix.
 
-Only full cells are candidates, so that every merged cell saves the same number of tokens.
+Adaptive block merging: the smoothest cells of the grid each become one token. Only full cells are candidates, so that
+every merged cell saves the same number of tokens.
 
-Source: BiGain (arXiv 2603.12240), adaptive block merging.
+Quadtree merging: square blocks of 2 x 2, 4 x 4, 8 x 8 … tokens each become one token, the cheapest first. The merge of
+a block makes one group of its (up to four) children, the blocks of half its side, which must each be one group by then;
+the children of the smallest blocks are tokens. Its cost is the squared error that it adds: that of replacing its
+children's means by its own, which is the energy of the block's Haar details. Where the blocks do not divide the grid,
+those at the bottom and right edges hold fewer tokens, and one, two or four children: c children save c - 1 tokens.
+
+Source: BiGain (arXiv 2603.12240), adaptive block merging; region merging of image quadtrees (Horowitz & Pavlidis 1974),
+with the Haar transform's details as its error.
 """
 
 from __future__ import annotations
@@ -12,28 +20,30 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from bigain.operators.assignment import Assignment, by_representative, merged_bounds
+from bigain.operators.assignment import Assignment, by_representative, mark_first, merged_bounds
 from bigain.operators.grid import (
     Cell,
     Grid,
     cell_count,
     cell_index,
+    cell_tokens,
     cells_shape,
     check_cell,
-    full_cell_count,
+    check_tokens,
     to_cells,
-    top_left_tokens,
 )
 
 Aggregate = Literal["max", "sum", "mean", "min", "std"]
 AGGREGATES: tuple[str, ...] = get_args(Aggregate)
+_PARENT = (2, 2)  # the cell of a block's children
 
 
 def limit(grid: Grid, cell: Cell) -> int:
     """The most tokens that block merging can merge: all but one of every full cell."""
     sy, sx = check_cell(cell)
-    return full_cell_count(grid, cell) * (sy * sx - 1)
+    return (grid.height // sy) * (grid.width // sx) * (sy * sx - 1)
 
 
 def aggregate(score: Tensor, grid: Grid, cell: Cell, how: Aggregate) -> Tensor:
@@ -64,9 +74,8 @@ def merge_blocks(aggregated: Tensor, grid: Grid, cell: Cell, merged: int | Tenso
 
     Args:
         aggregated: (B, cells), as from :func:`aggregate`; partial cells are ignored.
-        merged: how many tokens to merge, in [0, limit]: floor(merged / (sy * sx - 1)) cells are merged, on ties the
-            first ones. An int for all rows, or a (B,) integer tensor with one number per row, which synchronises with
-            the device and does not compile.
+        merged: how many tokens to merge, in [0, limit], as :func:`merged_bounds` takes it. These are
+            floor(merged / (sy * sx - 1)) cells, on ties the first ones.
 
     Returns:
         An assignment whose groups are in raster order of the tokens kept: all tokens outside of merged cells, and the
@@ -77,12 +86,12 @@ def merge_blocks(aggregated: Tensor, grid: Grid, cell: Cell, merged: int | Tenso
     saved = max(cell[0] * cell[1] - 1, 1)  # cells of one token have the limit 0
     full = _full_cells(grid, cell, aggregated.device)
     order = aggregated.index_select(1, full).argsort(dim=1, stable=True)[:, : most // saved]
-    chosen = torch.ones_like(order, dtype=torch.bool)
-    if isinstance(merged, Tensor):
-        count = merged.to(order.device)[:, None] // saved
-        chosen = torch.arange(order.shape[1], device=order.device) < count
-    merges = torch.zeros_like(aggregated, dtype=torch.bool).scatter(1, full[order], chosen)
-    return _assemble(merges, grid, cell, least // saved, most // saved)
+    merges = mark_first(full[order], merged // saved, aggregated.shape[1])  # (B, cells)
+    cells = cell_index(grid, cell, aggregated.device)
+    every = torch.arange(grid.tokens, device=aggregated.device)
+    top_left = cell_tokens(grid, cell, aggregated.device)
+    stands_for = torch.where(merges.index_select(1, cells), top_left.index_select(0, cells), every)  # (B, N)
+    return by_representative(stands_for, grid.tokens - least // saved * saved, least // saved < most // saved)
 
 
 def merge_blocks_below(aggregated: Tensor, grid: Grid, cell: Cell, threshold: float) -> Assignment:
@@ -94,11 +103,80 @@ def merge_blocks_below(aggregated: Tensor, grid: Grid, cell: Cell, threshold: fl
     _check_aggregated(aggregated, grid, cell)
     if math.isnan(threshold):
         raise ValueError(f"threshold must be a number in [-inf, inf], not {threshold!r}")
-    full = _full_cells(grid, cell, aggregated.device)
-    below = aggregated.index_select(1, full) < threshold
-    counts = below.sum(1).tolist()
-    merges = torch.zeros_like(aggregated, dtype=torch.bool).index_copy(1, full, below)
-    return _assemble(merges, grid, cell, min(counts), max(counts))
+    full = aggregated.index_select(1, _full_cells(grid, cell, aggregated.device))
+    return merge_blocks(aggregated, grid, cell, (full < threshold).sum(1) * (cell[0] * cell[1] - 1))
+
+
+def levels(grid: Grid, depth: int) -> tuple[Grid, ...]:
+    """The grid of tokens, and above it that of the blocks of 2, 4, … 2 ** depth tokens a side: depth + 1 grids."""
+    if depth < 1:
+        raise ValueError(f"depth must be a whole number from 1, not {depth!r}")
+    grids = [grid]
+    for _ in range(depth):
+        grids.append(Grid((grids[-1].height + 1) // 2, (grids[-1].width + 1) // 2))
+    return tuple(grids)
+
+
+def quadtree_limit(grid: Grid, depth: int) -> int:
+    """The most tokens that a quadtree can merge: all but one of each of its largest blocks."""
+    return grid.tokens - levels(grid, depth)[-1].tokens
+
+
+def merge_costs(x: Tensor, grid: Grid, depth: int) -> tuple[Tensor, ...]:
+    """The squared error that each block's merge adds, once its children are merged, for tokens (B, N, C).
+
+    One (B, blocks) for each level from the smallest blocks to the largest, in raster order, in at least float32: the
+    sum over the children of tokens * squared distance of the child's mean to the block's. 0 where there is one child.
+    """
+    check_tokens(x, grid, 3, "x")
+    wide = x.detach().to(torch.promote_types(x.dtype, torch.float32))
+    means = sums = wide.reshape(x.shape[0], grid.height, grid.width, x.shape[2])
+    sizes = means.new_ones(1, grid.height, grid.width, 1)
+    costs = []
+    for blocks in levels(grid, depth)[1:]:
+        children, weights = _by_block(means, blocks), _by_block(sizes, blocks)
+        upper, lower = _by_block(sums, blocks).unbind(2)
+        left, right = (upper + lower).unbind(3)  # several times faster than sum((2, 4))
+        sums = left + right
+        sizes = weights.sum((2, 4))
+        means = sums / sizes  # (B, h, w, C)
+        distances = torch.linalg.vector_norm(children - means[:, :, None, :, None], dim=5)  # (B, h, 2, w, 2)
+        costs.append((distances.square() * weights.squeeze(5)).sum((2, 4)).flatten(1))
+    return tuple(costs)
+
+
+def merge_quadtree(x: Tensor, grid: Grid, depth: int, merged: int | Tensor) -> Assignment:
+    """Merge the cheapest blocks of each row, children before parents, until exactly ``merged`` tokens are saved.
+
+    Blocks go by their cost per token saved, or the largest such of the blocks within, if that is more, so that no block
+    goes before its children; on ties the smaller blocks first, then in raster order. Where the last block would save
+    more tokens than are still asked for, only as many of its children as needed join its first child, in raster order.
+
+    Args:
+        x: (B, N, C), compared in at least float32.
+        merged: how many tokens to merge, in [0, limit], as :func:`merged_bounds` takes it.
+
+    Returns:
+        An assignment to M = N - merged groups (the least of the rows) in raster order of the tokens kept: that of a
+        group is its top-left one. It is padded if the rows' numbers differ.
+    """
+    check_tokens(x, grid, 3, "x")
+    least, most = merged_bounds(merged, x.shape[0], quadtree_limit(grid, depth))
+    every = torch.arange(grid.tokens, device=x.device)
+    stands_for = every.expand(x.shape[0], -1)
+    if most:
+        grids = levels(grid, depth)
+        joined = _joined(merge_costs(x, grid, depth), grids, merged)
+        ancestor = every  # of each token on the level below
+        for level, taken in enumerate(joined):
+            parent = cell_index(grids[level], _PARENT, x.device)
+            place = _places(grids[level], x.device).index_select(0, ancestor)  # among its siblings
+            ancestor = parent.index_select(0, ancestor)
+            side = 2 ** (level + 1)
+            first = cell_tokens(grid, (side, side), x.device).index_select(0, ancestor)
+            merges = taken.index_select(1, ancestor) >= place.clamp(min=1)  # (B, N)
+            stands_for = torch.where(merges, first, stands_for)
+    return by_representative(stands_for, grid.tokens - least, least < most)
 
 
 def _check_aggregated(aggregated: Tensor, grid: Grid, cell: Cell) -> None:
@@ -108,18 +186,42 @@ def _check_aggregated(aggregated: Tensor, grid: Grid, cell: Cell) -> None:
 
 
 def _full_cells(grid: Grid, cell: Cell, device: torch.device) -> Tensor:
-    """Indices of the full cells among all cells, in order: (full_cell_count,) int64."""
+    """Indices of the full cells among all cells, in order: int64."""
     columns = cells_shape(grid, cell)[1]
     row = torch.arange(grid.height // cell[0], device=device)
     column = torch.arange(grid.width // cell[1], device=device)
     return (row[:, None] * columns + column[None, :]).reshape(-1)
 
 
-def _assemble(merges: Tensor, grid: Grid, cell: Cell, least: int, most: int) -> Assignment:
-    """Merge the cells where ``merges`` (B, cells) is true: between ``least`` and ``most`` of them in a row."""
-    groups = grid.tokens - least * (cell[0] * cell[1] - 1)
-    cells = cell_index(grid, cell, merges.device)
-    every = torch.arange(grid.tokens, device=merges.device)
-    top_left = top_left_tokens(grid, cell, merges.device)
-    stands_for = torch.where(merges.index_select(1, cells), top_left.index_select(0, cells), every)  # (B, N)
-    return by_representative(stands_for, groups, least < most)
+def _by_block(values: Tensor, blocks: Grid) -> Tensor:
+    """Values (B, H, W, C) of the children as (B, h, 2, w, 2, C), with zeros for those outside of the grid."""
+    batch, height, width, channels = values.shape
+    below, right = 2 * blocks.height - height, 2 * blocks.width - width
+    if below or right:
+        values = functional.pad(values, (0, 0, 0, right, 0, below))
+    return values.reshape(batch, blocks.height, 2, blocks.width, 2, channels)
+
+
+def _joined(costs: tuple[Tensor, ...], grids: tuple[Grid, ...], merged: int | Tensor) -> list[Tensor]:
+    """How many children join the first of their block: (B, blocks) for each level, from 0 to all but one."""
+    device = costs[0].device
+    keys: list[Tensor] = []
+    savings: list[Tensor] = []
+    for cost, children in zip(costs, grids[:-1], strict=True):
+        ones = torch.ones(1, children.tokens, dtype=torch.int64, device=device)
+        savings.append(to_cells(ones, children, _PARENT, 0).sum(2) - 1)  # (1, blocks)
+        key = cost / savings[-1].clamp(min=1)
+        keys.append(torch.maximum(key, to_cells(keys[-1], children, _PARENT, 0).amax(2)) if keys else key)
+    order = torch.cat(keys, 1).argsort(dim=1, stable=True)  # (B, all blocks)
+    saved = torch.cat(savings, 1).expand_as(order).gather(1, order)
+    requested = merged.to(device)[:, None] if isinstance(merged, Tensor) else merged
+    taken = torch.minimum((requested - (saved.cumsum(1) - saved)).clamp(min=0), saved)  # what those before leave
+    taken = torch.zeros_like(order).scatter(1, order, taken)
+    return list(taken.split([cost.shape[1] for cost in costs], dim=1))
+
+
+def _places(grid: Grid, device: torch.device) -> Tensor:
+    """The place of each block (or token) among its siblings, in raster order: (blocks,) int64 in [0, 4)."""
+    row, column = torch.arange(grid.height, device=device), torch.arange(grid.width, device=device)
+    siblings = (grid.width - (column - column % 2)).clamp(max=2)  # in a row
+    return (row[:, None] % 2 * siblings + column % 2).reshape(-1)

@@ -159,11 +159,9 @@ def radial_power(x: Tensor, grid: Grid, bands: int) -> Tensor:
     Band 0 is the lowest and contains the mean token; see ``band_of_bin``. By Parseval's theorem the bands sum to the
     mean square of ``x``. A band that contains no bin of a small grid is 0.
     """
-    if x.ndim != 3 or x.shape[1] != grid.tokens:
-        raise ValueError(f"x must be (B, {grid.tokens}, C) for a grid of {grid.height} x {grid.width}, not {x.shape}")
     band = band_of_bin(grid, bands, x.device).flatten()  # (N,)
-    values = x if x.dtype == torch.float64 else x.float()
-    spectrum = torch.fft.fft2(to_map(values, grid), norm="ortho").flatten(2)  # (B, C, N)
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    spectrum = torch.fft.fft2(to_map(wide, grid), norm="ortho").flatten(2)  # (B, C, N)
     power = spectrum.abs().square().mean(dim=1) / grid.tokens  # (B, N)
-    members = torch.nn.functional.one_hot(band, bands).to(power.dtype)  # (N, bands); a product is deterministic
+    members = functional.one_hot(band, bands).to(power.dtype)  # (N, bands); a product is deterministic
     return power @ members

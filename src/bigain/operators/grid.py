@@ -24,10 +24,9 @@ class Grid:
     width: int
 
     def __post_init__(self) -> None:
-        if self.height < 1:
-            raise ValueError(f"height must be a whole number from 1, not {self.height!r}")
-        if self.width < 1:
-            raise ValueError(f"width must be a whole number from 1, not {self.width!r}")
+        for name, side in (("height", self.height), ("width", self.width)):
+            if side < 1:
+                raise ValueError(f"{name} must be a whole number from 1, not {side!r}")
 
     @property
     def tokens(self) -> int:
@@ -64,25 +63,19 @@ def cell_count(grid: Grid, cell: Cell) -> int:
     return rows * columns
 
 
-def full_cell_count(grid: Grid, cell: Cell) -> int:
-    """Number of cells that hold all of their sy * sx tokens."""
+def cell_tokens(grid: Grid, cell: Cell, device: torch.device | str | None = None, offset: int = 0) -> Tensor:
+    """The token ``offset`` rows and columns into each cell, at most the grid's last: (cells,) int64, in their order."""
     sy, sx = check_cell(cell)
-    return (grid.height // sy) * (grid.width // sx)
-
-
-def top_left_tokens(grid: Grid, cell: Cell, device: torch.device | str | None = None) -> Tensor:
-    """The top-left token of every cell: (cells,) int64, in order of the cells."""
-    sy, sx = check_cell(cell)
-    row, column = torch.arange(0, grid.height, sy, device=device), torch.arange(0, grid.width, sx, device=device)
+    row = (torch.arange(0, grid.height, sy, device=device) + offset).clamp(max=grid.height - 1)
+    column = (torch.arange(0, grid.width, sx, device=device) + offset).clamp(max=grid.width - 1)
     return (row[:, None] * grid.width + column).reshape(-1)
 
 
 def cell_index(grid: Grid, cell: Cell, device: torch.device | str | None = None) -> Tensor:
     """The cell that each token lies in: (N,) int64 in [0, cell_count), partial cells included."""
-    sy, sx = check_cell(cell)
     columns = cells_shape(grid, cell)[1]
-    row = torch.arange(grid.height, device=device) // sy
-    column = torch.arange(grid.width, device=device) // sx
+    row = torch.arange(grid.height, device=device) // cell[0]
+    column = torch.arange(grid.width, device=device) // cell[1]
     return (row[:, None] * columns + column[None, :]).reshape(-1)
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bigain.operators.grid import Grid, check_tokens, gather_tokens, to_map, to_tokens
+from bigain.operators.grid import Grid, cell_tokens, check_tokens, gather_tokens, to_map, to_tokens
 
 Place = Literal["centre", "first"]
 PLACES: tuple[str, ...] = get_args(Place)
@@ -34,10 +34,7 @@ def nearest_tokens(
     _check_factor(factor)
     if place not in PLACES:
         raise ValueError(f"place must be one of {', '.join(PLACES)}, not {place!r}")
-    offset = factor // 2 if place == "centre" else 0
-    row = (torch.arange(0, grid.height, factor, device=device) + offset).clamp(max=grid.height - 1)
-    column = (torch.arange(0, grid.width, factor, device=device) + offset).clamp(max=grid.width - 1)
-    return (row[:, None] * grid.width + column).reshape(-1)
+    return cell_tokens(grid, (factor, factor), device, offset=factor // 2 if place == "centre" else 0)
 
 
 def nearest(x: Tensor, grid: Grid, factor: int, place: Place = "centre") -> Tensor:
@@ -71,24 +68,23 @@ def interpolate_extrapolate(
     Returns:
         (B, M, C) in the dtype of ``x``. Factor 1 returns ``x`` itself.
     """
-    check_tokens(x, grid, 3, "x")
-    _check_factor(factor)
     if isinstance(alpha, Tensor):
         if alpha.shape != x.shape[:1]:
             raise ValueError(f"alpha must be a number or of shape ({x.shape[0]},), not {tuple(alpha.shape)}")
     elif not math.isfinite(alpha):
         raise ValueError(f"alpha must be finite, not {alpha!r}")
+    elif alpha == 1:
+        return nearest(x, grid, factor, place)
+    elif alpha == 0:
+        return average(x, grid, factor)
+    mean, near = average(x, grid, factor), nearest(x, grid, factor, place)
     if factor == 1:
         return x
-    if not isinstance(alpha, Tensor) and alpha == 1:
-        return nearest(x, grid, factor, place)
-    if not isinstance(alpha, Tensor) and alpha == 0:
-        return average(x, grid, factor)
     wide = torch.promote_types(x.dtype, torch.float32)
     if isinstance(alpha, Tensor):
         alpha = alpha.to(device=x.device, dtype=wide)[:, None, None]  # (B, 1, 1)
     # lerp is exact at both of its ends, whatever the rounding in between
-    return torch.lerp(average(x, grid, factor).to(wide), nearest(x, grid, factor, place).to(wide), alpha).to(x.dtype)
+    return torch.lerp(mean.to(wide), near.to(wide), alpha).to(x.dtype)
 
 
 def band_select(x: Tensor, score: Tensor, count: int, highest: bool) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from typing import overload
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,10 +19,7 @@ _KEY_BITS = 62  # what is left of 64 when keys must stay nonnegative and below 2
 
 
 def image_key(image_id: str, seed: int) -> int:
-    """The key of an image in a run: a nonnegative integer below 2**62, from the SHA-256 digest of both.
-
-    Methods with random destinations draw from it: the same for every class and timestep, another under another seed.
-    """
+    """The key of an image in a run, for random draws: a nonnegative integer below 2**62, from the digest of both."""
     return _digest("image", seed, image_id)
 
 
@@ -39,8 +36,7 @@ def mix_keys(*parts: Tensor | int) -> Tensor:
     """
     if not parts:
         raise ValueError("parts must hold at least one integer, not none")
-    low: Tensor | int = 0x9E3779B9
-    high: Tensor | int = 0x7F4A7C15
+    low, high = 0x9E3779B9, 0x7F4A7C15
     for part in parts:
         low = _mix(low ^ (part & _MASK))
         high = _mix(high ^ ((part >> 32) & _MASK) ^ low)
@@ -78,14 +74,8 @@ def _digest(*parts: str | int) -> int:
     return int.from_bytes(digest[:8], "big") >> (64 - _KEY_BITS)
 
 
-@overload
-def _mix(value: int) -> int: ...
-@overload
-def _mix(value: Tensor) -> Tensor: ...
-@overload
-def _mix(value: Tensor | int) -> Tensor | int: ...
-def _mix(value: Tensor | int) -> Tensor | int:
-    """A bijective hash of 32-bit integers held in int64 (lowbias32 of Wellons' hash-prospector)."""
+def _mix(value: Any) -> Any:
+    """A bijective hash of a 32-bit integer, or of those in an int64 tensor (lowbias32 of Wellons' hash-prospector)."""
     value = value ^ (value >> 16)
     value = (value * 0x7FEB352D) & _MASK
     value = value ^ (value >> 15)
