@@ -57,7 +57,7 @@ def test_a_bet_multiplies_the_stake_by_one_plus_the_tanh_of_the_difference():
     errors = np.array([[1.0, 1.0], [2.0, 1.5], [4.0, 6.0]])
     stakes = np.ones((3, 3))
     for t in range(2):
-        low, middle, high = sorted(errors[:, t])
+        low, _, high = sorted(errors[:, t])
         for i in range(3):
             for j in range(3):
                 stakes[i, j] *= 1 + np.tanh((errors[i, t] - errors[j, t]) / (high - low) * 8)

@@ -299,9 +299,7 @@ class DiffusionClassifier:
             number = places.get(label) if isinstance(label, str) else operator.index(label)
             if number is None or not 0 <= number < self.classes:
                 names = ", ".join(self.names[:10])
-                raise ValueError(
-                    f"labels must be numbers from 0 to {self.classes - 1} or names ({names}), not {label!r}"
-                )
+                raise ValueError(f"labels must be names ({names}) or numbers under {self.classes}, not {label!r}")
             numbers.append(number)
         return np.array(numbers)
 

@@ -150,6 +150,8 @@ def select(errors: Doubles, labels: Integers, count: int) -> tuple[list[int], Do
         chosen.append(int(gradient.argmin()))
         weights = _weights(gaps[:, :, chosen], np.append(weights, 0.0))
     told = np.flatnonzero(weights > 0)
+    if not len(told):
+        raise ValueError("labels must be those of the images: under these no timestep tells the classes apart")
     return [chosen[i] for i in told], weights[told] / scale[np.array(chosen)[told]]
 
 
