@@ -3,6 +3,7 @@
 from bigain.classify.classifier import DiffusionClassifier
 from bigain.classify.elimination import Ask, Contest, Elimination, Stages
 from bigain.classify.fitting import Fitted
+from bigain.classify.hierarchy import Hierarchy
 from bigain.classify.pairing import LOSSES, noised, paired_noise, predictions
 from bigain.classify.prediction import Prediction
 from bigain.classify.racing import Racing
@@ -14,6 +15,7 @@ __all__ = [
     "DiffusionClassifier",
     "Elimination",
     "Fitted",
+    "Hierarchy",
     "Prediction",
     "Racing",
     "Stages",

@@ -208,7 +208,7 @@ class DiffusionClassifier:
     def _together(self, images: Tensor, ids: list[str], bar: Any) -> list[Prediction]:
         """The images of a window, round by round: rows of all images share batches, so these stay full."""
         x0 = self.denoiser.encode(images)
-        shape = (len(self.conditions), len(self.timesteps))
+        shape = (len(self.conditions), len(self.timesteps))  # with the groups of a tree, after the classes
         weights = np.ones(shape[1]) if self.fitted is None else np.array(self.fitted.weights[: shape[1]])
         contests = [
             Contest(name, np.full(shape, np.nan, dtype=np.float32), weights, telling=self.fitted is not None)

@@ -14,7 +14,7 @@ Two tests, both for the rate at which the best condition of an image may be lost
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -80,35 +80,39 @@ class Racing:
         steps = min(self.n_samples, len(fit.timesteps))
         return replace(self, n_samples=steps, threshold=fit.threshold, error_rate=fit.error_rate)
 
-    def rounds(self, contest: Contest) -> Iterator[Ask]:
-        """One per timestep, the most telling first."""
-        alive = np.arange(len(contest.errors))
-        clear = self._by_betting(len(alive)) if self.threshold is None else self._by_threshold
-        for position in contest.order():
+    def rounds(
+        self, contest: Contest, conditions: Sequence[int] | None = None, order: Sequence[int] | None = None
+    ) -> Iterator[Ask]:
+        """One per timestep, the most telling first; between some of the conditions at some timesteps, where given."""
+        alive = np.arange(len(contest.errors)) if conditions is None else np.array(sorted(conditions))
+        clear = self._by_betting(alive) if self.threshold is None else self._by_threshold
+        for position in contest.order() if order is None else order:
+            if len(alive) == 1:
+                return
             phase = int(len(self.methods) == 2 and len(alive) <= self.few)
             yield Ask(alive.tolist(), (position,), phase)
             alive = alive[~clear(contest, alive, position)]
             contest.stage[alive] += 1
-            if len(alive) == 1:
-                return
-        contest.stage[survivors(contest.weighted, alive.tolist(), 1)] += 1
+        if len(alive) > 1:
+            contest.stage[survivors(contest.weighted, alive.tolist(), 1)] += 1
 
     def _by_threshold(self, contest: Contest, alive: Integers, _position: int) -> Booleans:
         assert self.threshold is not None
         sums = np.nansum(contest.weighted[alive], axis=1)
         return sums - sums.min() > self.threshold
 
-    def _by_betting(self, conditions: int) -> Test:
+    def _by_betting(self, everyone: Integers) -> Test:
         """The stakes of all against all, with which two go on betting while both are evaluated."""
-        stakes = np.ones((conditions, conditions))
+        stakes = np.ones((len(everyone), len(everyone)))
 
         def clear(contest: Contest, alive: Integers, position: int) -> Booleans:
             errors = contest.weighted[alive, position]
             differences = errors[:, None] - errors
             low, high = np.quantile(errors, (0.25, 0.75))  # a scale that stays when two conditions change places
             scale = max((high - low) / _BOLDNESS, np.finfo(np.float64).tiny)
-            stakes[np.ix_(alive, alive)] *= 1 + np.tanh(differences / scale)
-            means = (stakes[alive].sum(1) - 1) / (conditions - 1)  # less the stake against itself, which stays 1
+            places = np.searchsorted(everyone, alive)
+            stakes[np.ix_(places, places)] *= 1 + np.tanh(differences / scale)
+            means = (stakes[places].sum(1) - 1) / (len(everyone) - 1)  # less the stake against itself, which stays 1
             return (means >= 1 / self.error_rate) & (errors > errors.min())
 
         return clear
