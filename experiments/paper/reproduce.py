@@ -17,10 +17,9 @@ from bigain.cli import app
 from bigain.report.style import markdown_table
 from bigain.report.table import caption, markdown_rows
 from bigain.run.files import write_whole
-from bigain.run.paired import Paired
 from bigain.run.results import Results, Timings
 from bigain.run.store import Store
-from bigain.run.summary import summarise, timings
+from bigain.run.summary import Paired, summarise, timings
 from experiments.paper.claims import PaperTable, asks_for_text, paper_tables
 from experiments.paper.verdicts import Verdict, judge
 

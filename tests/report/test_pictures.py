@@ -47,9 +47,9 @@ def test_a_front_shows_accuracy_first_and_savings_as_a_share(known_store: Store)
     assert [panel.y_label for panel in panels[:3]] == ["accuracy, % (higher is better)"] * 3
     plain, todo = results.rows
     saved = panels[1].x
-    assert (saved(plain), saved(todo)) == (0.0, pytest.approx(10))
-    assert [panels[2].x(row) for row in results.rows] == [3.0, 1.5]
-    assert all(panel.x(row) is None for panel in pictures._panels(results, None)[2::2] for row in results.rows)
+    assert (saved[plain.method], saved[todo.method]) == (0.0, pytest.approx(10))
+    assert [panels[2].x[row.method] for row in results.rows] == [3.0, 1.5]
+    assert not any(panel.x for panel in pictures._panels(results, None)[2::2])
 
 
 def test_families_differ_in_colour_or_marker() -> None:

@@ -6,7 +6,7 @@ classifier's. A piece that is measured goes at once into the file, so an analysi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -145,13 +145,13 @@ class Analysis:
 
 def read_analysis(path: Path) -> Analysis:
     """Reads the file of an analysis, finished or not; anything else is a ValueError."""
-    content = read_json(path, FORMAT)
-    try:
+
+    def made(content: Mapping[str, Any]) -> Analysis:
         layers = {name: tuple(numbers) for name, numbers in content["layers"].items()}
         pieces = {name: _piece(values) for name, values in content["pieces"].items()}
         return Analysis(content["identity"], content["facts"], layers, pieces)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} must be a whole file of bigain analyse, not this: {error!r}") from error
+
+    return read_json(path, FORMAT, "an analysis of bigain analyse", made)
 
 
 def in_layer(method: str, layer: int) -> str:
@@ -217,7 +217,10 @@ def analyse(
     if not chosen:
         raise ValueError("methods must have at least one that compresses, not only none, which they are compared with")
     layers = {name: _layers(probe.denoiser, compression) for name, compression in chosen.items()}
-    analysis = _begun(path, Analysis(probe.identity() | {"bands": bands}, probe.facts(), {}, {}))
+    fresh = Analysis(probe.identity() | {"bands": bands}, probe.facts(), {}, {})
+    analysis = read_analysis(path) if path.exists() else fresh
+    if differing := differences(analysis.identity, fresh.identity):
+        raise ValueError(f"{path} must hold this analysis, but {differing}: give another folder with --out")
     analysis.layers.update(layers)
     names = ["none"]
     for name in chosen:
@@ -233,17 +236,6 @@ def analyse(
     if not missing:  # a method may be new all the same, made of pieces of others
         write_json(path, FORMAT, analysis.to_json())
     return analysis
-
-
-def _begun(path: Path, new: Analysis) -> Analysis:
-    """The analysis that the file holds, if it is of the same measurements; a new one where the file is missing."""
-    if not path.exists():
-        return new
-    kept = read_analysis(path)
-    if kept.identity != new.identity:
-        differing = "; ".join(differences(kept.identity, new.identity))
-        raise ValueError(f"{path} must hold this analysis, but {differing}: give another folder with --out")
-    return kept
 
 
 def _told_apart(methods: Compression) -> Compression:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bigain.report.style import NOTHING, PLAIN, Style, label, markdown_table, new_figure, save, styles
-from bigain.report.table import measure
+from bigain.report.table import cell, measure
 from bigain.run.files import write_whole
 
 if TYPE_CHECKING:
@@ -36,10 +36,7 @@ class TextTable:
 
 
 def write_analysis(analysis: Analysis, folder: Path) -> tuple[str, ...]:
-    """Writes analysis.md, spectrum-N.png, layers.png and timesteps.png, and returns their names.
-
-    ValueError where no method is finished.
-    """
+    """Writes analysis.md and pictures, and returns their names; ValueError where no method is finished."""
     if not analysis.methods:
         raise ValueError("an analysis must have a finished method to be written, not none")
     write_whole(folder / "analysis.md", analysis_page(analysis))
@@ -84,7 +81,7 @@ def _seen(analysis: Analysis, method: str) -> TextTable:
     bands = analysis.identity["bands"]
     edges = [f"{band / bands:.2g}–{(band + 1) / bands:.2g}" for band in range(bands)]
     rows = [
-        (str(one.layer), *(_kept(*pair) for pair in zip(one.kept, one.error, strict=True)))
+        (str(one.layer), *(cell("{:.2f} ({:.2f})", *pair) or NOTHING for pair in zip(one.kept, one.error, strict=True)))
         for one in analysis.pieces[method].spectra
     ]
     title = "What a layer still sees: power kept (and of the error), by frequency in units of Nyquist"
@@ -113,10 +110,6 @@ def _times(analysis: Analysis, method: str) -> TextTable:
     name = measure(analysis.facts)
     headings = ("t", f"{name} without, %", f"{name} with, %", f"gap without × {_SCALE}", f"gap with × {_SCALE}")
     return TextTable("Where in t it is lost: each timestep deciding alone", headings, tuple(rows))
-
-
-def _kept(kept: float | None, error: float | None) -> str:
-    return NOTHING if kept is None or error is None else f"{kept:.2f} ({error:.2f})"
 
 
 def _scaled(value: float, sign: str = "") -> str:

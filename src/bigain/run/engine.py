@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -133,22 +132,30 @@ class _Work:
 
     def total(self, store: Store) -> int:
         """Forwards that are missing."""
-        s, total = self.settings, 0
-        for spec in s.methods:
-            done, made = store.classified_ids(spec), store.generated_images(spec)
+        total = 0
+        for spec in self.settings.methods:
             if self.classifier is not None:
-                mine = itertools.chain(*self._mine(self.positions, self._classified_at_once()))
-                todo = sum(self.data.entries[position].id not in done for position in mine)
-                total += todo * self.classifier.forwards
-            mine = itertools.chain(*self._mine(range(s.counts.generate), s.model.batch_size))
-            total += len(set(mine) - made) * s.sampling.forwards
+                total += self.classifier.forwards * sum(map(len, self._to_classify(store, spec)))
+            total += self.settings.sampling.forwards * sum(map(len, self._to_generate(store, spec)))
         return total
 
-    def _classified_at_once(self) -> int:
-        """Images of a chunk: a few full batches of the first stage."""
-        assert self.classifier is not None
+    def _to_classify(self, store: Store, spec: str) -> list[dict[str, int]]:
+        """The positions by id of what this process is to classify under a method, chunk by chunk."""
+        if self.classifier is None:
+            return []
         first_stage = len(self.classifier.conditions) * self.classifier.stages.n_samples[0]
-        return max(1, min(64, _CHUNK_FORWARDS * self.settings.model.batch_size // first_stage))
+        size = max(1, min(64, _CHUNK_FORWARDS * self.settings.model.batch_size // first_stage))
+        done, entries = store.classified_ids(spec), self.data.entries
+        return [
+            {entries[position].id: position for position in chunk if entries[position].id not in done}
+            for chunk in self._mine(self.positions, size)
+        ]
+
+    def _to_generate(self, store: Store, spec: str) -> list[list[int]]:
+        """The numbers of what this process is to generate under a method, chunk by chunk."""
+        done, numbers = store.generated_images(spec), range(self.settings.counts.generate)
+        chunks = self._mine(numbers, self.settings.model.batch_size)
+        return [[number for number in chunk if number not in done] for chunk in chunks]
 
     def _mine(self, values: Sequence[int], size: int) -> list[Sequence[int]]:
         """The chunks that are this process's to do."""
@@ -156,34 +163,26 @@ class _Work:
         return _chunks(values, size)[number::count]
 
     def classify(self, store: Store, spec: str, bar: Any) -> None:
-        """Classifies what is missing under a method, chunk by chunk."""
-        classifier = self.classifier
-        if classifier is None:
+        """Classifies what is missing under a method."""
+        if self.classifier is None:
             return
-        done = store.classified_ids(spec)
         with applied(self.denoiser, spec):
-            for chunk in self._mine(self.positions, self._classified_at_once()):
-                todo = {self.data.entries[p].id: p for p in chunk if self.data.entries[p].id not in done}
+            for todo in self._to_classify(store, spec):
                 items = list(self.data.items(todo.values()))  # fewer, where bad images are skipped
                 if items:
                     images = torch.stack([preprocess(item.image, self.denoiser.image_size) for item in items])
-                    results = classifier.classify(images, [item.id for item in items])
+                    results = self.classifier.classify(images, [item.id for item in items])
                     pairs = zip(results, items, strict=True)
-                    store.add_classified(
-                        spec,
-                        [Classified(**vars(one), position=todo[one.id], labels=item.labels) for one, item in pairs],
-                    )
-                bar.update(len(todo) * classifier.forwards)
+                    rows = [Classified(**vars(one), position=todo[one.id], labels=item.labels) for one, item in pairs]
+                    store.add_classified(spec, rows)
+                bar.update(len(todo) * self.classifier.forwards)
 
     def generate(self, store: Store, spec: str, bar: Any) -> None:
-        """Generates what is missing under a method, chunk by chunk."""
-        done = store.generated_images(spec)
+        """Generates what is missing under a method."""
         with applied(self.denoiser, spec):
-            for chunk in self._mine(range(self.settings.counts.generate), self.settings.model.batch_size):
-                todo = [image for image in chunk if image not in done]
-                if todo:
-                    store.add_generated(spec, self._generated(todo))
-                    bar.update(len(todo) * self.settings.sampling.forwards)
+            for todo in filter(None, self._to_generate(store, spec)):
+                store.add_generated(spec, self._generated(todo))
+                bar.update(len(todo) * self.settings.sampling.forwards)
 
     def _generated(self, numbers: Sequence[int]) -> list[Generated]:
         """The images of these numbers, with what a network sees in them."""
@@ -193,14 +192,13 @@ class _Work:
         index = [unique.index(condition) for _, condition in asked]
         images = np.stack(list(sample(self.denoiser, conditions, index, numbers, self.sampling())))
         features: Any = [None] * len(images)
-        recognised: Sequence[int | None] = features
+        recognised: Any = features
         if self.network is not None:
             features, recognised = self.network.features(images), self.network.recognise(images)
+        rows = zip(numbers, asked, images, recognised, features, strict=True)
         return [
             Generated(number, label, str(condition), encode_png(image), seen, values)
-            for number, (label, condition), image, seen, values in zip(
-                numbers, asked, images, recognised, features, strict=True
-            )
+            for number, (label, condition), image, seen, values in rows
         ]
 
     def sampling(self) -> Sampling:

@@ -12,9 +12,10 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from bigain.data import ImageCollection
     from bigain.diffusion import ClassConditional, Denoiser
 
+_Made = TypeVar("_Made")
 _PACKAGES = ("bigain", "torch", "diffusers", "transformers", "torchmetrics", "numpy", "pillow", "scipy")
 
 
@@ -38,12 +40,12 @@ def write_json(path: Path, form: str, content: dict[str, Any]) -> None:
     write_whole(path, json.dumps({"format": form, **content}, indent=1, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path, form: str) -> dict[str, Any]:
-    """Reads what ``write_json`` wrote, without its format.
+def read_json(path: Path, form: str, what: str, made: Callable[[dict[str, Any]], _Made]) -> _Made:
+    """What is ``made`` of a file that ``write_json`` wrote, without its format.
 
     Raises:
         FileNotFoundError: the file is missing.
-        ValueError: it is not JSON, not an object, or of another format; names the file.
+        ValueError: it is not JSON, not an object, of another format, or not ``what`` it must hold; names the file.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -51,9 +53,13 @@ def read_json(path: Path, form: str) -> dict[str, Any]:
         raise ValueError(f"{path} must be a JSON file of format {form!r}, not this: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a JSON object of format {form!r}, not a {type(content).__name__}")
-    if content.get("format") != form:
-        raise ValueError(f"{path} must have the format {form!r}, not {content.get('format')!r}")
-    return {name: value for name, value in content.items() if name != "format"}
+    if (found := content.pop("format", None)) != form:
+        raise ValueError(f"{path} must have the format {form!r}, not {found!r}")
+    try:
+        return made(content)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        why = f"it lacks {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"{path} must hold {what}, not this: {why}") from error
 
 
 def encode_png(image: Any) -> bytes:

@@ -41,8 +41,8 @@ class Probe:
     classifier: DiffusionClassifier
     data: ImageCollection
     items: list[Item]
-    _before: list[Tensor] = field(default_factory=list, init=False)  # predictions without compression
-    _before_others: list[Tensor] = field(default_factory=list, init=False)  # the same under other classes
+    # Predictions without compression, batch by batch: under the true class (False), and under another one (True).
+    _before: dict[bool, list[Tensor]] = field(default_factory=dict, init=False)
 
     @classmethod
     def of(cls, model: ModelSettings, source: DataSettings, settings: ProbeSettings, denoiser: Denoiser) -> Probe:
@@ -102,22 +102,19 @@ class Probe:
             "versions": [],
         }
 
-    def plain(self, done: Callable[[int], object] = lambda _: None) -> None:
-        """Makes the predictions without compression under the true class, batch by batch; once."""
-        if not self._before:
-            for part in self._predictions():
-                self._before.append(part)
+    def plain(self, done: Callable[[int], object] = lambda _: None, *, other: bool = False) -> None:
+        """Makes the predictions without compression under the true class, or an ``other``; once."""
+        if other not in self._before:
+            before = []
+            for part in self._predictions(other):
+                before.append(part)
                 done(len(part))
-
-    def plain_others(self) -> None:
-        """Makes the same under other classes, for ``changes``; once."""
-        if not self._before_others:
-            self._before_others.extend(self._predictions(other=True))
+            self._before[other] = before
 
     def change(self, done: Callable[[int], object]) -> float:
         """The mean squared change of the prediction under the true class in the present state, after ``plain``."""
         changes = []
-        for part, before in zip(self._predictions(), self._before, strict=True):
+        for part, before in zip(self._predictions(), self._before[False], strict=True):
             changes.append(_mean_square(part - before))
             done(len(part))
         return float(torch.cat(changes).mean())
@@ -125,14 +122,15 @@ class Probe:
     def changes(self) -> tuple[float, float]:
         """``change``, and that of the difference between the predictions under the true class and another.
 
-        The other is drawn for each image and timestep from those that the image does not show. ``plain_others`` is to
-        be called before, too.
+        The other is drawn for each image and timestep from those that the image does not show; ``plain`` of it comes
+        first, too.
         """
         changes, contrasts = [], []
-        parts = zip(self._predictions(), self._before, self._predictions(other=True), self._before_others, strict=True)
-        for part, before, other, other_before in parts:
-            changes.append(_mean_square(part - before))
-            contrasts.append(_mean_square((part - before) - (other - other_before)))
+        now = zip(self._predictions(), self._predictions(other=True), strict=True)
+        before = zip(self._before[False], self._before[True], strict=True)
+        for (part, other), (part_before, other_before) in zip(now, before, strict=True):
+            changes.append(_mean_square(part - part_before))
+            contrasts.append(_mean_square((part - part_before) - (other - other_before)))
         return float(torch.cat(changes).mean()), float(torch.cat(contrasts).mean())
 
     @functools.cached_property

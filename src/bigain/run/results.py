@@ -127,9 +127,7 @@ class Comparison:
 
     def rounded(self, digits: Callable[[float], float]) -> Comparison:
         """The same with every gain rounded by ``digits``."""
-        gains: dict[str, Any] = {
-            name: Gain(*map(digits, astuple(gain))) for name, gain in self.gains.items() if gain is not None
-        }
+        gains: Any = {name: gain and Gain(*map(digits, astuple(gain))) for name, gain in self.gains.items()}
         return replace(self, **gains)
 
     @classmethod
@@ -189,13 +187,9 @@ class Results:
             lacking = [key for key in needed if key not in values[name]]
             if lacking:
                 raise ValueError(f"{name} must have {', '.join(lacking)}")
-        return cls(
-            **{
-                **values,
-                "rows": tuple(Row(**row) for row in values["rows"]),
-                "comparisons": tuple(Comparison.from_json(one) for one in values.get("comparisons", ())),
-            }
-        )
+        rows = tuple(Row(**row) for row in values["rows"])
+        comparisons = tuple(Comparison.from_json(one) for one in values.get("comparisons", ()))
+        return cls(**{**values, "rows": rows, "comparisons": comparisons})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,15 +234,6 @@ def read_results(path: Path) -> tuple[Results, Timings | None]:
         FileNotFoundError: the results file is missing.
         ValueError: it, or that of the times, is damaged or something else; names the file.
     """
-    times = path.with_suffix(".timings.json")
-    results = _parsed(path, Results.from_json)
-    return results, _parsed(times, Timings.from_json) if times.exists() else None
-
-
-def _parsed(path: Path, of_json: Callable[[Mapping[str, Any]], Any]) -> Any:
-    values = read_json(path, FORMAT)
-    try:
-        return of_json(values)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        why = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise ValueError(f"{path} must hold results of bigain evaluate, not this: {why}") from error
+    times, what = path.with_suffix(".timings.json"), "results of bigain evaluate"
+    results = read_json(path, FORMAT, what, Results.from_json)
+    return results, read_json(times, FORMAT, what, Timings.from_json) if times.exists() else None

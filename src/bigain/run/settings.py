@@ -10,7 +10,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from bigain.diffusion import Denoiser
     from bigain.generate import Sampling
 
-DTYPES = ("float32", "bfloat16", "float16")
-EMBEDDED_DATA = ("glyphs", "glyphs-scenes")
-FEATURES = ("auto", "recogniser", "inception", "none")
 METHODS_HELP = (
     "Methods, with commas or spaces between: a shorthand (lgtm-0.7), a spec (tome:ratio=0.5,cell=4x4), a preset of a "
     "model (glyphs-dit/fast) or a preset file (.json). See bigain methods."
@@ -64,7 +61,7 @@ class ModelSettings(Group):
         "glyphs-dit", "glyphs-dit, glyphs-dit-64 or glyphs-sd (embedded), a folder, or a Hub id such as owner/name."
     )
     variant: str | None = setting(None, "Variant of the weights' files, such as fp16.")
-    dtype: str = setting("float32", "Of weights and activations.", choices=DTYPES)
+    dtype: str = setting("float32", "Of weights and activations.", choices=("float32", "bfloat16", "float16"))
     device: str | None = setting(None, "As PyTorch names it; cuda where there is one, else cpu.")
     threads: int | None = setting(None, "CPU threads; PyTorch's choice if left out.", low=1)
     batch_size: int = setting(64, "Rows of a forward. Results do not depend on it, to rounding.", low=1)
@@ -106,7 +103,7 @@ class DataSettings(Group):
     @property
     def is_embedded(self) -> bool:
         """Whether the data come with the package."""
-        return self.data in EMBEDDED_DATA
+        return self.data in ("glyphs", "glyphs-scenes")
 
     def unseen(self) -> DataSettings:
         """The same on embedded data's validation split where no split is named, so that the test split stays unseen."""
@@ -208,7 +205,7 @@ class CountSettings(Group):
         "auto",
         "Network behind FID and KID: recogniser (embedded data only), inception (needs torch-fidelity), none, or "
         "auto: recogniser for embedded data, else none.",
-        choices=FEATURES,
+        choices=("auto", "recogniser", "inception", "none"),
     )
     seed: int = setting(0, "Of all randomness.")
     shard: str | None = setting(
@@ -390,10 +387,10 @@ def identity_hash(identity: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def differences(stored: dict[str, Any], requested: dict[str, Any]) -> list[str]:
-    """One phrase per field in which two identities differ, with both values."""
-    return [
+def differences(stored: Mapping[str, Any], requested: Mapping[str, Any]) -> str:
+    """The fields in which two identities differ, with both values; empty where they are the same."""
+    return "; ".join(
         f"{name} is {json.dumps(stored.get(name))} there and {json.dumps(requested.get(name))} here"
         for name in dict.fromkeys([*requested, *stored])
         if stored.get(name) != requested.get(name)
-    ]
+    )

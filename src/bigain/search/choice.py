@@ -19,7 +19,6 @@ from bigain.backbones.presets import preset_file
 from bigain.diffusion import Denoiser
 from bigain.run.engine import run
 from bigain.run.files import progress_bar, versions, write_whole
-from bigain.run.paired import Paired
 from bigain.run.probe import Probe
 from bigain.run.results import Gain
 from bigain.run.settings import (
@@ -32,6 +31,7 @@ from bigain.run.settings import (
     TimingSettings,
 )
 from bigain.run.store import Store
+from bigain.run.summary import Paired
 from bigain.search.allocation import Allocation, allocate, most_saved
 from bigain.search.clock import Clocked, clock_offers, clock_together, kept_times
 from bigain.search.offers import CANDIDATES, Offers, measure_offers

@@ -87,13 +87,12 @@ def kept_times(denoiser: Denoiser, path: Path, *, dtype: str, batch_size: int) -
     current = _environment(denoiser, dtype, batch_size)
     if not path.exists():
         return None
-    content = read_json(path, _FORMAT)
-    try:
-        kept = Clocked(content["environment"], content["rounds"], float(content["forward"]), dict(content["saved"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} must be a whole file of times, not this: {error!r}") from error
-    if kept.environment != current:
-        differing = "; ".join(differences(dict(kept.environment), current))
+
+    def made(content: Mapping[str, Any]) -> Clocked:
+        return Clocked(content["environment"], content["rounds"], float(content["forward"]), dict(content["saved"]))
+
+    kept = read_json(path, _FORMAT, "times of bigain allocate", made)
+    if differing := differences(kept.environment, current):
         raise ValueError(f"{path} must hold times that compare with this run, but {differing}: delete it")
     return kept
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -45,23 +46,18 @@ def at_equal_flops(denoiser: Denoiser, methods: Iterable[str], references: Itera
 def _cheap_enough(denoiser: Denoiser, text: str, choices: Sequence[Compression], reference: str, target: int) -> str:
     """The first of ``choices`` that takes at most ``target`` FLOPs."""
 
-    def cost(number: int) -> int:
-        return flops(denoiser, choices[number], denoiser.any_condition)
+    def cost(choice: Compression) -> int:
+        return flops(denoiser, choice, denoiser.any_condition)
 
-    low, high = 0, len(choices) - 1
-    least = cost(high)
+    strongest = choices[-1]
+    least = cost(strongest)
     if least > target:
         raise ValueError(
             f"{text!r} must come down to the {target:,} FLOPs of {reference}, not to {least:,} at its most, "
-            f"{choices[high].text}: {_way_out(choices[high][0])}"
+            f"{strongest.text}: {_way_out(strongest[0])}"
         )
-    while low < high:
-        middle = (low + high) // 2
-        if cost(middle) <= target:
-            high = middle
-        else:
-            low = middle + 1
-    return choices[low].text
+    first = bisect_left(choices, True, hi=len(choices) - 1, key=lambda choice: cost(choice) <= target)
+    return choices[first].text
 
 
 def _way_out(method: Method) -> str:

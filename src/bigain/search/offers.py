@@ -96,14 +96,12 @@ def measure_offers(
     """
     denoiser = probe.denoiser
     placed = _in_layers(candidates, Space.of(denoiser))
-    kept = Offers(probe.identity(), flops(denoiser, "none", denoiser.any_condition), ())
-    if path is not None and path.exists():
-        kept = read_offers(path)
-        if kept.identity != probe.identity():
-            differing = "; ".join(differences(dict(kept.identity), probe.identity()))
-            raise ValueError(
-                f"{path} must hold the offers of these measurements, but {differing}: give another folder with --out"
-            )
+    fresh = Offers(probe.identity(), flops(denoiser, "none", denoiser.any_condition), ())
+    kept = read_offers(path) if path is not None and path.exists() else fresh
+    if differing := differences(kept.identity, fresh.identity):
+        raise ValueError(
+            f"{path} must hold the offers of these measurements, but {differing}: give another folder with --out"
+        )
     by_method = {offer.method: offer for offer in kept.offers}
     for number, (layer, method) in enumerate(placed, start=1):
         name = Compression.of(method).text
@@ -119,7 +117,7 @@ def measure_offers(
 def _changes(probe: Probe, method: Method) -> tuple[float, float]:
     """Of the prediction, and of its difference between two classes."""
     probe.plain()
-    probe.plain_others()
+    probe.plain(other=True)
     with compressed(probe.denoiser.model, method):
         change, contrast = probe.changes()
     if not math.isfinite(change + contrast):
@@ -132,26 +130,26 @@ def _changes(probe: Probe, method: Method) -> tuple[float, float]:
 
 def read_offers(path: Path) -> Offers:
     """Reads what ``measure_offers`` wrote; anything else is a ValueError."""
-    content = read_json(path, _FORMAT)
-    try:
+
+    def made(content: Mapping[str, Any]) -> Offers:
         return Offers(content["identity"], content["flops"], tuple(Offer(**one) for one in content["offers"]))
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path} must be a whole file of offers, not this: {error!r}") from error
+
+    return read_json(path, _FORMAT, "offers of bigain allocate", made)
 
 
 def _in_layers(candidates: Sequence[str], space: Space) -> list[tuple[int, Method]]:
     """Every candidate in every layer alone that it suits, once."""
-    singles = [_single(text) for text in candidates]
-    for text, method in zip(candidates, singles, strict=True):
+    singles = {text: _single(text) for text in candidates}
+    for text, method in singles.items():
         if not any(method.suits(grid) for grid in space.grids):
             grids = ", ".join(f"{grid.height}x{grid.width}" for grid in space.grids)
             raise ValueError(f"candidates must suit a layer of this model, whose grids are {grids}, not {text!r}")
-    placed = [
+    placed = (
         (layer, replace(method, levels=(1,), layers=(layer,)))
         for layer, level in enumerate(space.levels)
-        for method in singles
+        for method in singles.values()
         if method.suits(space.grids[level - 1])
-    ]
+    )
     return list(dict.fromkeys(placed))
 
 
