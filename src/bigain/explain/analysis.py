@@ -202,14 +202,9 @@ _ROUNDING = 1e-12  # share of the power below which a band holds nothing but wha
 def analyse(
     probe: Probe, methods: Sequence[Compression | str], path: Path, *, bands: int = 8, progress: bool = False
 ) -> Analysis:
-    """Measures what is missing in the file ``path`` (.json), and returns all that it then holds.
+    """Measures what is missing in the file ``path`` (.json), with ``bands`` of radial frequency; returns all it holds.
 
-    Args:
-        probe: whose timesteps are all evaluated for every class.
-        bands: of radial frequency.
-
-    Raises:
-        ValueError: a method that cannot be analysed or does not fit the model, or a file of another analysis.
+    ValueError for a method that cannot be analysed or does not fit the model, or a file of another analysis.
     """
     if bands < 1:
         raise ValueError(f"bands must be at least 1, not {bands}")
@@ -274,8 +269,15 @@ def _forwards(probe: Probe, names: list[str]) -> int:
 
 def _measure(probe: Probe, methods: Compression, bands: int, done: Callable[[int], object]) -> Piece:
     """The piece of methods that act together, or of none; ``done`` is called with numbers of forwards."""
-    change, spectra = _look(probe, methods, bands, done) if methods else (0.0, ())
-    with compressed(probe.denoiser.model, methods) if methods else nullcontext():
+    model = probe.denoiser.model
+    change, spectra = 0.0, tuple[Spectrum, ...]()
+    if methods:
+        probe.plain(done)
+        meter = SpectrumMeter(bands)
+        with recorded(model, methods, meter.note):
+            change = probe.change(done)
+        spectra = meter.spectra()
+    with compressed(model, methods) if methods else nullcontext():
         errors = probe.errors(done)
     groups, labels = probe.classifier.groups, [item.labels for item in probe.items]
     gaps, correct = margins(errors, groups, labels)
@@ -288,17 +290,6 @@ def _measure(probe: Probe, methods: Compression, bands: int, done: Callable[[int
         correct_at=tuple(tuple(values.tolist()) for _, values in at),
         spectra=spectra,
     )
-
-
-def _look(
-    probe: Probe, methods: Compression, bands: int, done: Callable[[int], object]
-) -> tuple[float, tuple[Spectrum, ...]]:
-    """The change of the prediction under the true class, and the spectrum of every layer."""
-    probe.plain(done)
-    meter = SpectrumMeter(bands)
-    with recorded(probe.denoiser.model, methods, meter.note):
-        change = probe.change(done)
-    return change, meter.spectra()
 
 
 @dataclass

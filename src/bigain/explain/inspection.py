@@ -65,10 +65,8 @@ def inspect_method(
     """Runs one forward with the classifier's noise of this image and looks at one layer.
 
     Args:
-        denoiser: an open model without compression.
-        methods: one method.
-        image: float (3, S, S) in [-1, 1].
-        image_id: of which the classifier's noise (of seed 0) depends.
+        denoiser, methods: an open model without compression, and one method.
+        image, image_id: float (3, S, S) in [-1, 1], and the name on which the classifier's noise (of seed 0) depends.
         timestep: of the noise, in [0, the model's training timesteps).
         condition: prompt or label that the model is asked with.
         layer: number of the transformer block; None is the first in which the method acts.
@@ -102,7 +100,12 @@ def inspect_method(
     grid = seen.context.grid
     score_name = getattr(method, "score", "laplacian_l1")
     scores = score(seen.tokens if seen.features is None else seen.features, grid, score_name)[0]
-    groups, kept = _groups(seen)
+    if seen.assignment is not None:
+        groups, kept = seen.assignment.index[0], seen.assignment.kept[0]
+    else:
+        assert isinstance(method, TokenDownsampling)
+        place: Literal["centre", "first"] = getattr(method, "nearest", "centre")
+        groups, kept = cell_index(grid, (method.factor,) * 2), nearest_tokens(grid, method.factor, place)
     return Inspection(
         method=methods.text,
         timestep=timestep,
@@ -114,17 +117,7 @@ def inspect_method(
         score_name=score_name,
         score_used=method.reads_score,
         scores=scores.float().cpu().numpy().reshape(grid.height, grid.width),
-        groups=groups,
-        kept=kept,
+        groups=groups.cpu().numpy(),
+        kept=kept.cpu().numpy(),
         merges=seen.assignment is not None,
     )
-
-
-def _groups(seen: Seen) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The group of each token, and the token that stands for each group."""
-    if seen.assignment is not None:
-        return seen.assignment.index[0].cpu().numpy(), seen.assignment.kept[0].cpu().numpy()
-    method, grid = seen.method, seen.context.grid
-    assert isinstance(method, TokenDownsampling)
-    place: Literal["centre", "first"] = getattr(method, "nearest", "centre")
-    return cell_index(grid, (method.factor,) * 2).numpy(), nearest_tokens(grid, method.factor, place).numpy()

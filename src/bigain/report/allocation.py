@@ -13,8 +13,10 @@ from bigain.report.style import NOTHING, label
 
 if TYPE_CHECKING:
     from bigain.run.results import Gain
+    from bigain.run.settings import TargetSettings
     from bigain.search.allocation import Offer
     from bigain.search.choice import Choice
+    from bigain.search.clock import Clocked
 
 
 def allocation(choice: Choice) -> Group:
@@ -22,8 +24,8 @@ def allocation(choice: Choice) -> Group:
     parts: list[Table | Text] = [_layers(choice)]
     if choice.steps:
         parts.append(_steps(choice))
-    if choice.speed is not None:
-        parts += _speed(choice)
+    if choice.speed is not None and choice.clocked is not None:
+        parts += _speed(choice.target, choice.clocked, choice.speed)
     return Group(*parts)
 
 
@@ -72,14 +74,12 @@ def _gain(gain: Gain | None, scale: float, form: str) -> str:
     return f"{value} ({low} to {high})"
 
 
-def _speed(choice: Choice) -> list[Text]:
-    assert choice.speed is not None
-    assert choice.clocked is not None
-    asked, measured = choice.target.speed_up or 1.0, choice.speed["measured"]
+def _speed(target: TargetSettings, clocked: Clocked, speed: dict[str, float]) -> list[Text]:
+    asked, measured = target.speed_up or 1.0, speed["measured"]
     lines = [
         Text(
-            f"Speed, batches of {choice.clocked.environment['batch_size']}: {measured:.2f}x as measured together, "
-            f"{choice.speed['expected']:.2f}x by the layers alone, {asked:.2f}x asked for"
+            f"Speed, batches of {clocked.environment['batch_size']}: {measured:.2f}x as measured together, "
+            f"{speed['expected']:.2f}x by the layers alone, {asked:.2f}x asked for"
         )
     ]
     if measured < asked:

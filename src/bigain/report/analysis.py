@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -22,17 +21,12 @@ _PANELS = 4  # of a picture of spectra
 _SCALE = 1000  # of squared errors, which are small
 
 
-@dataclass(frozen=True)
-class TextTable:
+class TextTable(NamedTuple):
     """A table as text: ``rows`` are as long as ``headings``."""
 
     title: str
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-
-    def markdown(self) -> str:
-        """GitHub's, under its title."""
-        return f"**{self.title}**\n\n{markdown_table(self.headings, self.rows)}"
 
 
 def write_analysis(analysis: Analysis, folder: Path) -> tuple[str, ...]:
@@ -40,11 +34,10 @@ def write_analysis(analysis: Analysis, folder: Path) -> tuple[str, ...]:
     if not analysis.methods:
         raise ValueError("an analysis must have a finished method to be written, not none")
     write_whole(folder / "analysis.md", analysis_page(analysis))
-    pages = [analysis.methods[first : first + _PANELS] for first in range(0, len(analysis.methods), _PANELS)]
     names = []
-    for number, methods in enumerate(pages, start=1):
-        names.append(f"spectrum-{number}.png")
-        draw_spectra(analysis, methods, folder / names[-1])
+    for first in range(0, len(analysis.methods), _PANELS):
+        names.append(f"spectrum-{first // _PANELS + 1}.png")
+        draw_spectra(analysis, analysis.methods[first : first + _PANELS], folder / names[-1])
     draw_layers(analysis, folder / "layers.png")
     draw_timesteps(analysis, folder / "timesteps.png")
     return ("analysis.md", *names, "layers.png", "timesteps.png")
@@ -55,7 +48,8 @@ def analysis_page(analysis: Analysis) -> str:
     parts = [_caption(analysis)]
     for method in analysis.methods:
         parts.append(f"## {label(method)}\n\n`{method}`")
-        parts += [table.markdown() for table in analysis_tables(analysis, method)]
+        for title, headings, rows in analysis_tables(analysis, method):
+            parts.append(f"**{title}**\n\n{markdown_table(headings, rows)}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -155,22 +149,20 @@ def draw_layers(analysis: Analysis, path: Path) -> None:
     """Draws the change of the prediction and the shift of the gap, of each layer alone and of all together."""
     methods, by_method = analysis.methods, _styles(analysis.methods)
     layers = sorted({layer for method in methods for layer in analysis.layers[method]})
-    places = {layer: place for place, layer in enumerate(layers)}
+    places: dict[int, float] = {layer: place for place, layer in enumerate(layers)}
     last = len(layers) + 0.5  # of all together, a little apart
     width = 0.8 / len(methods)
     figure = new_figure(max(7.0, 0.32 * (len(layers) + 1) * len(methods) + 2.5), 6.6)
     above, below = figure.subplots(2, 1, sharex=True)
     for number, method in enumerate(methods):
         aside = (number - (len(methods) - 1) / 2) * width
-        bars: list[tuple[float, Effect]] = [
-            (places[layer], analysis.effect(alone)) for layer, alone in analysis.alone(method).items()
-        ]
-        bars.append((last, analysis.effect(method)))
-        at = [place + aside for place, _ in bars]
+        bars = {places[layer]: alone for layer, alone in analysis.alone(method).items()} | {last: method}
+        at, effects = [place + aside for place in bars], [analysis.effect(name) for name in bars.values()]
         colour = by_method[method].colour
-        above.bar(at, [_SCALE * effect.change for _, effect in bars], width, color=colour, label=str(label(method)))
-        shifts, spread = ([_SCALE * getattr(effect, name) for _, effect in bars] for name in ("shift", "deviation"))
+        above.bar(at, [_SCALE * effect.change for effect in effects], width, color=colour, label=str(label(method)))
+        shifts = [_SCALE * effect.shift for effect in effects]
         below.bar(at, shifts, width, color=colour)
+        spread = [_SCALE * effect.deviation for effect in effects]
         below.errorbar(at, shifts, spread, fmt="none", ecolor="0.25", elinewidth=0.9)
     above.set_ylabel(f"squared change of\nthe prediction × {_SCALE}")
     below.set_ylabel(f"shift of the gap × {_SCALE}\n(line: ± s.d. over images)")

@@ -111,9 +111,7 @@ def draw_front(results: Results, times: Timings | None, path: Path) -> None:
     save(figure, path)
 
 
-def draw_samples(
-    rows: Sequence[tuple[str, Sequence[Images]]], headings: Sequence[str], path: Path, title: str = ""
-) -> None:
+def draw_samples(rows: Sequence[tuple[str, Sequence[Images]]], headings: Sequence[str], path: Path, title: str) -> None:
     """Draws a page of images: a row per method, a column per noise. ValueError without an image.
 
     Args:
@@ -128,7 +126,7 @@ def draw_samples(
     left = [_wrapped(name, _LEFT, 6) for name, _ in rows]
     lines = max(map(len, above), default=1)
     margin = 0.085 * max(len(line) for text in left for line in text) + 0.15
-    top = (0.6 if title else 0.2) + 0.12 * lines
+    top = 0.6 + 0.12 * lines
     height, width = (pixels * 0.72 / pitch for pixels in page.shape[:2])  # a cell is 0.72 inches wide
     width_all, height_all = margin + width + 0.1, height + top + 0.1
     figure = new_figure(width_all, height_all)
@@ -142,8 +140,7 @@ def draw_samples(
     axis.xaxis.tick_top()
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
-    if title:
-        figure.text(0.01, 1 - 0.12 / height_all, title, fontsize=10, va="top")
+    figure.text(0.01, 1 - 0.12 / height_all, title, fontsize=10, va="top")
     save(figure, path)
 
 

@@ -28,16 +28,12 @@ _CHUNK_FORWARDS = 8  # batches of the classifier's first stage that one transact
 
 
 def run(settings: Settings, path: Path, *, progress: bool = False, denoiser: Denoiser | None = None) -> None:
-    """Does what is missing in the results file ``path``; goes on where it was stopped, whenever that was.
+    """Does what is missing in the results file ``path``, new or not; goes on where it was stopped, whenever that was.
 
     Images are done in chunks that begin at multiples of a fixed number, so an interrupted run meets the same batches
     as an undisturbed one and ends with the same values, bit for bit, on one machine. So does one that several
     processes share, each with its ``settings.counts.shard`` of the chunks; a last run without a shard times.
-
-    Args:
-        settings: what to do. Methods and images may be more than the file has seen.
-        path: of the results file, which is made if it is not there.
-        denoiser: the model that the settings name, where it is open already.
+    Methods and images may be more than the file has seen; ``denoiser`` is the model of the settings, if it is open.
 
     Raises:
         ValueError: the settings or a preset do not fit the model, the data, each other, or the run that the file holds.
@@ -93,17 +89,13 @@ class _Work:
                 self.denoiser, self.conditions, counts.seed, self.settings.model.batch_size
             )
         if counts.generate:
-            self._check_sampling()
-
-    def _check_sampling(self) -> None:
-        """Refuses what cannot be generated before anything is classified."""
-        self.sampling().scheduler(self.denoiser)
-        for entry in self.data.entries[: self.settings.counts.generate]:
-            if not entry.labels and (entry.caption is None or self.denoiser.kind == "class"):
-                raise ValueError(
-                    f"generate must be 0 (--generate 0) for {self.data.name}: {entry.id!r} has neither label nor "
-                    f"caption to generate an image for"
-                )
+            self.sampling().scheduler(self.denoiser)  # refuses what it cannot do before anything is classified
+            for entry in self.data.entries[: counts.generate]:
+                if not entry.labels and (entry.caption is None or self.denoiser.kind == "class"):
+                    raise ValueError(
+                        f"generate must be 0 (--generate 0) for {self.data.name}: {entry.id!r} has neither label nor "
+                        f"caption to generate an image for"
+                    )
 
     def identity(self) -> dict[str, Any]:
         """Also of what the settings name: the weights and the prompts or labels."""

@@ -13,6 +13,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -41,11 +42,9 @@ def write_json(path: Path, form: str, content: dict[str, Any]) -> None:
 
 
 def read_json(path: Path, form: str, what: str, made: Callable[[dict[str, Any]], _Made]) -> _Made:
-    """What is ``made`` of a file that ``write_json`` wrote, without its format.
+    """What is ``made`` of the content of a file that ``write_json`` wrote, which is to hold ``what``.
 
-    Raises:
-        FileNotFoundError: the file is missing.
-        ValueError: it is not JSON, not an object, of another format, or not ``what`` it must hold; names the file.
+    FileNotFoundError where it is missing; ValueError, with its name, where it is no such JSON or of another format.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -74,8 +73,7 @@ def encode_png(image: Any) -> bytes:
 def class_conditions(denoiser: Denoiser, data: ImageCollection) -> tuple[tuple[str | int, ...], ...]:
     """Per class what the model is asked for: its prompts, or its label in a class-conditional model.
 
-    Raises:
-        ValueError: a class-conditional model does not know a class by its name.
+    ValueError where a class-conditional model does not know a class by its name.
     """
     if denoiser.kind == "text":
         return data.prompts or ()
@@ -100,10 +98,8 @@ def versions() -> dict[str, str]:
     """Of Python and the packages that results depend on."""
     installed = {"python": platform.python_version()}
     for package in _PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):  # a clone that is not installed, or an extra that is not needed
             installed[package] = version(package)
-        except PackageNotFoundError:  # a clone that is not installed, or an extra that is not needed
-            continue
     return installed
 
 

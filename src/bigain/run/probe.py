@@ -27,7 +27,6 @@ from bigain.run.settings import (
     source_identity,
 )
 
-_FEWEST_IMAGES = 2  # of which there is a standard deviation
 _CHUNK_FORWARDS = 8  # batches of a chunk of images, so that few are half empty
 
 
@@ -48,13 +47,12 @@ class Probe:
     def of(cls, model: ModelSettings, source: DataSettings, settings: ProbeSettings, denoiser: Denoiser) -> Probe:
         """Opens the data and decodes the first images that have a label.
 
-        Raises:
-            ValueError: settings that do not fit the model or the data; too few images; and as ``check_classes``.
+        ValueError for settings that do not fit the model or the data, too few images, and as ``check_classes``.
         """
         data = source.load(denoiser.image_size)
         conditions = class_conditions(denoiser, data)
         items = list(data.items(labelled(data, settings.images)))  # fewer, where bad images are skipped
-        if len(items) < _FEWEST_IMAGES:
+        if len(items) < 2:  # of which there is no standard deviation
             raise ValueError(f"{len(items)} of {settings.images} images could be read: there must be two at least")
         stages = ClassifierSettings(to_keep=(1,), n_samples=(settings.timesteps,), loss=settings.loss)
         classifier = stages.of(denoiser, conditions, settings.seed, model.batch_size)
@@ -105,32 +103,33 @@ class Probe:
     def plain(self, done: Callable[[int], object] = lambda _: None, *, other: bool = False) -> None:
         """Makes the predictions without compression under the true class, or an ``other``; once."""
         if other not in self._before:
-            before = []
+            self._before[other] = []
             for part in self._predictions(other):
-                before.append(part)
+                self._before[other].append(part)
                 done(len(part))
-            self._before[other] = before
+
+    def _changes(self, other: bool = False) -> Iterator[Tensor]:
+        """What the predictions are in the present state minus what they were in ``plain``, batch by batch."""
+        for part, before in zip(self._predictions(other), self._before[other], strict=True):
+            yield part - before
 
     def change(self, done: Callable[[int], object]) -> float:
         """The mean squared change of the prediction under the true class in the present state, after ``plain``."""
         changes = []
-        for part, before in zip(self._predictions(), self._before[False], strict=True):
-            changes.append(_mean_square(part - before))
-            done(len(part))
+        for change in self._changes():
+            changes.append(_mean_square(change))
+            done(len(change))
         return float(torch.cat(changes).mean())
 
     def changes(self) -> tuple[float, float]:
         """``change``, and that of the difference between the predictions under the true class and another.
 
-        The other is drawn for each image and timestep from those that the image does not show; ``plain`` of it comes
-        first, too.
+        The other is drawn for each image and timestep from those that the image does not show. It has its ``plain``.
         """
         changes, contrasts = [], []
-        now = zip(self._predictions(), self._predictions(other=True), strict=True)
-        before = zip(self._before[False], self._before[True], strict=True)
-        for (part, other), (part_before, other_before) in zip(now, before, strict=True):
-            changes.append(_mean_square(part - part_before))
-            contrasts.append(_mean_square((part - part_before) - (other - other_before)))
+        for change, other in zip(self._changes(), self._changes(other=True), strict=True):
+            changes.append(_mean_square(change))
+            contrasts.append(_mean_square(change - other))
         return float(torch.cat(changes).mean()), float(torch.cat(contrasts).mean())
 
     @functools.cached_property

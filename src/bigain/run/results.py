@@ -230,9 +230,7 @@ def write_results(path: Path, results: Results, times: Timings) -> None:
 def read_results(path: Path) -> tuple[Results, Timings | None]:
     """Reads what ``write_results`` wrote; the times are None where their file is missing.
 
-    Raises:
-        FileNotFoundError: the results file is missing.
-        ValueError: it, or that of the times, is damaged or something else; names the file.
+    FileNotFoundError where the results are missing; ValueError, with its name, for a file that is damaged or another.
     """
     times, what = path.with_suffix(".timings.json"), "results of bigain evaluate"
     results = read_json(path, FORMAT, what, Results.from_json)

@@ -62,9 +62,8 @@ class Generated:
     """One generated image.
 
     Args:
-        image: number of the image, which seeds its noise.
-        label: its class, where it has one.
-        condition: what it was asked to show, in words.
+        image: its number, which seeds its noise.
+        label, condition: its class, where it has one, and what it was asked to show, in words.
         png: the image's file.
         recognised: class that the small recogniser sees in it.
         features: float32 (D,) of the feature network.
@@ -142,9 +141,7 @@ class Store:
     def open(cls, path: Path, identity: dict[str, Any], facts: dict[str, Any]) -> Store:
         """Opens the results of a run to go on with it, or begins them.
 
-        Args:
-            identity: what cannot change, see `Settings.identity`.
-            facts: what the tables and pictures need to know of the run (classes, sizes, timesteps).
+        ``identity`` is what cannot change, see `Settings.identity`; ``facts`` are what tables and pictures must know.
         """
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)

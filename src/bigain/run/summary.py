@@ -17,15 +17,7 @@ from bigain.metrics.accuracy import (
     per_class_map,
     per_image_ap,
 )
-from bigain.metrics.distribution import (
-    decibels,
-    fid,
-    kid,
-    mean_psnr,
-    precision_recall,
-    resampled_fid,
-    squared_errors,
-)
+from bigain.metrics.distribution import decibels, fid, kid, precision_recall, resampled_fid, squared_errors
 from bigain.run.results import Comparison, Gain, Results, Row, Timing, Timings
 from bigain.run.settings import identity_hash
 from bigain.run.store import Classified, Floats, Generated, Store
@@ -39,11 +31,7 @@ _Doubles = npt.NDArray[np.float64]
 
 
 def summarise(store: Store, against: Sequence[str] = ()) -> Results:
-    """Everything that a results file holds, also of a run that is not finished.
-
-    Args:
-        against: methods (canonical specs) that are compared with every other one, see ``compare``.
-    """
+    """Everything that a results file holds, finished or not; ``against``: methods to ``compare`` with the others."""
     real = store.reference()
     return Results(
         hash=identity_hash(store.identity),
@@ -136,12 +124,11 @@ def _generation(rows: Sequence[Generated], real: Floats | None, spec: str) -> di
 
 def _fidelity(rows: Sequence[Generated], plain: Mapping[int, npt.NDArray[np.uint8]]) -> dict[str, Any]:
     """To the images of no compression, on those that both generated."""
-    both = [row for row in rows if row.image in plain]
-    if not both:
+    errors = np.array([*_squared_errors(rows, plain).values()])
+    if not len(errors):
         return {}
-    decibels = mean_psnr(np.stack([row.pixels for row in both]), np.stack([plain[row.image] for row in both]))
-    # Infinite: the very same images.
-    return {"psnr": decibels if np.isfinite(decibels) else None, "psnr_images": len(both)}
+    psnr = float(decibels(errors.mean()))  # infinite: the very same images
+    return {"psnr": psnr if np.isfinite(psnr) else None, "psnr_images": len(errors)}
 
 
 def _rounded(value: Any) -> Any:
@@ -156,7 +143,7 @@ class Paired:
         self._reference = store.reference()
         self._right = cache(lambda method: {row.id: row.prediction in row.labels for row in store.classified(method)})
         self._features = cache(lambda method: features_of(store.generated(method), method))
-        self._errors = cache(self._squared_errors)
+        self._errors = cache(lambda method: _squared_errors(store.generated(method), self._plain))
         self._fids = cache(self._resample_fids)
         self._psnrs = cache(self._resample_psnrs)
 
@@ -207,15 +194,6 @@ class Paired:
     def _plain(self) -> dict[int, npt.NDArray[np.uint8]]:
         return {row.image: row.pixels for row in self.store.generated("none")}
 
-    def _squared_errors(self, method: str) -> dict[int, float]:
-        """Mean squared error of each image to that of no compression."""
-        plain = self._plain
-        both = [row for row in self.store.generated(method) if row.image in plain]
-        if not both:
-            return {}
-        errors = squared_errors(np.stack([row.pixels for row in both]), np.stack([plain[row.image] for row in both]))
-        return {row.image: float(error) for row, error in zip(both, errors, strict=True)}
-
     def _resample_fids(self, method: str, images: tuple[int, ...]) -> _Doubles:
         """Of all images, then of each resample."""
         assert self._reference is not None  # asked before
@@ -234,9 +212,7 @@ def compare(store: Store, methods: Iterable[str]) -> list[Comparison]:
     """Each of ``methods`` (canonical specs) against every other of the results file but no compression.
 
     It takes 200 FIDs per method of the file: seconds each with 64 features, hours with Inception's 2,048.
-
-    Raises:
-        ValueError: a method that the file does not have.
+    ValueError for a method that the file does not have.
     """
     measured, paired, comparisons = store.methods(), Paired(store), []
     for method in methods:
@@ -256,6 +232,15 @@ def features_of(rows: Iterable[Generated], method: str) -> dict[int, npt.NDArray
         if known and size != usual:
             raise ValueError(f"image {image} of {method} must have {usual} features as the others, not {size}")
     return known
+
+
+def _squared_errors(rows: Iterable[Generated], plain: Mapping[int, npt.NDArray[np.uint8]]) -> dict[int, float]:
+    """Mean squared error of each image to that of no compression, where there is one."""
+    both = [row for row in rows if row.image in plain]
+    if not both:
+        return {}
+    errors = squared_errors(np.stack([row.pixels for row in both]), np.stack([plain[row.image] for row in both]))
+    return {row.image: float(error) for row, error in zip(both, errors, strict=True)}
 
 
 def _shared(ours: Mapping[_Key, object], theirs: Mapping[_Key, object]) -> tuple[_Key, ...]:

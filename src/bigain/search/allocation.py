@@ -89,14 +89,11 @@ def allocate(offers: Iterable[Offer], saving: int, contrast_weight: float = CONT
 
     Exact (dynamic programming over the layers) where ``saving`` is at most 4,096; above, each layer's saving is
     rounded down to a 4,096th of it, so at least ``saving`` is still saved. Where by that rounding only the strongest
-    offer of every layer is enough, these are taken.
+    offer of every layer is enough, these are taken. ``contrast_weight``: see `Offer.cost`; 0 looks at the prediction
+    under the true class only.
 
-    Args:
-        contrast_weight: see `Offer.cost`; 0 looks at the prediction under the true class only.
-
-    Raises:
-        ValueError: ``saving`` is not positive, or more than all layers together can save; or the weight is negative or
-            not finite.
+    ValueError where ``saving`` is not positive, or more than all layers together can save; or the weight is negative or
+    not finite.
     """
     if not (math.isfinite(contrast_weight) and contrast_weight >= 0):
         raise ValueError(f"contrast_weight must be finite and at least 0, not {contrast_weight}")

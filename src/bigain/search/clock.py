@@ -55,8 +55,7 @@ class Clocked:
     def saving(self, offers: Iterable[Offer], speed_up: float) -> int:
         """The nanoseconds that are to be saved so that a forward is ``speed_up`` times as fast.
 
-        Raises:
-            ValueError: the speed-up is not above 1, or the fastest offers of all layers together do not reach it.
+        ValueError where that is not above 1, or more than the fastest offers of all layers together reach.
         """
         if not speed_up > 1:
             raise ValueError(f"speed_up must be above 1, not {speed_up:g}")
@@ -80,9 +79,8 @@ class Clocked:
 def kept_times(denoiser: Denoiser, path: Path, *, dtype: str, batch_size: int) -> Clocked | None:
     """What ``clock_offers`` left in a file; None if there is none.
 
-    Raises:
-        ValueError: ``batch_size`` is not between 1 and the model's number of timesteps; or a file of other weights,
-            another machine, dtype or batch, or of something else.
+    ValueError where ``batch_size`` is not between 1 and the model's number of timesteps, or the file is of other
+    weights, another machine, dtype or batch, or of something else.
     """
     current = _environment(denoiser, dtype, batch_size)
     if not path.exists():
@@ -100,10 +98,8 @@ def kept_times(denoiser: Denoiser, path: Path, *, dtype: str, batch_size: int) -
 def _environment(denoiser: Denoiser, dtype: str, batch_size: int) -> dict[str, Any]:
     most = denoiser.process.steps
     if not 1 <= batch_size <= most:
-        raise ValueError(
-            f"batch_size must lie in [1, {most}] where it is timed, each row with a timestep of its own, not "
-            f"{batch_size}"
-        )
+        each = "each row with a timestep of its own"
+        raise ValueError(f"batch_size must lie in [1, {most}] where it is timed, {each}, not {batch_size}")
     extra = {"dtype": dtype, "batch_size": batch_size, "weights": fingerprint(*denoiser.networks)}
     return environment(denoiser.device, extra)
 
@@ -111,7 +107,7 @@ def _environment(denoiser: Denoiser, dtype: str, batch_size: int) -> dict[str, A
 def clock_offers(
     denoiser: Denoiser,
     offers: Sequence[Offer],
-    path: Path | None = None,
+    path: Path,
     *,
     dtype: str,
     batch_size: int,
@@ -126,11 +122,9 @@ def clock_offers(
     first round is not counted.
 
     Args:
-        offers: as ``measure_offers`` gives them.
-        path: of a JSON file with all times; None keeps none. If it lacks some of the offers, or has fewer rounds, all
-            are measured again, as times of different sittings do not compare.
-        dtype: of the model, as the file is to state it.
-        batch_size: rows of a forward.
+        path: of a JSON file with all times. If it lacks some of the offers, or has fewer rounds, all are measured
+            again, as times of different sittings do not compare.
+        dtype, batch_size: of the model, as the file is to state it, and rows of a forward.
         rounds: that count, at least.
         counted: called with the forwards done and their number after each two.
         clock: of seconds.
@@ -143,7 +137,7 @@ def clock_offers(
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1, not {rounds}")
     current = _environment(denoiser, dtype, batch_size)
-    kept = None if path is None else kept_times(denoiser, path, dtype=dtype, batch_size=batch_size)
+    kept = kept_times(denoiser, path, dtype=dtype, batch_size=batch_size)
     if kept is not None and kept.rounds >= rounds and {offer.method for offer in offers} <= {*kept.saved}:
         return kept
     forward = forward_of(denoiser, denoiser.any_condition, denoiser.process.timesteps(batch_size))
@@ -160,8 +154,7 @@ def clock_offers(
                     saved[offer.method].append(before[offer.layer] - after[offer.layer])
             counted(2 * (number * len(groups) + visit + 1), total)
     result = Clocked(current, rounds, median(plain), {method: median(times) for method, times in saved.items()})
-    if path is not None:
-        write_json(path, _FORMAT, asdict(result))
+    write_json(path, _FORMAT, asdict(result))
     return result
 
 

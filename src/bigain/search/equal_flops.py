@@ -17,14 +17,12 @@ def at_equal_flops(denoiser: Denoiser, methods: Iterable[str], references: Itera
     """Per reference the methods, each at the least strength at which a forward takes at most the reference's FLOPs.
 
     A ratio is searched token by token of the finest grid that takes part, a factor from 2; both by bisection, as more
-    strength never takes more FLOPs than less. What the assignment costs is counted too.
+    strength never takes more FLOPs than less. What the assignment costs is counted too. All specs, by the reference's,
+    are canonical.
 
     Args:
         methods: specs of one method each; the ratio or factor in them is replaced.
         references: specs of what sets the FLOPs.
-
-    Returns:
-        Canonical specs, by the reference's canonical spec.
 
     Raises:
         ValueError: one of ``methods`` is several methods or none, follows a schedule or a threshold, has no layer in
@@ -33,8 +31,12 @@ def at_equal_flops(denoiser: Denoiser, methods: Iterable[str], references: Itera
     """
     space = Space.of(denoiser)
     strengths = {text: _strengths(text, space) for text in methods}
-    measures = [_reference(text) for text in references]
-    targets = {measure.text: flops(denoiser, measure, denoiser.any_condition) for measure in measures}
+    targets = {}
+    for text in references:
+        measure = Compression.of(text_of(text))
+        if any(method.depends_on_image for method in measure):
+            raise ValueError(f"a reference must have FLOPs that do not depend on the image, not a threshold: {text!r}")
+        targets[measure.text] = flops(denoiser, measure, denoiser.any_condition)
     if not strengths or not targets:
         raise ValueError("equal FLOPs must have at least one method, and one reference whose FLOPs are the measure")
     return {
@@ -66,14 +68,6 @@ def _way_out(method: Method) -> str:
         return "give more levels or layers"
     queries = ", or merge the queries too" if method.queries == "full" else ""
     return f"give larger cells, more levels or layers{queries}"
-
-
-def _reference(text: str) -> Compression:
-    """Methods whose FLOPs do not depend on the image."""
-    methods = Compression.of(text_of(text))
-    if any(method.depends_on_image for method in methods):
-        raise ValueError(f"a reference must have FLOPs that do not depend on the image, not a threshold: {text!r}")
-    return methods
 
 
 def _strengths(text: str, space: Space) -> list[Compression]:

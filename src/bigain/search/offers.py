@@ -78,7 +78,7 @@ class Offers:
 
 def measure_offers(
     probe: Probe,
-    path: Path | None = None,
+    path: Path,
     *,
     candidates: Sequence[str] = CANDIDATES,
     counted: Callable[[int, int], object] = lambda done, of: None,
@@ -86,7 +86,7 @@ def measure_offers(
     """Measures every candidate in every layer alone whose grid it suits; continues where the file ``path`` ends.
 
     Args:
-        path: of a JSON file with all offers, made if it does not exist; None keeps none.
+        path: of a JSON file with all offers, new or not.
         candidates: specs of one method each; their layers and levels are replaced.
         counted: called with the offers done and their number after each.
 
@@ -97,7 +97,7 @@ def measure_offers(
     denoiser = probe.denoiser
     placed = _in_layers(candidates, Space.of(denoiser))
     fresh = Offers(probe.identity(), flops(denoiser, "none", denoiser.any_condition), ())
-    kept = read_offers(path) if path is not None and path.exists() else fresh
+    kept = read_offers(path) if path.exists() else fresh
     if differing := differences(kept.identity, fresh.identity):
         raise ValueError(
             f"{path} must hold the offers of these measurements, but {differing}: give another folder with --out"
@@ -108,8 +108,7 @@ def measure_offers(
         if name not in by_method:
             saved = kept.flops - flops(denoiser, method, denoiser.any_condition)
             by_method[name] = Offer(layer, name, saved, *_changes(probe, method))
-            if path is not None:
-                write_json(path, _FORMAT, asdict(replace(kept, offers=tuple(by_method.values()))))
+            write_json(path, _FORMAT, asdict(replace(kept, offers=tuple(by_method.values()))))
         counted(number, len(placed))
     return replace(kept, offers=tuple(by_method[Compression.of(method).text] for _, method in placed))
 
