@@ -331,7 +331,8 @@ def _spectrum(layer: int, powers: Tensor) -> Spectrum:
     power, kept, error = powers.tolist()
     least = _ROUNDING * sum(power)
 
-    def relative(values: list[float]) -> tuple[float | None, ...]:
-        return tuple(value / whole if whole > least else None for value, whole in zip(values, power, strict=True))
-
-    return Spectrum(layer, tuple(power), relative(kept), relative(error))
+    relative = (
+        tuple(value / whole if whole > least else None for value, whole in zip(values, power, strict=True))
+        for values in (kept, error)
+    )
+    return Spectrum(layer, tuple(power), *relative)

@@ -48,7 +48,6 @@ def write_folder(store: Store, folder: Path) -> tuple[Results, Timings]:
     """
     from bigain.run.summary import summarise, timings
 
-    folder.mkdir(parents=True, exist_ok=True)
     results, times = summarise(store), timings(store)
     write_results(folder / "results.json", results, times)
     write_table(results, times, folder)

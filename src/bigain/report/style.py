@@ -16,12 +16,8 @@ from bigain.zoo import presets
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-NOTHING = "–"
-"""An empty cell."""
-
-PRESET = "Preset"
-"""The name of all presets of models."""
-
+NOTHING = "–"  # an empty cell
+PRESET = "Preset"  # the name of all presets of models
 _PRESETS = ("quality", "balanced", "fast")  # from little to much
 
 # Okabe & Ito (2008), "Color Universal Design", and Paul Tol's "muted": told apart with any common colour blindness.
@@ -53,8 +49,7 @@ class Style(NamedTuple):
     marker: str
 
 
-PLAIN = Style("#000000", "*")
-"""Of no compression."""
+PLAIN = Style("#000000", "*")  # of no compression
 
 
 def styles(names: Mapping[str, str], *, apart: bool = False) -> dict[str, Style]:

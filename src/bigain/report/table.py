@@ -110,7 +110,7 @@ def _about_classification(results: Results, count: str) -> str:
     name = measure(results.facts).capitalize()
     keep, samples = (" ".join(map(str, settings[field])) for field in ("to_keep", "n_samples"))
     return (
-        f"{name}: {count} images, {_split(settings['split'])}, stages {keep} / {samples}, {settings['loss']}; "
+        f"{name}: {count} images, {split_name(settings['split'])}, stages {keep} / {samples}, {settings['loss']}; "
         "95% Wilson intervals; change to no compression on the same images and noise, p by McNemar's exact test."
     )
 
@@ -122,7 +122,7 @@ def _about_reference(results: Results) -> list[str]:
     few = min(row.generated for row in results.rows) <= real["dimensions"]
     caution = f"; rough guides only, of no more images than its {real['dimensions']} dimensions" if few else ""
     return [
-        f"FID and KID: to {real['images']} real images of {real['data']} ({_split(real['split'])}), features of "
+        f"FID and KID: to {real['images']} real images of {real['data']} ({split_name(real['split'])}), features of "
         f"{real['network']}{caution}."
     ]
 
@@ -137,7 +137,8 @@ def _about_times(times: Timings) -> str:
     )
 
 
-def _split(name: str | None) -> str:
+def split_name(name: str | None) -> str:
+    """What the split is called in captions."""
     return f"split {name}" if name else "default split"
 
 

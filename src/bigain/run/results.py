@@ -109,7 +109,7 @@ class Comparison:
         fid: the other's minus the method's. The interval is of 200 paired resamples of the generated images, the real
             ones stay (percentile bootstrap, shifted by the bias of the resamples' mean: FID grows as images repeat).
         psnr: to the uncompressed images from the same noise; bootstrap too.
-        classified, generated: images that both have, over which the gains are; None in files that do not say.
+        classified, generated: images that both have; None in files that do not say.
     """
 
     method: str
@@ -142,14 +142,11 @@ class Results:
     """Everything that a run measured and that repeats on one machine: no times.
 
     Args:
-        hash: SHA-256 of the settings.
-        settings: see `Settings.identity`.
+        hash, settings: SHA-256 of the settings, and these, see `Settings.identity`.
         facts: of the model and the data.
-        versions: the sets of versions that worked on it.
-        commands: what would repeat it, one for each session with another command.
+        versions, commands: those that worked on it; a command would repeat it.
         reference: the real images of FID and KID, None without.
-        rows: one per method, "none" first.
-        comparisons: of methods with one another, where they were asked for.
+        rows, comparisons: one per method, "none" first; of methods with one another, where they were asked for.
     """
 
     hash: str

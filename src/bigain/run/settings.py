@@ -137,8 +137,7 @@ class ClassifierSettings(Group):
 
     def resolved(self, conditions: int) -> ClassifierSettings:
         """With the stages for that many conditions where they are left out."""
-        stages = self.stages(conditions)
-        return replace(self, to_keep=stages.to_keep, n_samples=stages.n_samples)
+        return replace(self, **vars(self.stages(conditions)))
 
     def of(self, denoiser: Denoiser, conditions: Any, seed: int, batch_size: int) -> DiffusionClassifier:
         """The classifier of a model, among ``conditions`` as it takes them."""

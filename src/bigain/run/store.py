@@ -9,7 +9,6 @@ import os
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -176,7 +175,7 @@ class Store:
         finally:
             self.connection.close()
 
-    @contextmanager
+    @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """All or nothing of what is written inside."""
         with _explained(self.path):
@@ -357,7 +356,7 @@ class Store:
         return results
 
 
-@contextmanager
+@contextlib.contextmanager
 def _explained(path: Path, what: str = "") -> Iterator[None]:
     """Says of what SQLite and zlib raise which file it is and what to do."""
     name = f"{path}: {what}" if what else str(path)

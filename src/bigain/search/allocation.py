@@ -22,9 +22,7 @@ from bigain.methods import Compression, Method
 
 _Floats = npt.NDArray[np.float64]
 
-CONTRAST_WEIGHT = 3.0
-"""Weight of the change of the difference between two classes' predictions; the change of the prediction has 1."""
-
+CONTRAST_WEIGHT = 3.0  # of the change of the difference between two classes' predictions; that of the prediction has 1
 _STEPS = 4096  # into which the FLOPs to be saved are divided
 
 

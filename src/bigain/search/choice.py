@@ -46,8 +46,7 @@ class Step:
     """One saving that was tried.
 
     Args:
-        methods: spec of its allocation.
-        saved: share of the FLOPs of a forward.
+        methods, saved: spec of its allocation, and share of the FLOPs of a forward.
         accuracy: minus that without compression, as a share, with its paired 95% interval; None where not asked for.
         psnr: dB to the uncompressed images from the same noise, with a 95% bootstrap interval; None where not asked
             for. Infinite where no image changes.
@@ -143,11 +142,9 @@ def _missed(target: TargetSettings, step: Step) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen, and what it rests on.
+    """What was chosen, and what it rests on: the offers of all layers, and in FLOPs the allocation of them.
 
     Args:
-        offers: of all layers.
-        allocation: that was chosen, in FLOPs.
         clocked: the times of the offers, with a target of speed.
         speed: how many times as fast a forward is, by the layers alone ("expected") and together ("measured").
         steps: of the bisection, in the order in which they were tried.
@@ -187,10 +184,10 @@ def choose(
     """Gives every layer the method that changes the predictions least, for the target.
 
     Writes preset.json into ``folder``, which keeps what was measured (offers.json, times.json, results.sqlite): another
-    target, or a call after one that was interrupted, measures only what is missing.
+    target, or a call after one that was interrupted, measures only what is missing. Embedded data are the validation
+    split where no split is named.
 
     Args:
-        data: embedded data are the validation split where no split is named.
         candidates: specs of one method each that a layer may take.
         timing_rounds: that count, with a target of speed.
 

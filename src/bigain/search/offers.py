@@ -83,10 +83,9 @@ def measure_offers(
     candidates: Sequence[str] = CANDIDATES,
     counted: Callable[[int, int], object] = lambda done, of: None,
 ) -> Offers:
-    """Measures every candidate in every layer alone whose grid it suits; continues where the file ``path`` ends.
+    """Measures every candidate in every layer alone whose grid it suits; goes on where ``path`` (.json), if any, ends.
 
     Args:
-        path: of a JSON file with all offers, new or not.
         candidates: specs of one method each; their layers and levels are replaced.
         counted: called with the offers done and their number after each.
 
