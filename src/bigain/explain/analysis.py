@@ -34,80 +34,50 @@ FORMAT = "bigain analysis 1"
 
 @dataclass(frozen=True)
 class Spectrum:
-    """What stays of the tokens in one layer, by radial frequency: (bands,) each, band 0 the lowest.
-
-    Args:
-        power: of the tokens, the mean over channels, images and timesteps.
-        kept: power of what stays of them, in units of ``power``; None in a band where they have none.
-        error: power of the difference, in the same units.
-    """
+    """What stays of the tokens in one layer, by radial frequency: (bands,) each, band 0 the lowest."""
 
     layer: int
-    power: tuple[float, ...]
-    kept: tuple[float | None, ...]
-    error: tuple[float | None, ...]
+    power: tuple[float, ...]  # of the tokens, the mean over channels, images and timesteps
+    kept: tuple[float | None, ...]  # power of what stays of them, in units of ``power``; None where they have none
+    error: tuple[float | None, ...]  # power of the difference, in the same units
 
 
 @dataclass(frozen=True)
 class Piece:
-    """One method in some layers, or no compression, image by image.
+    """One method in some layers, or no compression, image by image."""
 
-    Args:
-        change: mean squared difference of the predictions under the true class to those without compression.
-        gaps: (images,) error of the best wrong class minus that of the true one, by their means over the timesteps.
-        correct: (images,) whether the class of the least mean error is true.
-        gaps_at, correct_at: (timesteps, images) the same of each timestep alone.
-        spectra: of the layers in which the method acts, in their order.
-    """
-
-    change: float
-    gaps: tuple[float, ...]
-    correct: tuple[bool, ...]
-    gaps_at: tuple[tuple[float, ...], ...]
+    change: float  # mean squared difference of the predictions under the true class to those without compression
+    gaps: tuple[float, ...]  # (images,) error of the best wrong class minus that of the true one, by `margins`
+    correct: tuple[bool, ...]  # (images,) whether the class of the least mean error is true
+    gaps_at: tuple[tuple[float, ...], ...]  # (timesteps, images) the same of each timestep alone
     correct_at: tuple[tuple[bool, ...], ...]
-    spectra: tuple[Spectrum, ...] = ()
+    spectra: tuple[Spectrum, ...] = ()  # of the layers in which the method acts, in their order
 
 
 @dataclass(frozen=True)
 class Effect:
-    """What a piece does to classification, over all images.
+    """What a piece does to classification, over all images."""
 
-    Args:
-        change: of the prediction, as in `Piece`.
-        gap: the mean.
-        shift, deviation: mean and standard deviation over the images of the gap minus that without compression.
-        accuracy: share of the images.
-        difference, low, high: accuracy minus that without compression, with its paired 95% interval.
-        gap_at, accuracy_at: (timesteps,) of each timestep alone.
-    """
-
-    change: float
-    gap: float
-    shift: float
+    change: float  # of the prediction, as in `Piece`
+    gap: float  # the mean
+    shift: float  # mean over the images of the gap minus that without compression, and its standard deviation
     deviation: float
-    accuracy: float
-    difference: float
+    accuracy: float  # share of the images
+    difference: float  # accuracy minus that without compression, with its paired 95% interval
     low: float
     high: float
-    gap_at: tuple[float, ...]
+    gap_at: tuple[float, ...]  # (timesteps,) of each timestep alone
     accuracy_at: tuple[float, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """What was measured of a model under some methods.
+    """What was measured of a model under some methods."""
 
-    Args:
-        identity: what all of it depends on.
-        facts: what tables and pictures need to know, see `bigain.run.probe.Probe.facts`.
-        layers: the methods that were asked for, each with the layers in which it acts.
-        pieces: by spec; "none", every method, and every method in each of its layers alone.
-    """
-
-    identity: dict[str, Any]
-    facts: dict[str, Any]
-    layers: dict[str, tuple[int, ...]]
-    pieces: dict[str, Piece]
+    identity: dict[str, Any]  # what all of it depends on
+    facts: dict[str, Any]  # what tables and pictures need to know, see `bigain.run.probe.Probe.facts`
+    layers: dict[str, tuple[int, ...]]  # the methods that were asked for, each with the layers in which it acts
+    pieces: dict[str, Piece]  # by spec; "none", every method, and every method in each of its layers alone
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -176,8 +146,8 @@ def margins(
         labels: per image its true classes; at least one class must be wrong.
 
     Returns:
-        (images,) gaps, above 0 where the true class wins; and (images,) whether the class of the least error is true,
-        the first one on ties.
+        (images,) gaps, above 0 where the true class wins; and (images,) whether the class of the least error (the first
+        on ties) is true.
     """
     means = errors.astype(np.float64).mean(axis=2)  # (images, conditions)
     true = np.array([[group in shown for group in groups] for shown in labels])

@@ -22,34 +22,21 @@ from bigain.operators.pooling import nearest_tokens
 
 @dataclass(frozen=True, eq=False)
 class Inspection:
-    """What a method did to one image in one layer.
+    """What a method did to one image in one layer."""
 
-    Args:
-        method: its spec.
-        timestep, layer, layer_name: where.
-        image, noised: uint8 (S, S, 3); noised is what the model saw (decoded, if it sees latents).
-        grid: of the tokens.
-        score_name: which score.
-        score_used: whether the method goes by it, or it is shown for comparison.
-        scores: float32 (height, width), high is detail.
-        groups: int64 (tokens,), the group of each token.
-        kept: int64 (groups,), the token that stands for each group: its destination, or itself.
-        merges: False where only keys and values are pooled, so that every token stays a query.
-    """
-
-    method: str
+    method: str  # its spec
     timestep: int
     layer: int
     layer_name: str
-    image: npt.NDArray[np.uint8]
-    noised: npt.NDArray[np.uint8]
-    grid: Grid
+    image: npt.NDArray[np.uint8]  # (S, S, 3)
+    noised: npt.NDArray[np.uint8]  # (S, S, 3) what the model saw (decoded, if it sees latents)
+    grid: Grid  # of the tokens
     score_name: str
-    score_used: bool
-    scores: npt.NDArray[np.float32]
-    groups: npt.NDArray[np.int64]
-    kept: npt.NDArray[np.int64]
-    merges: bool
+    score_used: bool  # whether the method goes by the score, or it is shown for comparison
+    scores: npt.NDArray[np.float32]  # (height, width), high is detail
+    groups: npt.NDArray[np.int64]  # (tokens,), the group of each token
+    kept: npt.NDArray[np.int64]  # (groups,), the token that stands for each group: its destination, or itself
+    merges: bool  # False where only keys and values are pooled, so that every token stays a query
 
 
 def inspect_method(
@@ -64,15 +51,14 @@ def inspect_method(
 ) -> Inspection:
     """Runs one forward with the classifier's noise of this image and looks at one layer.
 
+    ValueError for "none" or several methods, a timestep out of range, or a layer in which the method does not act.
+
     Args:
         denoiser, methods: an open model without compression, and one method.
         image, image_id: float (3, S, S) in [-1, 1], and the name on which the classifier's noise (of seed 0) depends.
         timestep: of the noise, in [0, the model's training timesteps).
         condition: prompt or label that the model is asked with.
         layer: number of the transformer block; None is the first in which the method acts.
-
-    Raises:
-        ValueError: "none" or several methods, a timestep out of range, or a layer in which the method does not act.
     """
     methods = Compression.of(methods)
     if len(methods) != 1 or not methods[0].leaves_a_spectrum:

@@ -21,12 +21,11 @@ if TYPE_CHECKING:
 
 def allocation(choice: Choice) -> Group:
     """Tables for `rich`: what each layer takes, and the steps of a bisection or the measured speed."""
-    parts: list[Table | Text] = [_layers(choice)]
-    if choice.steps:
-        parts.append(_steps(choice))
-    if choice.speed is not None and choice.clocked is not None:
-        parts += _speed(choice.target, choice.clocked, choice.speed)
-    return Group(*parts)
+    steps = [_steps(choice)] if choice.steps else []
+    speed = (
+        [] if choice.clocked is None or choice.speed is None else _speed(choice.target, choice.clocked, choice.speed)
+    )
+    return Group(_layers(choice), *steps, *speed)
 
 
 def _layers(choice: Choice) -> Table:
@@ -76,13 +75,11 @@ def _gain(gain: Gain | None, scale: float, form: str) -> str:
 
 def _speed(target: TargetSettings, clocked: Clocked, speed: dict[str, float]) -> list[Text]:
     asked, measured = target.speed_up or 1.0, speed["measured"]
-    lines = [
-        Text(
-            f"Speed, batches of {clocked.environment['batch_size']}: {measured:.2f}x as measured together, "
-            f"{speed['expected']:.2f}x by the layers alone, {asked:.2f}x asked for"
-        )
-    ]
-    if measured < asked:
-        advice = "That is less than was asked for: ask for more, or time it again on an idle machine"
-        lines.append(Text(advice, style="yellow"))
-    return lines
+    told = (
+        f"Speed, batches of {clocked.environment['batch_size']}: {measured:.2f}x as measured together, "
+        f"{speed['expected']:.2f}x by the layers alone, {asked:.2f}x asked for"
+    )
+    if measured >= asked:
+        return [Text(told)]
+    advice = "That is less than was asked for: ask for more, or time it again on an idle machine"
+    return [Text(told), Text(advice, style="yellow")]

@@ -55,9 +55,8 @@ PLAIN = Style("#000000", "*")  # of no compression
 def styles(names: Mapping[str, str], *, apart: bool = False) -> dict[str, Style]:
     """The style of every key, in order: a method has one colour, and its keys differ in the marker.
 
-    Args:
-        names: the name of the method, as a label has it, by key, such as a family or a spec.
-        apart: gives each key a colour of its own instead, as long as there are colours.
+    ``names`` are the methods', as labels have them, by key, such as a family or a spec; ``apart`` gives each key a
+    colour of its own instead, as long as there are colours.
     """
     groups = {key: key if apart else name for key, name in names.items()}
     colours: dict[str, str] = {}

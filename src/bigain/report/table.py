@@ -154,6 +154,9 @@ def _columns(results: Results, times: Timings | None) -> list[Column]:
     large = max((row.flops or 0 for row in results.rows), default=0) >= 1e10
     unit, unit_name = (1e9, "GFLOPs") if large else (1e6, "MFLOPs")
     classes, images, cost = _ABOUT
+    kid = (_of_row("{:.2f}", "kid", scale=1000), _of_row("{:.2f} ± {:.2f}", "kid", "kid_deviation", scale=1000))
+    share = ("recognised", "recognised_low", "recognised_high")
+    recognised = (_of_row("{:.1f}", share[0], scale=100), _of_row(_INTERVAL, *share, scale=100))
     columns = [
         Column("method", "", lambda line: str(label(line.row.method))),
         Column("classified", classes, lambda line: str(line.row.classified)),
@@ -163,20 +166,10 @@ def _columns(results: Results, times: Timings | None) -> list[Column]:
         Column("AP (images), %", classes, _of_row("{:.1f}", "image_ap", scale=100)),
         Column("generated", images, lambda line: str(line.row.generated)),
         Column("FID", images, _of_row("{:.2f}", "fid")),
-        Column(
-            "KID × 1000",
-            images,
-            _of_row("{:.2f}", "kid", scale=1000),
-            _of_row("{:.2f} ± {:.2f}", "kid", "kid_deviation", scale=1000),
-        ),
+        Column("KID × 1000", images, *kid),
         Column("precision, %", images, _of_row("{:.1f}", "precision", scale=100)),
         Column("recall, %", images, _of_row("{:.1f}", "recall", scale=100)),
-        Column(
-            "recognised, %",
-            images,
-            _of_row("{:.1f}", "recognised", scale=100),
-            _of_row(_INTERVAL, "recognised", "recognised_low", "recognised_high", scale=100),
-        ),
+        Column("recognised, %", images, *recognised),
         Column("PSNR, dB", images, _of_row("{:.1f}", "psnr")),
         Column(unit_name, cost, lambda line: _flops(line.row, unit)),
         Column(f"ms per forward{batch}", cost, _time),

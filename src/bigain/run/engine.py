@@ -80,16 +80,15 @@ class _Work:
     classifier: DiffusionClassifier | None = None
 
     def __post_init__(self) -> None:
-        counts = self.settings.counts
+        counts, batch_size = self.settings.counts, self.settings.model.batch_size
+        self.sampling = self.settings.sampling.of(self.denoiser.kind, counts.seed, batch_size)
         self.positions = labelled(self.data, counts.classify)
         if counts.classify:
             if not self.conditions:
                 raise ValueError(f"classify must be 0 (--classify 0) for {self.data.name}, which has no classes")
-            self.classifier = self.settings.classifier.of(
-                self.denoiser, self.conditions, counts.seed, self.settings.model.batch_size
-            )
+            self.classifier = self.settings.classifier.of(self.denoiser, self.conditions, counts.seed, batch_size)
         if counts.generate:
-            self.sampling().scheduler(self.denoiser)  # refuses what it cannot do before anything is classified
+            self.sampling.scheduler(self.denoiser)  # refuses what it cannot do before anything is classified
             for entry in self.data.entries[: counts.generate]:
                 if not entry.labels and (entry.caption is None or self.denoiser.kind == "class"):
                     raise ValueError(
@@ -182,7 +181,7 @@ class _Work:
         unique = list(dict.fromkeys(condition for _, condition in asked))
         conditions = self.denoiser.conditions(unique)  # type: ignore[arg-type]
         index = [unique.index(condition) for _, condition in asked]
-        images = np.stack(list(sample(self.denoiser, conditions, index, numbers, self.sampling())))
+        images = np.stack(list(sample(self.denoiser, conditions, index, numbers, self.sampling)))
         features: Any = [None] * len(images)
         recognised: Any = features
         if self.network is not None:
@@ -192,11 +191,6 @@ class _Work:
             Generated(number, label, str(condition), encode_png(image), seen, values)
             for number, (label, condition), image, seen, values in rows
         ]
-
-    def sampling(self) -> Sampling:
-        """How the settings sample."""
-        s = self.settings
-        return s.sampling.of(self.denoiser.kind, s.counts.seed, s.model.batch_size)
 
     def _asked(self, image: int) -> tuple[int | None, str | int]:
         """Label and condition of a generated image: those of the data's image of that number, over again at its end."""

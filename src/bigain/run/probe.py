@@ -18,14 +18,7 @@ from bigain.data import ImageCollection, Item, labelled, preprocess
 from bigain.diffusion import Denoiser
 from bigain.operators.random import image_key, mix_keys
 from bigain.run.files import class_conditions, fingerprint
-from bigain.run.settings import (
-    ClassifierSettings,
-    DataSettings,
-    ModelSettings,
-    ProbeSettings,
-    identity_hash,
-    source_identity,
-)
+from bigain.run.settings import ClassifierSettings, DataSettings, ModelSettings, ProbeSettings, identity_hash
 
 _CHUNK_FORWARDS = 8  # batches of a chunk of images, so that few are half empty
 
@@ -78,15 +71,19 @@ class Probe:
         """What all numbers depend on."""
         shown = [[item.id, list(item.labels)] for item in self.items]
         words = [self.classifier.conditions.names, self.classifier.groups]
-        return source_identity(self.model, self.source) | {
-            "loss": self.settings.loss,
-            "seed": self.settings.seed,
-            "images": len(self.items),
-            "timesteps": len(self.classifier.timesteps),
-            "weights": fingerprint(*self.denoiser.networks),
-            "shown": identity_hash({"images": shown})[:16],
-            "conditions": identity_hash({"conditions": words})[:16],
-        }
+        return (
+            self.model.identity()
+            | self.source.identity()
+            | {
+                "loss": self.settings.loss,
+                "seed": self.settings.seed,
+                "images": len(self.items),
+                "timesteps": len(self.classifier.timesteps),
+                "weights": fingerprint(*self.denoiser.networks),
+                "shown": identity_hash({"images": shown})[:16],
+                "conditions": identity_hash({"conditions": words})[:16],
+            }
+        )
 
     def facts(self) -> dict[str, Any]:
         """What tables and pictures need to know; versions are added as they take part."""

@@ -22,57 +22,35 @@ _SETTINGS = ("model", "dtype", "seed")  # likewise
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What one method does, None where it was not measured.
+    """What one method does, None where it was not measured."""
 
-    Args:
-        method: its spec; "none" is no compression, which the others are compared with on the same images and noise.
-        classified, correct: images.
-        accuracy: share of images whose prediction is among their labels (precision@1 where there are several).
-        accuracy_low, accuracy_high: its 95% interval (Wilson).
-        change, change_low, change_high: accuracy minus that of "none" on the same images, with its 95% interval.
-        change_images: that both classified, over which the change is.
-        mcnemar_p: two-sided p-value of the exact test that it does not differ from "none".
-        class_accuracy: accuracy within each class, averaged over classes (one label per image).
-        class_map: mean average precision over classes, VOC style; image_ap: mean over images of the average
-            precision of their ranking (several labels per image).
-        generated: images.
-        fid, kid, kid_deviation: to the real images; kid is a mean over subsets with its standard deviation.
-        precision, recall: share of generated images among the real ones, and the reverse (Kynkaanniemi et al. 2019).
-        recognised, recognised_low, recognised_high: share of generated images in which the small classifier sees
-            the class that was asked for, with its 95% interval.
-        psnr: dB to the images that "none" makes of the same noise, of the mean squared error over all of them.
-        psnr_images: that both generated, over which it is.
-        flops: of one forward of one image.
-        flops_change: share of the FLOPs of "none" that is added (negative: saved).
-    """
-
-    method: str
-    classified: int = 0
+    method: str  # its spec; "none" is no compression, which the others are compared with on the same images and noise
+    classified: int = 0  # images
     correct: int | None = None
-    accuracy: float | None = None
-    accuracy_low: float | None = None
+    accuracy: float | None = None  # share of images whose prediction is among their labels: precision@1 if several
+    accuracy_low: float | None = None  # its 95% interval (Wilson)
     accuracy_high: float | None = None
-    change: float | None = None
+    change: float | None = None  # accuracy minus that of "none" on the same images, with its 95% interval
     change_low: float | None = None
     change_high: float | None = None
-    change_images: int | None = None
-    mcnemar_p: float | None = None
-    class_accuracy: float | None = None
-    class_map: float | None = None
-    image_ap: float | None = None
-    generated: int = 0
-    fid: float | None = None
-    kid: float | None = None
+    change_images: int | None = None  # that both classified, over which the change is
+    mcnemar_p: float | None = None  # two-sided, of the exact test that accuracy does not differ from "none"
+    class_accuracy: float | None = None  # within each class, averaged over classes (one label per image)
+    class_map: float | None = None  # mean average precision over classes, VOC style (several labels per image)
+    image_ap: float | None = None  # mean over images of the average precision of their ranking (likewise)
+    generated: int = 0  # images
+    fid: float | None = None  # to the real images, as all down to recall
+    kid: float | None = None  # the mean over subsets, with its standard deviation
     kid_deviation: float | None = None
-    precision: float | None = None
-    recall: float | None = None
-    recognised: float | None = None
-    recognised_low: float | None = None
+    precision: float | None = None  # share of generated images among the real ones (Kynkaanniemi et al. 2019)
+    recall: float | None = None  # the reverse
+    recognised: float | None = None  # share of generated images in which the small classifier sees the class asked for
+    recognised_low: float | None = None  # its 95% interval
     recognised_high: float | None = None
-    psnr: float | None = None
-    psnr_images: int | None = None
-    flops: int | None = None
-    flops_change: float | None = None
+    psnr: float | None = None  # dB to the images that "none" makes of the same noise, of the mean error over all
+    psnr_images: int | None = None  # that both generated, over which it is
+    flops: int | None = None  # of one forward of one image
+    flops_change: float | None = None  # share of the FLOPs of "none" that is added (negative: saved)
 
     def __post_init__(self) -> None:
         if not isinstance(self.method, str):
@@ -101,23 +79,16 @@ class Gain:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One method against another, None where it was not measured for both.
-
-    Args:
-        method, other: specs.
-        accuracy: on the images that both classified (Newcombe 1998).
-        fid: the other's minus the method's. The interval is of 200 paired resamples of the generated images, the real
-            ones stay (percentile bootstrap, shifted by the bias of the resamples' mean: FID grows as images repeat).
-        psnr: to the uncompressed images from the same noise; bootstrap too.
-        classified, generated: images that both have; None in files that do not say.
-    """
+    """One method against another, None where it was not measured for both."""
 
     method: str
     other: str
-    accuracy: Gain | None = None
+    accuracy: Gain | None = None  # on the images that both classified (Newcombe 1998)
+    # The other's minus the method's. The interval is of 200 paired resamples of the generated images, the real ones
+    # stay (percentile bootstrap, shifted by the bias of the resamples' mean: FID grows as images repeat).
     fid: Gain | None = None
-    psnr: Gain | None = None
-    classified: int | None = None
+    psnr: Gain | None = None  # to the uncompressed images from the same noise; bootstrap too
+    classified: int | None = None  # images that both have, over which the gains are; None in files that do not say
     generated: int | None = None
 
     @property
@@ -139,24 +110,16 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """Everything that a run measured and that repeats on one machine: no times.
+    """Everything that a run measured and that repeats on one machine: no times."""
 
-    Args:
-        hash, settings: SHA-256 of the settings, and these, see `Settings.identity`.
-        facts: of the model and the data.
-        versions, commands: those that worked on it; a command would repeat it.
-        reference: the real images of FID and KID, None without.
-        rows, comparisons: one per method, "none" first; of methods with one another, where they were asked for.
-    """
-
-    hash: str
-    settings: dict[str, Any]
-    facts: dict[str, Any]
-    versions: list[dict[str, str]]
-    reference: dict[str, Any] | None
-    rows: tuple[Row, ...]
-    comparisons: tuple[Comparison, ...] = ()
-    commands: list[str] = field(default_factory=list)
+    hash: str  # SHA-256 of the settings
+    settings: dict[str, Any]  # see `Settings.identity`
+    facts: dict[str, Any]  # of the model and the data
+    versions: list[dict[str, str]]  # the sets of versions that worked on it
+    reference: dict[str, Any] | None  # the real images of FID and KID
+    rows: tuple[Row, ...]  # one per method, "none" first
+    comparisons: tuple[Comparison, ...] = ()  # of methods with one another, where they were asked for
+    commands: list[str] = field(default_factory=list)  # what would repeat it, of each session with another command
 
     def with_rows(self, rows: tuple[Row, ...]) -> Results:
         """The same run with some of its rows."""

@@ -72,6 +72,10 @@ class ModelSettings(Group):
         if self.threads is not None and self.threads > most:
             raise ValueError(f"threads must be at most {most} on this machine, not {self.threads}")
 
+    def identity(self) -> dict[str, Any]:
+        """What results depend on; batch size, device and threads change them by rounding alone."""
+        return {"model": self.model, "variant": self.variant, "dtype": self.dtype}
+
     def open(self, quiet: bool = False) -> Denoiser:
         """Opens the model, as `bigain.diffusion.open_model`; ``quiet`` without the bars and warnings of others."""
         import torch
@@ -104,6 +108,11 @@ class DataSettings(Group):
     def is_embedded(self) -> bool:
         """Whether the data come with the package."""
         return self.data in ("glyphs", "glyphs-scenes")
+
+    def identity(self) -> dict[str, Any]:
+        """What results depend on."""
+        split = "test" if self.is_embedded and self.split is None else self.split
+        return {"data": self.data, "split": split, "classes": self.classes, "prompts_csv": self.prompts_csv}
 
     def unseen(self) -> DataSettings:
         """The same on embedded data's validation split where no split is named, so that the test split stays unseen."""
@@ -287,14 +296,7 @@ class TargetSettings(Group):
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Group):
-    """What a joint run is to do.
-
-    Args:
-        methods: specs or presets; made canonical, without repetition, and "none" always comes first.
-        model, data, classifier, sampling, timing, counts: see the groups.
-        presets: those of the methods that were given as presets, to be compared with the model once it is open.
-        command: what would repeat the run, where a command asked for it; no result depends on it.
-    """
+    """What a joint run is to do; ``methods`` (specs or presets) are made canonical, each once, and "none" is first."""
 
     methods: tuple[str, ...] = setting(("none",), METHODS_HELP, short="-m")
     model: ModelSettings = field(default_factory=ModelSettings)
@@ -303,8 +305,9 @@ class Settings(Group):
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     timing: TimingSettings = field(default_factory=TimingSettings)
     counts: CountSettings = field(default_factory=CountSettings)
+    # Those of the methods that were given as presets, to be compared with the model once it is open.
     presets: tuple[str, ...] = field(default=(), compare=False, repr=False)
-    command: str | None = field(default=None, compare=False, repr=False)
+    command: str | None = field(default=None, compare=False, repr=False)  # what would repeat the run, where asked for
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -332,29 +335,20 @@ class Settings(Group):
 
         Methods and counts may grow.
         """
-        return source_identity(self.model, self.data) | {
-            "to_keep": list(self.classifier.to_keep or ()),
-            "n_samples": list(self.classifier.n_samples or ()),
-            "loss": self.classifier.loss,
-            "sampler": self.sampling.sampler,
-            "steps": self.sampling.steps,
-            "guidance": self.sampling.guidance,
-            "seed": self.counts.seed,
-            "features": self.feature_network,
-        }
-
-
-def source_identity(model: ModelSettings, data: DataSettings) -> dict[str, Any]:
-    """What results depend on of a model and its data; batch size, device and threads change them by rounding alone."""
-    return {
-        "model": model.model,
-        "variant": model.variant,
-        "dtype": model.dtype,
-        "data": data.data,
-        "split": "test" if data.is_embedded and data.split is None else data.split,
-        "classes": data.classes,
-        "prompts_csv": data.prompts_csv,
-    }
+        return (
+            self.model.identity()
+            | self.data.identity()
+            | {
+                "to_keep": list(self.classifier.to_keep or ()),
+                "n_samples": list(self.classifier.n_samples or ()),
+                "loss": self.classifier.loss,
+                "sampler": self.sampling.sampler,
+                "steps": self.sampling.steps,
+                "guidance": self.sampling.guidance,
+                "seed": self.counts.seed,
+                "features": self.feature_network,
+            }
+        )
 
 
 def read(texts: Iterable[str]) -> tuple[Compression, ...]:

@@ -58,22 +58,14 @@ class Classified(Classification):
 
 @dataclass(frozen=True, eq=False)
 class Generated:
-    """One generated image.
+    """One generated image."""
 
-    Args:
-        image: its number, which seeds its noise.
-        label, condition: its class, where it has one, and what it was asked to show, in words.
-        png: the image's file.
-        recognised: class that the small recogniser sees in it.
-        features: float32 (D,) of the feature network.
-    """
-
-    image: int
-    label: int | None
-    condition: str
-    png: bytes
-    recognised: int | None = None
-    features: Floats | None = None
+    image: int  # its number, which seeds its noise
+    label: int | None  # its class, where it has one
+    condition: str  # what it was asked to show, in words
+    png: bytes  # the image's file
+    recognised: int | None = None  # class that the small recogniser sees in it
+    features: Floats | None = None  # (D,) of the feature network
 
     @property
     def pixels(self) -> npt.NDArray[np.uint8]:
@@ -379,13 +371,12 @@ def _create(path: Path, identity: dict[str, Any], facts: dict[str, Any]) -> None
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.unlink(missing_ok=True)
     begun = (identity_hash(identity), _text(identity), _text(facts))
-    created = datetime.now(timezone.utc).isoformat()
     try:
         with _explained(path), contextlib.closing(sqlite3.connect(partial, isolation_level=None)) as connection:
             connection.executescript(
                 f"PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {_SCHEMA}; BEGIN; {_TABLES} COMMIT;"
             )
-            row = (*begun, created, _checksum(begun))
+            row = (*begun, datetime.now(timezone.utc).isoformat(), _checksum(begun))
             connection.execute("INSERT INTO run VALUES (1, ?, ?, ?, ?, ?)", row)
         _link(partial, path)
     finally:

@@ -28,21 +28,13 @@ _STEPS = 4096  # into which the FLOPs to be saved are divided
 
 @dataclass(frozen=True)
 class Offer:
-    """One candidate in one layer.
+    """One candidate in one layer."""
 
-    Args:
-        layer: number of the transformer block.
-        method: spec of the candidate in this layer alone.
-        saved: FLOPs of a forward of one image; or its nanoseconds, see `Clocked.in_time`.
-        change: mean squared change of the prediction under the true class.
-        contrast: mean squared change of the difference between the predictions under the true and another class.
-    """
-
-    layer: int
-    method: str
-    saved: int
-    change: float
-    contrast: float
+    layer: int  # number of the transformer block
+    method: str  # spec of the candidate in this layer alone
+    saved: int  # FLOPs of a forward of one image; or its nanoseconds, see `Clocked.in_time`
+    change: float  # mean squared change of the prediction under the true class
+    contrast: float  # and of the difference between the predictions under the true and another class
 
     def cost(self, contrast_weight: float = CONTRAST_WEIGHT) -> float:
         """What an allocation minimises: ``change + contrast_weight * contrast``."""

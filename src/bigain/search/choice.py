@@ -43,21 +43,13 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Step:
-    """One saving that was tried.
+    """One saving that was tried; its gains are None where they were not asked for."""
 
-    Args:
-        methods, saved: spec of its allocation, and share of the FLOPs of a forward.
-        accuracy: minus that without compression, as a share, with its paired 95% interval; None where not asked for.
-        psnr: dB to the uncompressed images from the same noise, with a 95% bootstrap interval; None where not asked
-            for. Infinite where no image changes.
-        keeps: whether the values (not their intervals) keep the target.
-    """
-
-    methods: str
-    saved: float
-    accuracy: Gain | None
-    psnr: Gain | None
-    keeps: bool
+    methods: str  # spec of its allocation
+    saved: float  # share of the FLOPs of a forward
+    accuracy: Gain | None  # minus that without compression, paired
+    psnr: Gain | None  # dB to the uncompressed images from the same noise; infinite where no image changes
+    keeps: bool  # whether the values (not their intervals) keep the target
 
 
 def joint_settings(target: TargetSettings, model: ModelSettings, data: DataSettings, seed: int) -> Settings:
@@ -83,14 +75,12 @@ def largest_saving(
     """The allocation that saves most of those that keep the target, and all that were tried.
 
     Savings are 63rds of what all layers together save. A step that the results file holds is not measured again.
+    ValueError where the least saving does not keep the target; and as `bigain.run.engine.run`.
 
     Args:
         target: with lose_at_most, psnr or both.
         settings, path: of the joint run, see ``joint_settings``, and of its results file (.sqlite), new or not.
         denoiser: the model that ``settings`` names, open.
-
-    Raises:
-        ValueError: the least saving does not keep the target; or as `bigain.run.engine.run`.
     """
     most = most_saved(offers.offers)
     tried: dict[int, Allocation] = {}
@@ -142,20 +132,14 @@ def _missed(target: TargetSettings, step: Step) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen, and what it rests on: the offers of all layers, and in FLOPs the allocation of them.
-
-    Args:
-        clocked: the times of the offers, with a target of speed.
-        speed: how many times as fast a forward is, by the layers alone ("expected") and together ("measured").
-        steps: of the bisection, in the order in which they were tried.
-    """
+    """What was chosen, and what it rests on."""
 
     target: TargetSettings
-    offers: Offers
-    allocation: Allocation
-    clocked: Clocked | None = None
-    speed: dict[str, float] | None = None
-    steps: tuple[Step, ...] = ()
+    offers: Offers  # of all layers
+    allocation: Allocation  # that was chosen, in FLOPs
+    clocked: Clocked | None = None  # the times of the offers, with a target of speed
+    speed: dict[str, float] | None = None  # times as fast: by the layers alone ("expected"), together ("measured")
+    steps: tuple[Step, ...] = ()  # of the bisection, in the order in which they were tried
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -185,14 +169,10 @@ def choose(
 
     Writes preset.json into ``folder``, which keeps what was measured (offers.json, times.json, results.sqlite): another
     target, or a call after one that was interrupted, measures only what is missing. Embedded data are the validation
-    split where no split is named.
+    split where no split is named. ``candidates`` are specs of one method each that a layer may take; with a target of
+    speed ``timing_rounds`` count.
 
-    Args:
-        candidates: specs of one method each that a layer may take.
-        timing_rounds: that count, with a target of speed.
-
-    Raises:
-        ValueError: no target, or one that cannot be reached; or as `measure_offers`, `clock_offers`, `largest_saving`.
+    ValueError for no target, or one that cannot be reached; and as `measure_offers`, `clock_offers`, `largest_saving`.
     """
     target.check()
     data = data.unseen()

@@ -30,19 +30,12 @@ _NANO = 1e9
 
 @dataclass(frozen=True)
 class Clocked:
-    """Times of offers.
+    """Times of offers."""
 
-    Args:
-        environment: weights, machine, dtype and batch; what was measured in another does not compare.
-        rounds: that counted.
-        forward: seconds of a forward without compression, of a whole batch.
-        saved: by the spec of an offer, the seconds of a forward that it saves; negative where it takes longer.
-    """
-
-    environment: Mapping[str, Any]
-    rounds: int
-    forward: float
-    saved: Mapping[str, float]
+    environment: Mapping[str, Any]  # weights, machine, dtype and batch; times of another do not compare
+    rounds: int  # that counted
+    forward: float  # seconds of a forward without compression, of a whole batch
+    saved: Mapping[str, float]  # by an offer's spec the seconds of a forward that it saves; negative: it takes longer
 
     def in_time(self, offers: Iterable[Offer]) -> tuple[Offer, ...]:
         """The offers, with the nanoseconds that they save in place of the FLOPs."""
@@ -119,7 +112,7 @@ def clock_offers(
 
     A candidate acts in all of its layers at once, and every block is clocked on its own. Each such forward follows one
     without compression, and the median of the differences counts, so that what disturbs the machine falls on both. The
-    first round is not counted.
+    first round is not counted. ValueError for no offers, or fewer than one round; and as ``kept_times``.
 
     Args:
         path: of a JSON file with all times. If it lacks some of the offers, or has fewer rounds, all are measured
@@ -128,9 +121,6 @@ def clock_offers(
         rounds: that count, at least.
         counted: called with the forwards done and their number after each two.
         clock: of seconds.
-
-    Raises:
-        ValueError: no offers, or fewer than one round; or as ``kept_times``.
     """
     if not offers:
         raise ValueError("offers must be one at least to be timed, not none")

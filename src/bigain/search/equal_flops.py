@@ -17,17 +17,12 @@ def at_equal_flops(denoiser: Denoiser, methods: Iterable[str], references: Itera
     """Per reference the methods, each at the least strength at which a forward takes at most the reference's FLOPs.
 
     A ratio is searched token by token of the finest grid that takes part, a factor from 2; both by bisection, as more
-    strength never takes more FLOPs than less. What the assignment costs is counted too. All specs, by the reference's,
-    are canonical.
+    strength never takes more FLOPs than less. What the assignment costs is counted too. ``methods`` are specs of one
+    method each, whose ratio or factor is replaced, ``references`` of what sets the FLOPs; both come back canonical.
 
-    Args:
-        methods: specs of one method each; the ratio or factor in them is replaced.
-        references: specs of what sets the FLOPs.
-
-    Raises:
-        ValueError: one of ``methods`` is several methods or none, follows a schedule or a threshold, has no layer in
-            this model, or takes more FLOPs at its most than a reference; a reference whose number of tokens depends on
-            the image; or one of the lists is empty.
+    ValueError where one of ``methods`` is several methods or none, follows a schedule or a threshold, has no layer in
+    this model, or takes more FLOPs at its most than a reference; where the number of tokens of a reference depends on
+    the image; or where one of the lists is empty.
     """
     space = Space.of(denoiser)
     strengths = {text: _strengths(text, space) for text in methods}

@@ -85,13 +85,11 @@ def measure_offers(
 ) -> Offers:
     """Measures every candidate in every layer alone whose grid it suits; goes on where ``path`` (.json), if any, ends.
 
-    Args:
-        candidates: specs of one method each; their layers and levels are replaced.
-        counted: called with the offers done and their number after each.
+    ``candidates`` are specs of one method each, whose layers and levels are replaced; ``counted`` is called with the
+    offers done and their number after each.
 
-    Raises:
-        ValueError: a candidate that is several methods or none, suits no layer, is cached or follows a threshold; a
-            change that is not finite; or a file of other measurements.
+    ValueError for a candidate that is several methods or none, suits no layer, is cached or follows a threshold; a
+    change that is not finite; or a file of other measurements.
     """
     denoiser = probe.denoiser
     placed = _in_layers(candidates, Space.of(denoiser))
