@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from bigain.cli import app
@@ -46,7 +47,7 @@ def page(
         parts += [f"{len(rows)} claims ({told}). {_MEANING}", markdown_table(["table", "claim", "better by", ""], rows)]
     for number in judged:
         shown = tuple(row for row in results.rows if row.method in ("none", *tables[number].methods))
-        parts += [f"## Table {number}: {tables[number].title}", markdown_rows(results.with_rows(shown), times)]
+        parts += [f"## Table {number}: {tables[number].title}", markdown_rows(replace(results, rows=shown), times)]
     return "\n\n".join([*parts, caption(results, times)]) + "\n"
 
 

@@ -30,6 +30,7 @@ from bigain.run.probe import Probe
 from bigain.run.settings import differences
 
 FORMAT = "bigain analysis 1"
+_ROUNDING = 1e-12  # share of the power below which a band holds nothing but what float32 rounds
 
 
 @dataclass(frozen=True)
@@ -164,9 +165,6 @@ def _piece(values: dict[str, Any]) -> Piece:
 def _frozen(value: Any) -> Any:
     """The same with tuples for JSON's lists."""
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
-
-
-_ROUNDING = 1e-12  # share of the power below which a band holds nothing but what float32 rounds
 
 
 def analyse(

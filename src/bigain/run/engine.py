@@ -16,7 +16,7 @@ from bigain.backbones import resolve
 from bigain.classify import DiffusionClassifier
 from bigain.data import ImageCollection, labelled, preprocess
 from bigain.diffusion import Denoiser
-from bigain.generate import Sampling, sample
+from bigain.generate import sample
 from bigain.images import to_uint8
 from bigain.metrics.features import FeatureNetwork, feature_network
 from bigain.run.cost import applied, environment, flops, measure

@@ -121,10 +121,6 @@ class Results:
     comparisons: tuple[Comparison, ...] = ()  # of methods with one another, where they were asked for
     commands: list[str] = field(default_factory=list)  # what would repeat it, of each session with another command
 
-    def with_rows(self, rows: tuple[Row, ...]) -> Results:
-        """The same run with some of its rows."""
-        return replace(self, rows=rows)
-
     def gaps(self) -> list[str]:
         """What an unfinished run lacks, in sentences: why values are missing, or are over fewer images."""
         plain = next((row for row in self.rows if row.method == "none"), None)
