@@ -86,12 +86,7 @@ def inspect_method(
     grid = seen.context.grid
     score_name = getattr(method, "score", "laplacian_l1")
     scores = score(seen.tokens if seen.features is None else seen.features, grid, score_name)[0]
-    if seen.assignment is not None:
-        groups, kept = seen.assignment.index[0], seen.assignment.kept[0]
-    else:
-        assert isinstance(method, TokenDownsampling)
-        place: Literal["centre", "first"] = getattr(method, "nearest", "centre")
-        groups, kept = cell_index(grid, (method.factor,) * 2), nearest_tokens(grid, method.factor, place)
+    groups, kept = _groups(seen)
     return Inspection(
         method=methods.text,
         timestep=timestep,
@@ -107,3 +102,13 @@ def inspect_method(
         kept=kept.cpu().numpy(),
         merges=seen.assignment is not None,
     )
+
+
+def _groups(seen: Seen) -> tuple[Tensor, Tensor]:
+    """The group of each token, and the token that stands for each group."""
+    if seen.assignment is not None:
+        return seen.assignment.index[0], seen.assignment.kept[0]
+    method, grid = seen.method, seen.context.grid
+    assert isinstance(method, TokenDownsampling)
+    place: Literal["centre", "first"] = getattr(method, "nearest", "centre")
+    return cell_index(grid, (method.factor,) * 2), nearest_tokens(grid, method.factor, place)
