@@ -63,11 +63,10 @@ def analysis_page(analysis: Analysis) -> str:
 def _caption(analysis: Analysis) -> str:
     """What the numbers are of."""
     settings, facts, plain = analysis.identity, analysis.facts, analysis.effect("none")
-    split = split_name(settings["split"])
     return (
-        f"Model {settings['model']} ({settings['dtype']}), data {facts['data']}, {split}: {settings['images']} images, "
-        f"{settings['timesteps']} timesteps, {facts['classes']} classes, loss {settings['loss']}, seed "
-        f"{settings['seed']}. "
+        f"Model {settings['model']} ({settings['dtype']}), data {facts['data']}, {split_name(settings['split'])}: "
+        f"{settings['images']} images, {settings['timesteps']} timesteps, {facts['classes']} classes, loss "
+        f"{settings['loss']}, seed {settings['seed']}. "
         f"Gap: error of the best wrong class minus that of the true one. Without compression the gap × {_SCALE} is "
         f"{_scaled(plain.gap)} on average, the {measure(analysis.facts)} {100 * plain.accuracy:.1f}%."
     )

@@ -24,18 +24,11 @@ _INTERVAL = "{:.1f} ({:.1f}–{:.1f})"
 
 @dataclass(frozen=True)
 class Line:
-    """A row with its time and that of no compression."""
+    """A row, its time, and how many times as fast as no compression: empty for that itself, and where not timed."""
 
     row: Row
     time: Timing | None
-    plain_time: Timing | None
-
-    @property
-    def speed(self) -> str:
-        """How many times as fast as no compression; empty for that itself, and where nothing was timed."""
-        if self.time is None or self.plain_time is None or self.row.method == "none":
-            return ""
-        return f"{self.plain_time.median / self.time.median:.2f}×"
+    speed: str
 
 
 @dataclass(frozen=True)
@@ -145,7 +138,12 @@ def split_name(name: str | None) -> str:
 def lines_of(results: Results, times: Timings | None) -> list[Line]:
     """The rows of a run, each with its time."""
     timed = {} if times is None else times.methods
-    return [Line(row, timed.get(row.method), timed.get("none")) for row in results.rows]
+    lines, plain = [], timed.get("none")
+    for row in results.rows:
+        time = None if row.method == "none" else timed.get(row.method)
+        speed = "" if time is None or plain is None else f"{plain.median / time.median:.2f}×"
+        lines.append(Line(row, timed.get(row.method), speed))
+    return lines
 
 
 def _columns(results: Results, times: Timings | None) -> list[Column]:

@@ -74,7 +74,7 @@ class Generated:
             return np.asarray(image.convert("RGB"))
 
 
-class Store:
+class Store(contextlib.AbstractContextManager["Store"]):
     """An open results file, whose values are checked as they are read; a context manager that closes it.
 
     Raises:
@@ -151,9 +151,6 @@ class Store:
             store.close()
             raise
         return store
-
-    def __enter__(self) -> Store:
-        return self
 
     def __exit__(self, *error: object) -> None:
         self.close()

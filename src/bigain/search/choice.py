@@ -33,9 +33,8 @@ from bigain.run.settings import (
 )
 from bigain.run.store import Store
 from bigain.run.summary import Paired
-from bigain.search.allocation import Allocation, allocate, most_saved
 from bigain.search.clock import Clocked, clock_offers, clock_together, kept_times
-from bigain.search.offers import CANDIDATES, Offers, measure_offers
+from bigain.search.offers import CANDIDATES, Allocation, Offers, allocate, measure_offers, most_saved
 
 STEPS = 6  # of the bisection, which tells 2^6 - 1 savings apart
 _ROUNDING = 1e-9

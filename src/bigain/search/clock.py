@@ -22,7 +22,7 @@ from bigain.methods import Method
 from bigain.run.cost import environment, forward_of, measure, synchronise
 from bigain.run.files import fingerprint, read_json, write_json
 from bigain.run.settings import differences
-from bigain.search.allocation import Allocation, Offer, most_saved, together
+from bigain.search.offers import Allocation, Offer, most_saved, together
 
 _FORMAT = "bigain offer timings 1"
 _NANO = 1e9
