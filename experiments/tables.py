@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bigain.methods import parse
 from bigain.report.style import label, markdown_table
-from bigain.report.table import Line, accuracy_cell, caption, fixed, lines_of
+from bigain.report.table import Line, accuracy_cell, caption, cell, lines_of
 from bigain.run.files import write_whole
 from bigain.run.results import Comparison, Results, Timings, read_results
 from bigain.zoo.presets import text_of
@@ -27,9 +27,9 @@ def table(lines: Iterable[Line], *, fidelity: bool = True) -> str:
     rows = []
     for line in lines:
         row = line.row
-        saved = "" if row.flops_change is None else f"{100 * row.flops_change:+.1f}%"
-        psnr = [fixed(row.psnr, 1)] if fidelity else []
-        rows.append([str(label(row.method)), accuracy_cell(line), fixed(row.fid), *psnr, saved, line.speed])
+        saved = cell("{:+.1f}%", row.flops_change, scale=100)
+        psnr = [cell("{:.1f}", row.psnr)] if fidelity else []
+        rows.append([str(label(row.method)), accuracy_cell(line), cell("{:.2f}", row.fid), *psnr, saved, line.speed])
     return markdown_table(headings, rows)
 
 

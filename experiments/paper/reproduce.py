@@ -11,16 +11,16 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from bigain.cli import app
 from bigain.report.style import markdown_table
 from bigain.report.table import caption, markdown_rows
 from bigain.run.files import write_whole
-from bigain.run.paired import Paired
 from bigain.run.results import Results, Timings
 from bigain.run.store import Store
-from bigain.run.summary import summarise, timings
+from bigain.run.summary import Paired, summarise, timings
 from experiments.paper.claims import PaperTable, asks_for_text, paper_tables
 from experiments.paper.verdicts import Verdict, judge
 
@@ -47,7 +47,7 @@ def page(
         parts += [f"{len(rows)} claims ({told}). {_MEANING}", markdown_table(["table", "claim", "better by", ""], rows)]
     for number in judged:
         shown = tuple(row for row in results.rows if row.method in ("none", *tables[number].methods))
-        parts += [f"## Table {number}: {tables[number].title}", markdown_rows(results.with_rows(shown), times)]
+        parts += [f"## Table {number}: {tables[number].title}", markdown_rows(replace(results, rows=shown), times)]
     return "\n\n".join([*parts, caption(results, times)]) + "\n"
 
 

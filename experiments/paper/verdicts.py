@@ -7,7 +7,7 @@ from statistics import median
 
 from scipy.stats import binom
 
-from bigain.run.paired import Paired
+from bigain.run.summary import Paired
 from experiments.paper.claims import Claim
 
 _CONFIDENCE = 0.95

@@ -15,9 +15,8 @@ from bigain.methods import parse, spec
 from bigain.run.cost import flops
 from bigain.run.store import Store
 from bigain.search import choice, clock
-from bigain.search.allocation import CONTRAST_WEIGHT, most_saved
 from bigain.search.clock import Clocked
-from bigain.search.offers import read_offers
+from bigain.search.offers import CONTRAST_WEIGHT, most_saved, read_offers
 
 SMALL = (
     "--images",

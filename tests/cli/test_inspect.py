@@ -11,7 +11,7 @@ import pytest
 
 from bigain.data.glyphs import CLASSES
 from bigain.explain import inspection as looking
-from bigain.report import inspection as drawing
+from bigain.report import explain as drawing
 from bigain.run.settings import ModelSettings
 
 

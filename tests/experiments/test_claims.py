@@ -12,9 +12,9 @@ import pytest
 from bigain.methods import parse, spec
 from bigain.metrics.accuracy import paired_difference
 from bigain.run.engine import run
-from bigain.run.paired import Paired
 from bigain.run.settings import Settings
 from bigain.run.store import Store
+from bigain.run.summary import Paired
 from experiments.paper.claims import MEASURES, Claim, asks_for_text, paper_tables
 from experiments.paper.verdicts import judge
 

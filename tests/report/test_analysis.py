@@ -12,9 +12,9 @@ from PIL import Image
 
 from bigain.explain.analysis import Analysis, Piece, Spectrum, in_layer
 from bigain.methods import parse, spec
-from bigain.report import analysis
+from bigain.report import explain
 from bigain.report import style as styles
-from bigain.report.analysis import analysis_page, analysis_tables, write_analysis
+from bigain.report.explain import analysis_page, analysis_tables, write_analysis
 
 METHODS = ("lgtm-0.5", "todo-2")
 PLAIN = Piece(
@@ -104,7 +104,7 @@ def test_of_many_methods_the_spectra_take_more_pictures_and_all_lines_differ(tmp
     names = write_analysis(found, tmp_path)
     assert names[1:3] == ("spectrum-1.png", "spectrum-2.png")
     assert pixels(tmp_path / names[1]).shape[1] > pixels(tmp_path / names[2]).shape[1]
-    by_method = analysis._styles(found.methods)
+    by_method = explain._styles(found.methods)
     assert len({style.colour for style in by_method.values()}) == len(methods)
     assert by_method["abm:ratio=0.5"].colour == styles.COLOURS["ABM"]
     assert styles.PLAIN.colour not in {style.colour for style in by_method.values()}

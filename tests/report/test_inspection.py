@@ -14,7 +14,7 @@ from bigain.backbones.application import session_of
 from bigain.data import load, preprocess
 from bigain.diffusion import ClassConditional
 from bigain.explain.inspection import Inspection, inspect_method
-from bigain.report.inspection import draw_inspection
+from bigain.report.explain import draw_inspection
 
 
 @pytest.fixture

@@ -47,9 +47,9 @@ def test_a_front_shows_accuracy_first_and_savings_as_a_share(known_store: Store)
     assert [panel.y_label for panel in panels[:3]] == ["accuracy, % (higher is better)"] * 3
     plain, todo = results.rows
     saved = panels[1].x
-    assert (saved(plain), saved(todo)) == (0.0, pytest.approx(10))
-    assert [panels[2].x(row) for row in results.rows] == [3.0, 1.5]
-    assert all(panel.x(row) is None for panel in pictures._panels(results, None)[2::2] for row in results.rows)
+    assert (saved[plain.method], saved[todo.method]) == (0.0, pytest.approx(10))
+    assert [panels[2].x[row.method] for row in results.rows] == [3.0, 1.5]
+    assert not any(panel.x for panel in pictures._panels(results, None)[2::2])
 
 
 def test_families_differ_in_colour_or_marker() -> None:
@@ -82,14 +82,14 @@ def test_samples_stand_in_their_row_and_column(tmp_path: Path) -> None:
 def test_a_long_label_is_wrapped(tmp_path: Path) -> None:
     widths = []
     for name in ("x" * 44, " ".join(["method"] * 60)):
-        draw_samples([(name, [np.zeros((8, 8, 3), np.uint8)])], ["A"], tmp_path / "page.png")
+        draw_samples([(name, [np.zeros((8, 8, 3), np.uint8)])], ["A"], tmp_path / "page.png", "title")
         widths.append(opened(tmp_path / "page.png").shape[1])
     assert 0.8 * widths[0] < widths[1] <= widths[0]
 
 
 def test_a_page_needs_an_image(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no image"):
-        draw_samples([("none", [])], [], tmp_path / "page.png")
+        draw_samples([("none", [])], [], tmp_path / "page.png", "title")
 
 
 def test_results_of_a_run_without_generation_still_have_a_front(known_store: Store, tmp_path: Path) -> None:

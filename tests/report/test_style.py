@@ -14,7 +14,7 @@ from bigain.zoo.presets import text_of
 
 def test_results_are_shown_without_pytorch_and_matplotlib() -> None:
     code = (
-        "import sys; from bigain.report import allocation, analysis, inspection, pictures, style, table;"
+        "import sys; from bigain.report import allocation, explain, pictures, style, table;"
         "from bigain.run import settings;"
         "print(*sorted({'torch', 'matplotlib', 'diffusers', 'scipy'} & sys.modules.keys()))"
     )

@@ -12,10 +12,9 @@ import pytest
 from bigain.metrics.accuracy import paired_difference
 from bigain.metrics.distribution import fid, resampled_fid
 from bigain.run.files import encode_png
-from bigain.run.paired import Paired, compare
 from bigain.run.results import Comparison, Gain, Results
 from bigain.run.store import Classified, Generated, Store
-from bigain.run.summary import summarise
+from bigain.run.summary import Paired, compare, summarise
 
 TODO = "todo:factor=2"
 ABM = "abm:ratio=0.3"

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bigain.methods import parse, spec
-from bigain.search.allocation import CONTRAST_WEIGHT, Offer, allocate
+from bigain.search.offers import CONTRAST_WEIGHT, Offer, allocate
 
 CANDIDATES = ("todo:factor=2", "avgpool:factor=2", "iekvd:factor=2")
 

@@ -13,14 +13,13 @@ import pytest
 from bigain.diffusion import Denoiser
 from bigain.metrics.accuracy import paired_difference
 from bigain.metrics.distribution import mean_psnr
-from bigain.run.paired import Paired
 from bigain.run.results import Gain
 from bigain.run.settings import DataSettings, ModelSettings, TargetSettings
 from bigain.run.store import Store
+from bigain.run.summary import Paired
 from bigain.search import choice as module
-from bigain.search.allocation import Offer, allocate, most_saved
 from bigain.search.choice import STEPS, joint_settings, largest_saving
-from bigain.search.offers import Offers
+from bigain.search.offers import Offer, Offers, allocate, most_saved
 
 OFFERS = Offers(
     {},

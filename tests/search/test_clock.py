@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -12,8 +13,8 @@ import pytest
 from bigain.backbones.families import layout
 from bigain.diffusion import Denoiser
 from bigain.search import clock as module
-from bigain.search.allocation import Offer, allocate
 from bigain.search.clock import Clocked, clock_offers, kept_times
+from bigain.search.offers import Offer, allocate
 
 OFFERS = tuple(
     Offer(layer, f"{name},layers={layer}", 100, 0.1, 0.1)
@@ -43,7 +44,8 @@ class TokenClock:
 def clocked(denoiser: Denoiser, path: Path | None = None, **changed: Any) -> Clocked:
     given: dict[str, Any] = {"dtype": "float32", "batch_size": 2, "rounds": 2, "clock": TokenClock(denoiser)}
     given |= changed
-    return clock_offers(denoiser, given.pop("offers", OFFERS), path, **given)
+    with TemporaryDirectory() as folder:
+        return clock_offers(denoiser, given.pop("offers", OFFERS), path or Path(folder, "times.json"), **given)
 
 
 def test_each_layer_is_clocked_alone(denoiser: Denoiser) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -40,7 +41,8 @@ def measure(
     **options: Any,
 ) -> offers.Offers:
     probe = offers.Probe.of(model, data, settings, denoiser)
-    return offers.measure_offers(probe, path, candidates=candidates, **options)
+    with TemporaryDirectory() as folder:
+        return offers.measure_offers(probe, path or Path(folder, "o.json"), candidates=candidates, **options)
 
 
 def test_an_offer_is_what_the_analysis_finds_of_the_layer_alone(

@@ -49,7 +49,7 @@ def analyse(
     chosen = options.read_methods(methods)
 
     from bigain.explain.analysis import analyse as measure
-    from bigain.report.analysis import analysis_tables, write_analysis
+    from bigain.report.explain import analysis_tables, write_analysis
     from bigain.report.style import label
     from bigain.run.probe import Probe
 

@@ -51,7 +51,7 @@ def inspect(
     method = options.read_method(methods, "lgtm-0.5")
 
     from bigain.explain.inspection import inspect_method
-    from bigain.report.inspection import draw_inspection
+    from bigain.report.explain import draw_inspection
 
     denoiser = model.open()
     options.check_presets(methods, denoiser, data.data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,7 +51,7 @@ def report(
         rows = {row.method: row for row in results.rows}
         if lacking := sorted(shown - rows.keys() - {"none"}):
             raise ValueError(f"methods must be among those of these results, {' '.join(rows)}, not {' '.join(lacking)}")
-        results = results.with_rows(tuple(row for row in results.rows if row.method in shown))
+        results = replace(results, rows=tuple(row for row in results.rows if row.method in shown))
 
     from bigain.report.table import terminal
 

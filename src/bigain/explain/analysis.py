@@ -6,7 +6,7 @@ classifier's. A piece that is measured goes at once into the file, so an analysi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -30,84 +30,55 @@ from bigain.run.probe import Probe
 from bigain.run.settings import differences
 
 FORMAT = "bigain analysis 1"
+_ROUNDING = 1e-12  # share of the power below which a band holds nothing but what float32 rounds
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """What stays of the tokens in one layer, by radial frequency: (bands,) each, band 0 the lowest.
-
-    Args:
-        power: of the tokens, the mean over channels, images and timesteps.
-        kept: power of what stays of them, in units of ``power``; None in a band where they have none.
-        error: power of the difference, in the same units.
-    """
+    """What stays of the tokens in one layer, by radial frequency: (bands,) each, band 0 the lowest."""
 
     layer: int
-    power: tuple[float, ...]
-    kept: tuple[float | None, ...]
-    error: tuple[float | None, ...]
+    power: tuple[float, ...]  # of the tokens, the mean over channels, images and timesteps
+    kept: tuple[float | None, ...]  # power of what stays of them, in units of ``power``; None where they have none
+    error: tuple[float | None, ...]  # power of the difference, in the same units
 
 
 @dataclass(frozen=True)
 class Piece:
-    """One method in some layers, or no compression, image by image.
+    """One method in some layers, or no compression, image by image."""
 
-    Args:
-        change: mean squared difference of the predictions under the true class to those without compression.
-        gaps: (images,) error of the best wrong class minus that of the true one, by their means over the timesteps.
-        correct: (images,) whether the class of the least mean error is true.
-        gaps_at, correct_at: (timesteps, images) the same of each timestep alone.
-        spectra: of the layers in which the method acts, in their order.
-    """
-
-    change: float
-    gaps: tuple[float, ...]
-    correct: tuple[bool, ...]
-    gaps_at: tuple[tuple[float, ...], ...]
+    change: float  # mean squared difference of the predictions under the true class to those without compression
+    gaps: tuple[float, ...]  # (images,) error of the best wrong class minus that of the true one, by `margins`
+    correct: tuple[bool, ...]  # (images,) whether the class of the least mean error is true
+    gaps_at: tuple[tuple[float, ...], ...]  # (timesteps, images) the same of each timestep alone
     correct_at: tuple[tuple[bool, ...], ...]
-    spectra: tuple[Spectrum, ...] = ()
+    spectra: tuple[Spectrum, ...] = ()  # of the layers in which the method acts, in their order
 
 
 @dataclass(frozen=True)
 class Effect:
-    """What a piece does to classification, over all images.
+    """What a piece does to classification, over all images."""
 
-    Args:
-        change: of the prediction, as in `Piece`.
-        gap: the mean.
-        shift, deviation: mean and standard deviation over the images of the gap minus that without compression.
-        accuracy: share of the images.
-        difference, low, high: accuracy minus that without compression, with its paired 95% interval.
-        gap_at, accuracy_at: (timesteps,) of each timestep alone.
-    """
-
-    change: float
-    gap: float
-    shift: float
+    change: float  # of the prediction, as in `Piece`
+    gap: float  # the mean
+    shift: float  # mean over the images of the gap minus that without compression, and its standard deviation
     deviation: float
-    accuracy: float
-    difference: float
+    accuracy: float  # share of the images
+    difference: float  # accuracy minus that without compression, with its paired 95% interval
     low: float
     high: float
-    gap_at: tuple[float, ...]
+    gap_at: tuple[float, ...]  # (timesteps,) of each timestep alone
     accuracy_at: tuple[float, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """What was measured of a model under some methods.
+    """What was measured of a model under some methods."""
 
-    Args:
-        identity: what all of it depends on.
-        facts: what tables and pictures need to know, see `bigain.run.probe.Probe.facts`.
-        layers: the methods that were asked for, each with the layers in which it acts.
-        pieces: by spec; "none", every method, and every method in each of its layers alone.
-    """
-
-    identity: dict[str, Any]
-    facts: dict[str, Any]
-    layers: dict[str, tuple[int, ...]]
-    pieces: dict[str, Piece]
+    identity: dict[str, Any]  # what all of it depends on
+    facts: dict[str, Any]  # what tables and pictures need to know, see `bigain.run.probe.Probe.facts`
+    layers: dict[str, tuple[int, ...]]  # the methods that were asked for, each with the layers in which it acts
+    pieces: dict[str, Piece]  # by spec; "none", every method, and every method in each of its layers alone
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -145,13 +116,13 @@ class Analysis:
 
 def read_analysis(path: Path) -> Analysis:
     """Reads the file of an analysis, finished or not; anything else is a ValueError."""
-    content = read_json(path, FORMAT)
-    try:
+
+    def made(content: Mapping[str, Any]) -> Analysis:
         layers = {name: tuple(numbers) for name, numbers in content["layers"].items()}
         pieces = {name: _piece(values) for name, values in content["pieces"].items()}
         return Analysis(content["identity"], content["facts"], layers, pieces)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} must be a whole file of bigain analyse, not this: {error!r}") from error
+
+    return read_json(path, FORMAT, "an analysis of bigain analyse", made)
 
 
 def in_layer(method: str, layer: int) -> str:
@@ -176,8 +147,8 @@ def margins(
         labels: per image its true classes; at least one class must be wrong.
 
     Returns:
-        (images,) gaps, above 0 where the true class wins; and (images,) whether the class of the least error is true,
-        the first one on ties.
+        (images,) gaps, above 0 where the true class wins; and (images,) whether the class of the least error (the first
+        on ties) is true.
     """
     means = errors.astype(np.float64).mean(axis=2)  # (images, conditions)
     true = np.array([[group in shown for group in groups] for shown in labels])
@@ -196,20 +167,12 @@ def _frozen(value: Any) -> Any:
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
-_ROUNDING = 1e-12  # share of the power below which a band holds nothing but what float32 rounds
-
-
 def analyse(
     probe: Probe, methods: Sequence[Compression | str], path: Path, *, bands: int = 8, progress: bool = False
 ) -> Analysis:
-    """Measures what is missing in the file ``path`` (.json), and returns all that it then holds.
+    """Measures what is missing in the file ``path`` (.json), with ``bands`` of radial frequency; returns all it holds.
 
-    Args:
-        probe: whose timesteps are all evaluated for every class.
-        bands: of radial frequency.
-
-    Raises:
-        ValueError: a method that cannot be analysed or does not fit the model, or a file of another analysis.
+    ValueError for a method that cannot be analysed or does not fit the model, or a file of another analysis.
     """
     if bands < 1:
         raise ValueError(f"bands must be at least 1, not {bands}")
@@ -217,7 +180,10 @@ def analyse(
     if not chosen:
         raise ValueError("methods must have at least one that compresses, not only none, which they are compared with")
     layers = {name: _layers(probe.denoiser, compression) for name, compression in chosen.items()}
-    analysis = _begun(path, Analysis(probe.identity() | {"bands": bands}, probe.facts(), {}, {}))
+    fresh = Analysis(probe.identity() | {"bands": bands}, probe.facts(), {}, {})
+    analysis = read_analysis(path) if path.exists() else fresh
+    if differing := differences(analysis.identity, fresh.identity):
+        raise ValueError(f"{path} must hold this analysis, but {differing}: give another folder with --out")
     analysis.layers.update(layers)
     names = ["none"]
     for name in chosen:
@@ -233,17 +199,6 @@ def analyse(
     if not missing:  # a method may be new all the same, made of pieces of others
         write_json(path, FORMAT, analysis.to_json())
     return analysis
-
-
-def _begun(path: Path, new: Analysis) -> Analysis:
-    """The analysis that the file holds, if it is of the same measurements; a new one where the file is missing."""
-    if not path.exists():
-        return new
-    kept = read_analysis(path)
-    if kept.identity != new.identity:
-        differing = "; ".join(differences(kept.identity, new.identity))
-        raise ValueError(f"{path} must hold this analysis, but {differing}: give another folder with --out")
-    return kept
 
 
 def _told_apart(methods: Compression) -> Compression:
@@ -282,8 +237,15 @@ def _forwards(probe: Probe, names: list[str]) -> int:
 
 def _measure(probe: Probe, methods: Compression, bands: int, done: Callable[[int], object]) -> Piece:
     """The piece of methods that act together, or of none; ``done`` is called with numbers of forwards."""
-    change, spectra = _look(probe, methods, bands, done) if methods else (0.0, ())
-    with compressed(probe.denoiser.model, methods) if methods else nullcontext():
+    model = probe.denoiser.model
+    change, spectra = 0.0, tuple[Spectrum, ...]()
+    if methods:
+        probe.plain(done)
+        meter = SpectrumMeter(bands)
+        with recorded(model, methods, meter.note):
+            change = probe.change(done)
+        spectra = meter.spectra()
+    with compressed(model, methods) if methods else nullcontext():
         errors = probe.errors(done)
     groups, labels = probe.classifier.groups, [item.labels for item in probe.items]
     gaps, correct = margins(errors, groups, labels)
@@ -296,17 +258,6 @@ def _measure(probe: Probe, methods: Compression, bands: int, done: Callable[[int
         correct_at=tuple(tuple(values.tolist()) for _, values in at),
         spectra=spectra,
     )
-
-
-def _look(
-    probe: Probe, methods: Compression, bands: int, done: Callable[[int], object]
-) -> tuple[float, tuple[Spectrum, ...]]:
-    """The change of the prediction under the true class, and the spectrum of every layer."""
-    probe.plain(done)
-    meter = SpectrumMeter(bands)
-    with recorded(probe.denoiser.model, methods, meter.note):
-        change = probe.change(done)
-    return change, meter.spectra()
 
 
 @dataclass
@@ -348,7 +299,8 @@ def _spectrum(layer: int, powers: Tensor) -> Spectrum:
     power, kept, error = powers.tolist()
     least = _ROUNDING * sum(power)
 
-    def relative(values: list[float]) -> tuple[float | None, ...]:
-        return tuple(value / whole if whole > least else None for value, whole in zip(values, power, strict=True))
-
-    return Spectrum(layer, tuple(power), relative(kept), relative(error))
+    relative = (
+        tuple(value / whole if whole > least else None for value, whole in zip(values, power, strict=True))
+        for values in (kept, error)
+    )
+    return Spectrum(layer, tuple(power), *relative)

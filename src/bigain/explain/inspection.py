@@ -22,34 +22,21 @@ from bigain.operators.pooling import nearest_tokens
 
 @dataclass(frozen=True, eq=False)
 class Inspection:
-    """What a method did to one image in one layer.
+    """What a method did to one image in one layer."""
 
-    Args:
-        method: its spec.
-        timestep, layer, layer_name: where.
-        image, noised: uint8 (S, S, 3); noised is what the model saw (decoded, if it sees latents).
-        grid: of the tokens.
-        score_name: which score.
-        score_used: whether the method goes by it, or it is shown for comparison.
-        scores: float32 (height, width), high is detail.
-        groups: int64 (tokens,), the group of each token.
-        kept: int64 (groups,), the token that stands for each group: its destination, or itself.
-        merges: False where only keys and values are pooled, so that every token stays a query.
-    """
-
-    method: str
+    method: str  # its spec
     timestep: int
     layer: int
     layer_name: str
-    image: npt.NDArray[np.uint8]
-    noised: npt.NDArray[np.uint8]
-    grid: Grid
+    image: npt.NDArray[np.uint8]  # (S, S, 3)
+    noised: npt.NDArray[np.uint8]  # (S, S, 3) what the model saw (decoded, if it sees latents)
+    grid: Grid  # of the tokens
     score_name: str
-    score_used: bool
-    scores: npt.NDArray[np.float32]
-    groups: npt.NDArray[np.int64]
-    kept: npt.NDArray[np.int64]
-    merges: bool
+    score_used: bool  # whether the method goes by the score, or it is shown for comparison
+    scores: npt.NDArray[np.float32]  # (height, width), high is detail
+    groups: npt.NDArray[np.int64]  # (tokens,), the group of each token
+    kept: npt.NDArray[np.int64]  # (groups,), the token that stands for each group: its destination, or itself
+    merges: bool  # False where only keys and values are pooled, so that every token stays a query
 
 
 def inspect_method(
@@ -64,17 +51,14 @@ def inspect_method(
 ) -> Inspection:
     """Runs one forward with the classifier's noise of this image and looks at one layer.
 
+    ValueError for "none" or several methods, a timestep out of range, or a layer in which the method does not act.
+
     Args:
-        denoiser: an open model without compression.
-        methods: one method.
-        image: float (3, S, S) in [-1, 1].
-        image_id: of which the classifier's noise (of seed 0) depends.
+        denoiser, methods: an open model without compression, and one method.
+        image, image_id: float (3, S, S) in [-1, 1], and the name on which the classifier's noise (of seed 0) depends.
         timestep: of the noise, in [0, the model's training timesteps).
         condition: prompt or label that the model is asked with.
         layer: number of the transformer block; None is the first in which the method acts.
-
-    Raises:
-        ValueError: "none" or several methods, a timestep out of range, or a layer in which the method does not act.
     """
     methods = Compression.of(methods)
     if len(methods) != 1 or not methods[0].leaves_a_spectrum:
@@ -114,17 +98,17 @@ def inspect_method(
         score_name=score_name,
         score_used=method.reads_score,
         scores=scores.float().cpu().numpy().reshape(grid.height, grid.width),
-        groups=groups,
-        kept=kept,
+        groups=groups.cpu().numpy(),
+        kept=kept.cpu().numpy(),
         merges=seen.assignment is not None,
     )
 
 
-def _groups(seen: Seen) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _groups(seen: Seen) -> tuple[Tensor, Tensor]:
     """The group of each token, and the token that stands for each group."""
     if seen.assignment is not None:
-        return seen.assignment.index[0].cpu().numpy(), seen.assignment.kept[0].cpu().numpy()
+        return seen.assignment.index[0], seen.assignment.kept[0]
     method, grid = seen.method, seen.context.grid
     assert isinstance(method, TokenDownsampling)
     place: Literal["centre", "first"] = getattr(method, "nearest", "centre")
-    return cell_index(grid, (method.factor,) * 2).numpy(), nearest_tokens(grid, method.factor, place).numpy()
+    return cell_index(grid, (method.factor,) * 2), nearest_tokens(grid, method.factor, place)

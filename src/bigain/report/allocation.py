@@ -13,18 +13,19 @@ from bigain.report.style import NOTHING, label
 
 if TYPE_CHECKING:
     from bigain.run.results import Gain
-    from bigain.search.allocation import Offer
+    from bigain.run.settings import TargetSettings
     from bigain.search.choice import Choice
+    from bigain.search.clock import Clocked
+    from bigain.search.offers import Offer
 
 
 def allocation(choice: Choice) -> Group:
     """Tables for `rich`: what each layer takes, and the steps of a bisection or the measured speed."""
-    parts: list[Table | Text] = [_layers(choice)]
-    if choice.steps:
-        parts.append(_steps(choice))
-    if choice.speed is not None:
-        parts += _speed(choice)
-    return Group(*parts)
+    steps = [_steps(choice)] if choice.steps else []
+    speed = (
+        [] if choice.clocked is None or choice.speed is None else _speed(choice.target, choice.clocked, choice.speed)
+    )
+    return Group(_layers(choice), *steps, *speed)
 
 
 def _layers(choice: Choice) -> Table:
@@ -72,17 +73,13 @@ def _gain(gain: Gain | None, scale: float, form: str) -> str:
     return f"{value} ({low} to {high})"
 
 
-def _speed(choice: Choice) -> list[Text]:
-    assert choice.speed is not None
-    assert choice.clocked is not None
-    asked, measured = choice.target.speed_up or 1.0, choice.speed["measured"]
-    lines = [
-        Text(
-            f"Speed, batches of {choice.clocked.environment['batch_size']}: {measured:.2f}x as measured together, "
-            f"{choice.speed['expected']:.2f}x by the layers alone, {asked:.2f}x asked for"
-        )
-    ]
-    if measured < asked:
-        advice = "That is less than was asked for: ask for more, or time it again on an idle machine"
-        lines.append(Text(advice, style="yellow"))
-    return lines
+def _speed(target: TargetSettings, clocked: Clocked, speed: dict[str, float]) -> list[Text]:
+    asked, measured = target.speed_up or 1.0, speed["measured"]
+    told = (
+        f"Speed, batches of {clocked.environment['batch_size']}: {measured:.2f}x as measured together, "
+        f"{speed['expected']:.2f}x by the layers alone, {asked:.2f}x asked for"
+    )
+    if measured >= asked:
+        return [Text(told)]
+    advice = "That is less than was asked for: ask for more, or time it again on an idle machine"
+    return [Text(told), Text(advice, style="yellow")]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,13 +32,13 @@ _LEFT = 44  # characters of a line left of a row
 
 @dataclass(frozen=True)
 class Panel:
-    """One comparison: what is on each axis, None for a method where it was not measured."""
+    """One comparison: what is on each axis, by method where it was measured."""
 
     x_label: str
     y_label: str
-    x: Callable[[Row], float | None]
-    y: Callable[[Row], float | None]
-    interval: Callable[[Row], tuple[float, float] | None] = lambda row: None
+    x: Mapping[str, float]
+    y: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def write_folder(store: Store, folder: Path) -> tuple[Results, Timings]:
@@ -48,7 +48,6 @@ def write_folder(store: Store, folder: Path) -> tuple[Results, Timings]:
     """
     from bigain.run.summary import summarise, timings
 
-    folder.mkdir(parents=True, exist_ok=True)
     results, times = summarise(store), timings(store)
     write_results(folder / "results.json", results, times)
     write_table(results, times, folder)
@@ -87,7 +86,7 @@ def draw_front(results: Results, times: Timings | None, path: Path) -> None:
 
     A line joins one method's settings; larger markers compress more. ValueError where nothing has two axes.
     """
-    panels = [panel for panel in _panels(results, times) if len(_points(results.rows, panel)) > 0][:_PANELS]
+    panels = [panel for panel in _panels(results, times) if _points(results.rows, panel)][:_PANELS]
     if not panels:
         raise ValueError("there is nothing to draw: a front needs accuracy or FID, and FID or a cost")
     from matplotlib.lines import Line2D
@@ -111,9 +110,7 @@ def draw_front(results: Results, times: Timings | None, path: Path) -> None:
     save(figure, path)
 
 
-def draw_samples(
-    rows: Sequence[tuple[str, Sequence[Images]]], headings: Sequence[str], path: Path, title: str = ""
-) -> None:
+def draw_samples(rows: Sequence[tuple[str, Sequence[Images]]], headings: Sequence[str], path: Path, title: str) -> None:
     """Draws a page of images: a row per method, a column per noise. ValueError without an image.
 
     Args:
@@ -128,7 +125,7 @@ def draw_samples(
     left = [_wrapped(name, _LEFT, 6) for name, _ in rows]
     lines = max(map(len, above), default=1)
     margin = 0.085 * max(len(line) for text in left for line in text) + 0.15
-    top = (0.6 if title else 0.2) + 0.12 * lines
+    top = 0.6 + 0.12 * lines
     height, width = (pixels * 0.72 / pitch for pixels in page.shape[:2])  # a cell is 0.72 inches wide
     width_all, height_all = margin + width + 0.1, height + top + 0.1
     figure = new_figure(width_all, height_all)
@@ -142,8 +139,7 @@ def draw_samples(
     axis.xaxis.tick_top()
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
-    if title:
-        figure.text(0.01, 1 - 0.12 / height_all, title, fontsize=10, va="top")
+    figure.text(0.01, 1 - 0.12 / height_all, title, fontsize=10, va="top")
     save(figure, path)
 
 
@@ -173,36 +169,29 @@ def _panels(results: Results, times: Timings | None) -> list[Panel]:
     fid_label, saved_label = "FID (lower is better)", "FLOPs saved, % (higher is better)"
     time_label = f"median time per forward of {batch} images, ms (lower is better)"
 
-    def percent(row: Row) -> float | None:
-        return None if row.accuracy is None else 100 * row.accuracy
-
-    def interval(row: Row) -> tuple[float, float] | None:
-        low, high = row.accuracy_low, row.accuracy_high
-        return None if low is None or high is None else (100 * low, 100 * high)
-
-    def fid(row: Row) -> float | None:
-        return row.fid
-
-    def saved(row: Row) -> float | None:
-        if row.method == "none":
-            return None if row.flops is None else 0.0
-        return None if row.flops_change is None else -100 * row.flops_change
-
-    def time(row: Row) -> float | None:
-        return timed[row.method].median if row.method in timed else None
-
+    rows = results.rows
+    percent = {row.method: 100 * row.accuracy for row in rows if row.accuracy is not None}
+    intervals = {
+        row.method: (100 * row.accuracy_low, 100 * row.accuracy_high)
+        for row in rows
+        if row.accuracy_low is not None and row.accuracy_high is not None
+    }
+    fid = {row.method: row.fid for row in rows if row.fid is not None}
+    saved = {row.method: -100 * row.flops_change for row in rows if row.flops_change is not None}
+    saved |= {row.method: 0.0 for row in rows if row.method == "none" and row.flops is not None}
+    time = {method: timing.median for method, timing in timed.items()}
     return [
-        Panel(fid_label, accuracy_label, fid, percent, interval),
-        Panel(saved_label, accuracy_label, saved, percent, interval),
-        Panel(time_label, accuracy_label, time, percent, interval),
+        Panel(fid_label, accuracy_label, fid, percent, intervals),
+        Panel(saved_label, accuracy_label, saved, percent, intervals),
+        Panel(time_label, accuracy_label, time, percent, intervals),
         Panel(saved_label, fid_label, saved, fid),
         Panel(time_label, fid_label, time, fid),
     ]
 
 
 def _points(rows: Sequence[Row], panel: Panel) -> list[tuple[Row, float, float]]:
-    points = [(row, panel.x(row), panel.y(row)) for row in rows]
-    return [(row, x, y) for row, x, y in points if x is not None and y is not None]
+    x, y = panel.x, panel.y
+    return [(row, x[row.method], y[row.method]) for row in rows if row.method in x and row.method in y]
 
 
 def _styles(rows: Sequence[Row]) -> dict[str, Style]:
@@ -220,9 +209,8 @@ def _draw_panel(axis: Axes, panel: Panel, rows: Sequence[Row], by_family: dict[s
         xs, ys = [x for _, x, _ in own], [y for _, _, y in own]
         axis.plot(xs, ys, color=style.colour, linewidth=1, alpha=0.6, zorder=2)
         for rank, (row, x, y) in enumerate(own):
-            interval = panel.interval(row)
-            if interval is not None:
-                axis.plot([x, x], interval, color=style.colour, linewidth=0.8, alpha=0.35, zorder=1)
+            if row.method in panel.intervals:
+                axis.plot([x, x], panel.intervals[row.method], color=style.colour, linewidth=0.8, alpha=0.35, zorder=1)
             size = 160 if row.method == "none" else 36 + 36 * rank
             marks: dict[str, Any] = {"color": style.colour, "marker": style.marker, "edgecolor": "white"}
             axis.scatter([x], [y], s=size, linewidth=0.6, zorder=3, **marks)
@@ -231,7 +219,7 @@ def _draw_panel(axis: Axes, panel: Panel, rows: Sequence[Row], by_family: dict[s
             axis.axvline(x, color="0.75", linewidth=0.8, linestyle=":", zorder=0)
             axis.axhline(y, color="0.75", linewidth=0.8, linestyle=":", zorder=0)
     _scale(axis, "x", [x for _, x, _ in points])
-    if panel.interval(rows[0]) is None:
+    if not panel.intervals:
         _scale(axis, "y", [y for _, _, y in points])
     axis.set_xlabel(panel.x_label)
     axis.set_ylabel(panel.y_label)

@@ -16,12 +16,8 @@ from bigain.zoo import presets
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-NOTHING = "–"
-"""An empty cell."""
-
-PRESET = "Preset"
-"""The name of all presets of models."""
-
+NOTHING = "–"  # an empty cell
+PRESET = "Preset"  # the name of all presets of models
 _PRESETS = ("quality", "balanced", "fast")  # from little to much
 
 # Okabe & Ito (2008), "Color Universal Design", and Paul Tol's "muted": told apart with any common colour blindness.
@@ -53,16 +49,14 @@ class Style(NamedTuple):
     marker: str
 
 
-PLAIN = Style("#000000", "*")
-"""Of no compression."""
+PLAIN = Style("#000000", "*")  # of no compression
 
 
 def styles(names: Mapping[str, str], *, apart: bool = False) -> dict[str, Style]:
     """The style of every key, in order: a method has one colour, and its keys differ in the marker.
 
-    Args:
-        names: the name of the method, as a label has it, by key, such as a family or a spec.
-        apart: gives each key a colour of its own instead, as long as there are colours.
+    ``names`` are the methods', as labels have them, by key, such as a family or a spec; ``apart`` gives each key a
+    colour of its own instead, as long as there are colours.
     """
     groups = {key: key if apart else name for key, name in names.items()}
     colours: dict[str, str] = {}

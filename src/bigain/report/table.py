@@ -19,22 +19,16 @@ if TYPE_CHECKING:
 _WIDE = 140  # characters that all columns take in a terminal
 _GAPS = 3  # of an unfinished run that the caption tells one by one
 _ABOUT = ("classification", "generation", "cost")
+_INTERVAL = "{:.1f} ({:.1f}–{:.1f})"
 
 
 @dataclass(frozen=True)
 class Line:
-    """A row with its time and that of no compression."""
+    """A row, its time, and how many times as fast as no compression: empty for that itself, and where not timed."""
 
     row: Row
     time: Timing | None
-    plain_time: Timing | None
-
-    @property
-    def speed(self) -> str:
-        """How many times as fast as no compression; empty for that itself, and where nothing was timed."""
-        if self.time is None or self.plain_time is None or self.row.method == "none":
-            return ""
-        return f"{self.plain_time.median / self.time.median:.2f}×"
+    speed: str
 
 
 @dataclass(frozen=True)
@@ -109,7 +103,7 @@ def _about_classification(results: Results, count: str) -> str:
     name = measure(results.facts).capitalize()
     keep, samples = (" ".join(map(str, settings[field])) for field in ("to_keep", "n_samples"))
     return (
-        f"{name}: {count} images, {_split(settings['split'])}, stages {keep} / {samples}, {settings['loss']}; "
+        f"{name}: {count} images, {split_name(settings['split'])}, stages {keep} / {samples}, {settings['loss']}; "
         "95% Wilson intervals; change to no compression on the same images and noise, p by McNemar's exact test."
     )
 
@@ -121,7 +115,7 @@ def _about_reference(results: Results) -> list[str]:
     few = min(row.generated for row in results.rows) <= real["dimensions"]
     caution = f"; rough guides only, of no more images than its {real['dimensions']} dimensions" if few else ""
     return [
-        f"FID and KID: to {real['images']} real images of {real['data']} ({_split(real['split'])}), features of "
+        f"FID and KID: to {real['images']} real images of {real['data']} ({split_name(real['split'])}), features of "
         f"{real['network']}{caution}."
     ]
 
@@ -136,14 +130,20 @@ def _about_times(times: Timings) -> str:
     )
 
 
-def _split(name: str | None) -> str:
+def split_name(name: str | None) -> str:
+    """What the split is called in captions."""
     return f"split {name}" if name else "default split"
 
 
 def lines_of(results: Results, times: Timings | None) -> list[Line]:
     """The rows of a run, each with its time."""
     timed = {} if times is None else times.methods
-    return [Line(row, timed.get(row.method), timed.get("none")) for row in results.rows]
+    lines, plain = [], timed.get("none")
+    for row in results.rows:
+        time = None if row.method == "none" else timed.get(row.method)
+        speed = "" if time is None or plain is None else f"{plain.median / time.median:.2f}×"
+        lines.append(Line(row, timed.get(row.method), speed))
+    return lines
 
 
 def _columns(results: Results, times: Timings | None) -> list[Column]:
@@ -152,20 +152,23 @@ def _columns(results: Results, times: Timings | None) -> list[Column]:
     large = max((row.flops or 0 for row in results.rows), default=0) >= 1e10
     unit, unit_name = (1e9, "GFLOPs") if large else (1e6, "MFLOPs")
     classes, images, cost = _ABOUT
+    kid = (_of_row("{:.2f}", "kid", scale=1000), _of_row("{:.2f} ± {:.2f}", "kid", "kid_deviation", scale=1000))
+    share = ("recognised", "recognised_low", "recognised_high")
+    recognised = (_of_row("{:.1f}", share[0], scale=100), _of_row(_INTERVAL, *share, scale=100))
     columns = [
         Column("method", "", lambda line: str(label(line.row.method))),
         Column("classified", classes, lambda line: str(line.row.classified)),
         Column(f"{measure(results.facts)}, %", classes, accuracy_cell),
         Column("change, points", classes, _short_change, _long_change),
-        Column("mAP (classes), %", classes, lambda line: _percent(line.row.class_map)),
-        Column("AP (images), %", classes, lambda line: _percent(line.row.image_ap)),
+        Column("mAP (classes), %", classes, _of_row("{:.1f}", "class_map", scale=100)),
+        Column("AP (images), %", classes, _of_row("{:.1f}", "image_ap", scale=100)),
         Column("generated", images, lambda line: str(line.row.generated)),
-        Column("FID", images, lambda line: fixed(line.row.fid)),
-        Column("KID × 1000", images, _short_kid, _long_kid),
-        Column("precision, %", images, lambda line: _percent(line.row.precision)),
-        Column("recall, %", images, lambda line: _percent(line.row.recall)),
-        Column("recognised, %", images, lambda line: _percent(line.row.recognised), _long_recognised),
-        Column("PSNR, dB", images, lambda line: fixed(line.row.psnr, 1)),
+        Column("FID", images, _of_row("{:.2f}", "fid")),
+        Column("KID × 1000", images, *kid),
+        Column("precision, %", images, _of_row("{:.1f}", "precision", scale=100)),
+        Column("recall, %", images, _of_row("{:.1f}", "recall", scale=100)),
+        Column("recognised, %", images, *recognised),
+        Column("PSNR, dB", images, _of_row("{:.1f}", "psnr")),
         Column(unit_name, cost, lambda line: _flops(line.row, unit)),
         Column(f"ms per forward{batch}", cost, _time),
     ]
@@ -185,65 +188,43 @@ def measure(facts: Mapping[str, Any]) -> str:
 
 def accuracy_cell(line: Line) -> str:
     """Accuracy in percent with its interval."""
-    return _interval(line.row.accuracy, line.row.accuracy_low, line.row.accuracy_high)
+    return cell(_INTERVAL, line.row.accuracy, line.row.accuracy_low, line.row.accuracy_high, scale=100)
 
 
-def _long_recognised(line: Line) -> str:
-    return _interval(line.row.recognised, line.row.recognised_low, line.row.recognised_high)
+def cell(form: str, *values: float | None, scale: float = 1) -> str:
+    """Values times ``scale`` in a format; empty where one of them is None."""
+    known = [scale * value for value in values if value is not None]
+    return form.format(*known) if len(known) == len(values) else ""
+
+
+def _of_row(form: str, *names: str, scale: float = 1) -> Callable[[Line], str]:
+    """What writes the fields of a row that have these names."""
+    return lambda line: cell(form, *(getattr(line.row, name) for name in names), scale=scale)
 
 
 def _short_change(line: Line) -> str:
-    row = line.row
-    return "" if row.change is None or row.mcnemar_p is None else f"{100 * row.change:+.1f} ({_p(row.mcnemar_p)})"
+    change, p = cell("{:+.1f}", line.row.change, scale=100), line.row.mcnemar_p
+    return f"{change} ({_p(p)})" if change and p is not None else ""
 
 
 def _long_change(line: Line) -> str:
-    row = line.row
-    if row.change is None or row.change_low is None or row.change_high is None or row.mcnemar_p is None:
-        return ""
-    return f"{100 * row.change:+.1f} ({100 * row.change_low:+.1f} to {100 * row.change_high:+.1f}; {_p(row.mcnemar_p)})"
+    row, p = line.row, line.row.mcnemar_p
+    interval = cell("{:+.1f} ({:+.1f} to {:+.1f}", row.change, row.change_low, row.change_high, scale=100)
+    return f"{interval}; {_p(p)})" if interval and p is not None else ""
 
 
 def _p(value: float) -> str:
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}" if value < 0.0995 else f"p = {value:.2f}"
 
 
-def _short_kid(line: Line) -> str:
-    return fixed(None if line.row.kid is None else 1000 * line.row.kid)
-
-
-def _long_kid(line: Line) -> str:
-    if line.row.kid is None or line.row.kid_deviation is None:
-        return ""
-    return f"{1000 * line.row.kid:.2f} ± {1000 * line.row.kid_deviation:.2f}"
-
-
 def _flops(row: Row, unit: float) -> str:
-    if row.flops is None:
-        return ""
-    change = "" if row.flops_change is None else f" ({100 * row.flops_change:+.1f}%)"
-    return f"{row.flops / unit:.1f}{change}"
+    change = cell(" ({:+.1f}%)", row.flops_change, scale=100)
+    return "" if row.flops is None else f"{row.flops / unit:.1f}{change}"
 
 
 def _time(line: Line) -> str:
-    if line.time is None:
-        return ""
-    return f"{line.time.median:.1f} ({line.speed})" if line.speed else f"{line.time.median:.1f}"
-
-
-def _interval(share: float | None, low: float | None, high: float | None) -> str:
-    if share is None or low is None or high is None:
-        return ""
-    return f"{100 * share:.1f} ({100 * low:.1f}–{100 * high:.1f})"
-
-
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.1f}"
-
-
-def fixed(value: float | None, digits: int = 2) -> str:
-    """A number with so many digits after the point; empty for None."""
-    return "" if value is None else f"{value:.{digits}f}"
+    speed = f" ({line.speed})" if line.speed else ""
+    return "" if line.time is None else f"{line.time.median:.1f}{speed}"
 
 
 def _counts(values: list[int]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -92,12 +93,9 @@ def environment(device: torch.device, extra: Mapping[str, Any]) -> dict[str, Any
 def _processor() -> str:
     """The CPU's model name on Linux, what Python calls it elsewhere."""
     information = Path("/proc/cpuinfo")
-    if information.is_file():
-        for line in information.read_text(errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                return " ".join(value.split())
-    return platform.processor() or platform.machine()
+    text = information.read_text(errors="replace") if information.is_file() else ""
+    named = re.search(r"^model name\s*:(.*)$", text, re.MULTILINE)
+    return " ".join(named[1].split()) if named else platform.processor() or platform.machine()
 
 
 def synchronise(device: torch.device) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from bigain.backbones import resolve
 from bigain.classify import DiffusionClassifier
 from bigain.data import ImageCollection, labelled, preprocess
 from bigain.diffusion import Denoiser
-from bigain.generate import Sampling, sample
+from bigain.generate import sample
 from bigain.images import to_uint8
 from bigain.metrics.features import FeatureNetwork, feature_network
 from bigain.run.cost import applied, environment, flops, measure
@@ -29,16 +28,12 @@ _CHUNK_FORWARDS = 8  # batches of the classifier's first stage that one transact
 
 
 def run(settings: Settings, path: Path, *, progress: bool = False, denoiser: Denoiser | None = None) -> None:
-    """Does what is missing in the results file ``path``; goes on where it was stopped, whenever that was.
+    """Does what is missing in the results file ``path``, new or not; goes on where it was stopped, whenever that was.
 
     Images are done in chunks that begin at multiples of a fixed number, so an interrupted run meets the same batches
     as an undisturbed one and ends with the same values, bit for bit, on one machine. So does one that several
     processes share, each with its ``settings.counts.shard`` of the chunks; a last run without a shard times.
-
-    Args:
-        settings: what to do. Methods and images may be more than the file has seen.
-        path: of the results file, which is made if it is not there.
-        denoiser: the model that the settings name, where it is open already.
+    Methods and images may be more than the file has seen; ``denoiser`` is the model of the settings, if it is open.
 
     Raises:
         ValueError: the settings or a preset do not fit the model, the data, each other, or the run that the file holds.
@@ -85,26 +80,21 @@ class _Work:
     classifier: DiffusionClassifier | None = None
 
     def __post_init__(self) -> None:
-        counts = self.settings.counts
+        counts, batch_size = self.settings.counts, self.settings.model.batch_size
+        self.sampling = self.settings.sampling.of(self.denoiser.kind, counts.seed, batch_size)
         self.positions = labelled(self.data, counts.classify)
         if counts.classify:
             if not self.conditions:
                 raise ValueError(f"classify must be 0 (--classify 0) for {self.data.name}, which has no classes")
-            self.classifier = self.settings.classifier.of(
-                self.denoiser, self.conditions, counts.seed, self.settings.model.batch_size
-            )
+            self.classifier = self.settings.classifier.of(self.denoiser, self.conditions, counts.seed, batch_size)
         if counts.generate:
-            self._check_sampling()
-
-    def _check_sampling(self) -> None:
-        """Refuses what cannot be generated before anything is classified."""
-        self.sampling().scheduler(self.denoiser)
-        for entry in self.data.entries[: self.settings.counts.generate]:
-            if not entry.labels and (entry.caption is None or self.denoiser.kind == "class"):
-                raise ValueError(
-                    f"generate must be 0 (--generate 0) for {self.data.name}: {entry.id!r} has neither label nor "
-                    f"caption to generate an image for"
-                )
+            self.sampling.scheduler(self.denoiser)  # refuses what it cannot do before anything is classified
+            for entry in self.data.entries[: counts.generate]:
+                if not entry.labels and (entry.caption is None or self.denoiser.kind == "class"):
+                    raise ValueError(
+                        f"generate must be 0 (--generate 0) for {self.data.name}: {entry.id!r} has neither label nor "
+                        f"caption to generate an image for"
+                    )
 
     def identity(self) -> dict[str, Any]:
         """Also of what the settings name: the weights and the prompts or labels."""
@@ -133,22 +123,30 @@ class _Work:
 
     def total(self, store: Store) -> int:
         """Forwards that are missing."""
-        s, total = self.settings, 0
-        for spec in s.methods:
-            done, made = store.classified_ids(spec), store.generated_images(spec)
+        total = 0
+        for spec in self.settings.methods:
             if self.classifier is not None:
-                mine = itertools.chain(*self._mine(self.positions, self._classified_at_once()))
-                todo = sum(self.data.entries[position].id not in done for position in mine)
-                total += todo * self.classifier.forwards
-            mine = itertools.chain(*self._mine(range(s.counts.generate), s.model.batch_size))
-            total += len(set(mine) - made) * s.sampling.forwards
+                total += self.classifier.forwards * sum(map(len, self._to_classify(store, spec)))
+            total += self.settings.sampling.forwards * sum(map(len, self._to_generate(store, spec)))
         return total
 
-    def _classified_at_once(self) -> int:
-        """Images of a chunk: a few full batches of the first stage."""
-        assert self.classifier is not None
+    def _to_classify(self, store: Store, spec: str) -> list[dict[str, int]]:
+        """The positions by id of what this process is to classify under a method, chunk by chunk."""
+        if self.classifier is None:
+            return []
         first_stage = len(self.classifier.conditions) * self.classifier.stages.n_samples[0]
-        return max(1, min(64, _CHUNK_FORWARDS * self.settings.model.batch_size // first_stage))
+        size = max(1, min(64, _CHUNK_FORWARDS * self.settings.model.batch_size // first_stage))
+        done, entries = store.classified_ids(spec), self.data.entries
+        return [
+            {entries[position].id: position for position in chunk if entries[position].id not in done}
+            for chunk in self._mine(self.positions, size)
+        ]
+
+    def _to_generate(self, store: Store, spec: str) -> list[list[int]]:
+        """The numbers of what this process is to generate under a method, chunk by chunk."""
+        done, numbers = store.generated_images(spec), range(self.settings.counts.generate)
+        chunks = self._mine(numbers, self.settings.model.batch_size)
+        return [[number for number in chunk if number not in done] for chunk in chunks]
 
     def _mine(self, values: Sequence[int], size: int) -> list[Sequence[int]]:
         """The chunks that are this process's to do."""
@@ -156,34 +154,26 @@ class _Work:
         return _chunks(values, size)[number::count]
 
     def classify(self, store: Store, spec: str, bar: Any) -> None:
-        """Classifies what is missing under a method, chunk by chunk."""
-        classifier = self.classifier
-        if classifier is None:
+        """Classifies what is missing under a method."""
+        if self.classifier is None:
             return
-        done = store.classified_ids(spec)
         with applied(self.denoiser, spec):
-            for chunk in self._mine(self.positions, self._classified_at_once()):
-                todo = {self.data.entries[p].id: p for p in chunk if self.data.entries[p].id not in done}
+            for todo in self._to_classify(store, spec):
                 items = list(self.data.items(todo.values()))  # fewer, where bad images are skipped
                 if items:
                     images = torch.stack([preprocess(item.image, self.denoiser.image_size) for item in items])
-                    results = classifier.predict(images, [item.id for item in items])
+                    results = self.classifier.predict(images, [item.id for item in items])
                     pairs = zip(results, items, strict=True)
-                    store.add_classified(
-                        spec,
-                        [Classified(**vars(one), position=todo[one.id], labels=item.labels) for one, item in pairs],
-                    )
-                bar.update(len(todo) * classifier.forwards)
+                    rows = [Classified(**vars(one), position=todo[one.id], labels=item.labels) for one, item in pairs]
+                    store.add_classified(spec, rows)
+                bar.update(len(todo) * self.classifier.forwards)
 
     def generate(self, store: Store, spec: str, bar: Any) -> None:
-        """Generates what is missing under a method, chunk by chunk."""
-        done = store.generated_images(spec)
+        """Generates what is missing under a method."""
         with applied(self.denoiser, spec):
-            for chunk in self._mine(range(self.settings.counts.generate), self.settings.model.batch_size):
-                todo = [image for image in chunk if image not in done]
-                if todo:
-                    store.add_generated(spec, self._generated(todo))
-                    bar.update(len(todo) * self.settings.sampling.forwards)
+            for todo in filter(None, self._to_generate(store, spec)):
+                store.add_generated(spec, self._generated(todo))
+                bar.update(len(todo) * self.settings.sampling.forwards)
 
     def _generated(self, numbers: Sequence[int]) -> list[Generated]:
         """The images of these numbers, with what a network sees in them."""
@@ -191,22 +181,16 @@ class _Work:
         unique = list(dict.fromkeys(condition for _, condition in asked))
         conditions = self.denoiser.conditions(unique)  # type: ignore[arg-type]
         index = [unique.index(condition) for _, condition in asked]
-        images = np.stack(list(sample(self.denoiser, conditions, index, numbers, self.sampling())))
+        images = np.stack(list(sample(self.denoiser, conditions, index, numbers, self.sampling)))
         features: Any = [None] * len(images)
-        recognised: Sequence[int | None] = features
+        recognised: Any = features
         if self.network is not None:
             features, recognised = self.network.features(images), self.network.recognise(images)
+        rows = zip(numbers, asked, images, recognised, features, strict=True)
         return [
             Generated(number, label, str(condition), encode_png(image), seen, values)
-            for number, (label, condition), image, seen, values in zip(
-                numbers, asked, images, recognised, features, strict=True
-            )
+            for number, (label, condition), image, seen, values in rows
         ]
-
-    def sampling(self) -> Sampling:
-        """How the settings sample."""
-        s = self.settings
-        return s.sampling.of(self.denoiser.kind, s.counts.seed, s.model.batch_size)
 
     def _asked(self, image: int) -> tuple[int | None, str | int]:
         """Label and condition of a generated image: those of the data's image of that number, over again at its end."""

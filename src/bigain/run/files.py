@@ -12,9 +12,11 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from bigain.data import ImageCollection
     from bigain.diffusion import ClassConditional, Denoiser
 
+_Made = TypeVar("_Made")
 _PACKAGES = ("bigain", "torch", "diffusers", "transformers", "torchmetrics", "numpy", "pillow", "scipy")
 
 
@@ -38,12 +41,10 @@ def write_json(path: Path, form: str, content: dict[str, Any]) -> None:
     write_whole(path, json.dumps({"format": form, **content}, indent=1, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path, form: str) -> dict[str, Any]:
-    """Reads what ``write_json`` wrote, without its format.
+def read_json(path: Path, form: str, what: str, made: Callable[[dict[str, Any]], _Made]) -> _Made:
+    """What is ``made`` of the content of a file that ``write_json`` wrote, which is to hold ``what``.
 
-    Raises:
-        FileNotFoundError: the file is missing.
-        ValueError: it is not JSON, not an object, or of another format; names the file.
+    FileNotFoundError where it is missing; ValueError, with its name, where it is no such JSON or of another format.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -51,9 +52,13 @@ def read_json(path: Path, form: str) -> dict[str, Any]:
         raise ValueError(f"{path} must be a JSON file of format {form!r}, not this: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a JSON object of format {form!r}, not a {type(content).__name__}")
-    if content.get("format") != form:
-        raise ValueError(f"{path} must have the format {form!r}, not {content.get('format')!r}")
-    return {name: value for name, value in content.items() if name != "format"}
+    if (found := content.pop("format", None)) != form:
+        raise ValueError(f"{path} must have the format {form!r}, not {found!r}")
+    try:
+        return made(content)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        why = f"it lacks {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"{path} must hold {what}, not this: {why}") from error
 
 
 def encode_png(image: Any) -> bytes:
@@ -68,8 +73,7 @@ def encode_png(image: Any) -> bytes:
 def class_conditions(denoiser: Denoiser, data: ImageCollection) -> tuple[tuple[str | int, ...], ...]:
     """Per class what the model is asked for: its prompts, or its label in a class-conditional model.
 
-    Raises:
-        ValueError: a class-conditional model does not know a class by its name.
+    ValueError where a class-conditional model does not know a class by its name.
     """
     if denoiser.kind == "text":
         return data.prompts or ()
@@ -94,10 +98,8 @@ def versions() -> dict[str, str]:
     """Of Python and the packages that results depend on."""
     installed = {"python": platform.python_version()}
     for package in _PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):  # a clone that is not installed, or an extra that is not needed
             installed[package] = version(package)
-        except PackageNotFoundError:  # a clone that is not installed, or an extra that is not needed
-            continue
     return installed
 
 

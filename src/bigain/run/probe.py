@@ -18,16 +18,8 @@ from bigain.data import ImageCollection, Item, labelled, preprocess
 from bigain.diffusion import Denoiser
 from bigain.operators.random import image_key, mix_keys
 from bigain.run.files import class_conditions, fingerprint
-from bigain.run.settings import (
-    ClassifierSettings,
-    DataSettings,
-    ModelSettings,
-    ProbeSettings,
-    identity_hash,
-    source_identity,
-)
+from bigain.run.settings import ClassifierSettings, DataSettings, ModelSettings, ProbeSettings, identity_hash
 
-_FEWEST_IMAGES = 2  # of which there is a standard deviation
 _CHUNK_FORWARDS = 8  # batches of a chunk of images, so that few are half empty
 
 
@@ -41,20 +33,19 @@ class Probe:
     classifier: DiffusionClassifier
     data: ImageCollection
     items: list[Item]
-    _before: list[Tensor] = field(default_factory=list, init=False)  # predictions without compression
-    _before_others: list[Tensor] = field(default_factory=list, init=False)  # the same under other classes
+    # Predictions without compression, batch by batch: under the true class (False), and under another one (True).
+    _before: dict[bool, list[Tensor]] = field(default_factory=dict, init=False)
 
     @classmethod
     def of(cls, model: ModelSettings, source: DataSettings, settings: ProbeSettings, denoiser: Denoiser) -> Probe:
         """Opens the data and decodes the first images that have a label.
 
-        Raises:
-            ValueError: settings that do not fit the model or the data; too few images; and as ``check_classes``.
+        ValueError for settings that do not fit the model or the data, too few images, and as ``check_classes``.
         """
         data = source.load(denoiser.image_size)
         conditions = class_conditions(denoiser, data)
         items = list(data.items(labelled(data, settings.images)))  # fewer, where bad images are skipped
-        if len(items) < _FEWEST_IMAGES:
+        if len(items) < 2:  # of which there is no standard deviation
             raise ValueError(f"{len(items)} of {settings.images} images could be read: there must be two at least")
         stages = ClassifierSettings(to_keep=(1,), n_samples=(settings.timesteps,), loss=settings.loss)
         classifier = stages.of(denoiser, conditions, settings.seed, model.batch_size)
@@ -80,15 +71,19 @@ class Probe:
         """What all numbers depend on."""
         shown = [[item.id, list(item.labels)] for item in self.items]
         words = [self.classifier.conditions.names, self.classifier.groups]
-        return source_identity(self.model, self.source) | {
-            "loss": self.settings.loss,
-            "seed": self.settings.seed,
-            "images": len(self.items),
-            "timesteps": len(self.classifier.timesteps),
-            "weights": fingerprint(*self.denoiser.networks),
-            "shown": identity_hash({"images": shown})[:16],
-            "conditions": identity_hash({"conditions": words})[:16],
-        }
+        return (
+            self.model.identity()
+            | self.source.identity()
+            | {
+                "loss": self.settings.loss,
+                "seed": self.settings.seed,
+                "images": len(self.items),
+                "timesteps": len(self.classifier.timesteps),
+                "weights": fingerprint(*self.denoiser.networks),
+                "shown": identity_hash({"images": shown})[:16],
+                "conditions": identity_hash({"conditions": words})[:16],
+            }
+        )
 
     def facts(self) -> dict[str, Any]:
         """What tables and pictures need to know; versions are added as they take part."""
@@ -102,37 +97,36 @@ class Probe:
             "versions": [],
         }
 
-    def plain(self, done: Callable[[int], object] = lambda _: None) -> None:
-        """Makes the predictions without compression under the true class, batch by batch; once."""
-        if not self._before:
-            for part in self._predictions():
-                self._before.append(part)
+    def plain(self, done: Callable[[int], object] = lambda _: None, *, other: bool = False) -> None:
+        """Makes the predictions without compression under the true class, or an ``other``; once."""
+        if other not in self._before:
+            self._before[other] = []
+            for part in self._predictions(other):
+                self._before[other].append(part)
                 done(len(part))
 
-    def plain_others(self) -> None:
-        """Makes the same under other classes, for ``changes``; once."""
-        if not self._before_others:
-            self._before_others.extend(self._predictions(other=True))
+    def _changes(self, other: bool = False) -> Iterator[Tensor]:
+        """What the predictions are in the present state minus what they were in ``plain``, batch by batch."""
+        for part, before in zip(self._predictions(other), self._before[other], strict=True):
+            yield part - before
 
     def change(self, done: Callable[[int], object]) -> float:
         """The mean squared change of the prediction under the true class in the present state, after ``plain``."""
         changes = []
-        for part, before in zip(self._predictions(), self._before, strict=True):
-            changes.append(_mean_square(part - before))
-            done(len(part))
+        for change in self._changes():
+            changes.append(_mean_square(change))
+            done(len(change))
         return float(torch.cat(changes).mean())
 
     def changes(self) -> tuple[float, float]:
         """``change``, and that of the difference between the predictions under the true class and another.
 
-        The other is drawn for each image and timestep from those that the image does not show. ``plain_others`` is to
-        be called before, too.
+        The other is drawn for each image and timestep from those that the image does not show. It has its ``plain``.
         """
         changes, contrasts = [], []
-        parts = zip(self._predictions(), self._before, self._predictions(other=True), self._before_others, strict=True)
-        for part, before, other, other_before in parts:
-            changes.append(_mean_square(part - before))
-            contrasts.append(_mean_square((part - before) - (other - other_before)))
+        for change, other in zip(self._changes(), self._changes(other=True), strict=True):
+            changes.append(_mean_square(change))
+            contrasts.append(_mean_square(change - other))
         return float(torch.cat(changes).mean()), float(torch.cat(contrasts).mean())
 
     @functools.cached_property

@@ -22,57 +22,35 @@ _SETTINGS = ("model", "dtype", "seed")  # likewise
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What one method does, None where it was not measured.
+    """What one method does, None where it was not measured."""
 
-    Args:
-        method: its spec; "none" is no compression, which the others are compared with on the same images and noise.
-        classified, correct: images.
-        accuracy: share of images whose prediction is among their labels (precision@1 where there are several).
-        accuracy_low, accuracy_high: its 95% interval (Wilson).
-        change, change_low, change_high: accuracy minus that of "none" on the same images, with its 95% interval.
-        change_images: that both classified, over which the change is.
-        mcnemar_p: two-sided p-value of the exact test that it does not differ from "none".
-        class_accuracy: accuracy within each class, averaged over classes (one label per image).
-        class_map: mean average precision over classes, VOC style; image_ap: mean over images of the average
-            precision of their ranking (several labels per image).
-        generated: images.
-        fid, kid, kid_deviation: to the real images; kid is a mean over subsets with its standard deviation.
-        precision, recall: share of generated images among the real ones, and the reverse (Kynkaanniemi et al. 2019).
-        recognised, recognised_low, recognised_high: share of generated images in which the small classifier sees
-            the class that was asked for, with its 95% interval.
-        psnr: dB to the images that "none" makes of the same noise, of the mean squared error over all of them.
-        psnr_images: that both generated, over which it is.
-        flops: of one forward of one image.
-        flops_change: share of the FLOPs of "none" that is added (negative: saved).
-    """
-
-    method: str
-    classified: int = 0
+    method: str  # its spec; "none" is no compression, which the others are compared with on the same images and noise
+    classified: int = 0  # images
     correct: int | None = None
-    accuracy: float | None = None
-    accuracy_low: float | None = None
+    accuracy: float | None = None  # share of images whose prediction is among their labels: precision@1 if several
+    accuracy_low: float | None = None  # its 95% interval (Wilson)
     accuracy_high: float | None = None
-    change: float | None = None
+    change: float | None = None  # accuracy minus that of "none" on the same images, with its 95% interval
     change_low: float | None = None
     change_high: float | None = None
-    change_images: int | None = None
-    mcnemar_p: float | None = None
-    class_accuracy: float | None = None
-    class_map: float | None = None
-    image_ap: float | None = None
-    generated: int = 0
-    fid: float | None = None
-    kid: float | None = None
+    change_images: int | None = None  # that both classified, over which the change is
+    mcnemar_p: float | None = None  # two-sided, of the exact test that accuracy does not differ from "none"
+    class_accuracy: float | None = None  # within each class, averaged over classes (one label per image)
+    class_map: float | None = None  # mean average precision over classes, VOC style (several labels per image)
+    image_ap: float | None = None  # mean over images of the average precision of their ranking (likewise)
+    generated: int = 0  # images
+    fid: float | None = None  # to the real images, as all down to recall
+    kid: float | None = None  # the mean over subsets, with its standard deviation
     kid_deviation: float | None = None
-    precision: float | None = None
-    recall: float | None = None
-    recognised: float | None = None
-    recognised_low: float | None = None
+    precision: float | None = None  # share of generated images among the real ones (Kynkaanniemi et al. 2019)
+    recall: float | None = None  # the reverse
+    recognised: float | None = None  # share of generated images in which the small classifier sees the class asked for
+    recognised_low: float | None = None  # its 95% interval
     recognised_high: float | None = None
-    psnr: float | None = None
-    psnr_images: int | None = None
-    flops: int | None = None
-    flops_change: float | None = None
+    psnr: float | None = None  # dB to the images that "none" makes of the same noise, of the mean error over all
+    psnr_images: int | None = None  # that both generated, over which it is
+    flops: int | None = None  # of one forward of one image
+    flops_change: float | None = None  # share of the FLOPs of "none" that is added (negative: saved)
 
     def __post_init__(self) -> None:
         if not isinstance(self.method, str):
@@ -101,23 +79,16 @@ class Gain:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One method against another, None where it was not measured for both.
-
-    Args:
-        method, other: specs.
-        accuracy: on the images that both classified (Newcombe 1998).
-        fid: the other's minus the method's. The interval is of 200 paired resamples of the generated images, the real
-            ones stay (percentile bootstrap, shifted by the bias of the resamples' mean: FID grows as images repeat).
-        psnr: to the uncompressed images from the same noise; bootstrap too.
-        classified, generated: images that both have, over which the gains are; None in files that do not say.
-    """
+    """One method against another, None where it was not measured for both."""
 
     method: str
     other: str
-    accuracy: Gain | None = None
+    accuracy: Gain | None = None  # on the images that both classified (Newcombe 1998)
+    # The other's minus the method's. The interval is of 200 paired resamples of the generated images, the real ones
+    # stay (percentile bootstrap, shifted by the bias of the resamples' mean: FID grows as images repeat).
     fid: Gain | None = None
-    psnr: Gain | None = None
-    classified: int | None = None
+    psnr: Gain | None = None  # to the uncompressed images from the same noise; bootstrap too
+    classified: int | None = None  # images that both have, over which the gains are; None in files that do not say
     generated: int | None = None
 
     @property
@@ -127,9 +98,7 @@ class Comparison:
 
     def rounded(self, digits: Callable[[float], float]) -> Comparison:
         """The same with every gain rounded by ``digits``."""
-        gains: dict[str, Any] = {
-            name: Gain(*map(digits, astuple(gain))) for name, gain in self.gains.items() if gain is not None
-        }
+        gains: Any = {name: gain and Gain(*map(digits, astuple(gain))) for name, gain in self.gains.items()}
         return replace(self, **gains)
 
     @classmethod
@@ -141,31 +110,16 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """Everything that a run measured and that repeats on one machine: no times.
+    """Everything that a run measured and that repeats on one machine: no times."""
 
-    Args:
-        hash: SHA-256 of the settings.
-        settings: see `Settings.identity`.
-        facts: of the model and the data.
-        versions: the sets of versions that worked on it.
-        commands: what would repeat it, one for each session with another command.
-        reference: the real images of FID and KID, None without.
-        rows: one per method, "none" first.
-        comparisons: of methods with one another, where they were asked for.
-    """
-
-    hash: str
-    settings: dict[str, Any]
-    facts: dict[str, Any]
-    versions: list[dict[str, str]]
-    reference: dict[str, Any] | None
-    rows: tuple[Row, ...]
-    comparisons: tuple[Comparison, ...] = ()
-    commands: list[str] = field(default_factory=list)
-
-    def with_rows(self, rows: tuple[Row, ...]) -> Results:
-        """The same run with some of its rows."""
-        return replace(self, rows=rows)
+    hash: str  # SHA-256 of the settings
+    settings: dict[str, Any]  # see `Settings.identity`
+    facts: dict[str, Any]  # of the model and the data
+    versions: list[dict[str, str]]  # the sets of versions that worked on it
+    reference: dict[str, Any] | None  # the real images of FID and KID
+    rows: tuple[Row, ...]  # one per method, "none" first
+    comparisons: tuple[Comparison, ...] = ()  # of methods with one another, where they were asked for
+    commands: list[str] = field(default_factory=list)  # what would repeat it, of each session with another command
 
     def gaps(self) -> list[str]:
         """What an unfinished run lacks, in sentences: why values are missing, or are over fewer images."""
@@ -189,13 +143,9 @@ class Results:
             lacking = [key for key in needed if key not in values[name]]
             if lacking:
                 raise ValueError(f"{name} must have {', '.join(lacking)}")
-        return cls(
-            **{
-                **values,
-                "rows": tuple(Row(**row) for row in values["rows"]),
-                "comparisons": tuple(Comparison.from_json(one) for one in values.get("comparisons", ())),
-            }
-        )
+        rows = tuple(Row(**row) for row in values["rows"])
+        comparisons = tuple(Comparison.from_json(one) for one in values.get("comparisons", ()))
+        return cls(**{**values, "rows": rows, "comparisons": comparisons})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,19 +186,8 @@ def write_results(path: Path, results: Results, times: Timings) -> None:
 def read_results(path: Path) -> tuple[Results, Timings | None]:
     """Reads what ``write_results`` wrote; the times are None where their file is missing.
 
-    Raises:
-        FileNotFoundError: the results file is missing.
-        ValueError: it, or that of the times, is damaged or something else; names the file.
+    FileNotFoundError where the results are missing; ValueError, with its name, for a file that is damaged or another.
     """
-    times = path.with_suffix(".timings.json")
-    results = _parsed(path, Results.from_json)
-    return results, _parsed(times, Timings.from_json) if times.exists() else None
-
-
-def _parsed(path: Path, of_json: Callable[[Mapping[str, Any]], Any]) -> Any:
-    values = read_json(path, FORMAT)
-    try:
-        return of_json(values)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        why = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise ValueError(f"{path} must hold results of bigain evaluate, not this: {why}") from error
+    times, what = path.with_suffix(".timings.json"), "results of bigain evaluate"
+    results = read_json(path, FORMAT, what, Results.from_json)
+    return results, read_json(times, FORMAT, what, Timings.from_json) if times.exists() else None

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from bigain.diffusion import Denoiser
     from bigain.generate import Sampling
 
-DTYPES = ("float32", "bfloat16", "float16")
-EMBEDDED_DATA = ("glyphs", "glyphs-scenes")
-FEATURES = ("auto", "recogniser", "inception", "none")
 METHODS_HELP = (
     "Methods, with commas or spaces between: a shorthand (lgtm-0.7), a spec (tome:ratio=0.5,cell=4x4), a preset of a "
     "model (glyphs-dit/fast) or a preset file (.json). See bigain methods."
@@ -64,7 +61,7 @@ class ModelSettings(Group):
         "glyphs-dit", "glyphs-dit, glyphs-dit-64 or glyphs-sd (embedded), a folder, or a Hub id such as owner/name."
     )
     variant: str | None = setting(None, "Variant of the weights' files, such as fp16.")
-    dtype: str = setting("float32", "Of weights and activations.", choices=DTYPES)
+    dtype: str = setting("float32", "Of weights and activations.", choices=("float32", "bfloat16", "float16"))
     device: str | None = setting(None, "As PyTorch names it; cuda where there is one, else cpu.")
     threads: int | None = setting(None, "CPU threads; PyTorch's choice if left out.", low=1)
     batch_size: int = setting(64, "Rows of a forward. Results do not depend on it, to rounding.", low=1)
@@ -74,6 +71,10 @@ class ModelSettings(Group):
         most = 4 * (os.cpu_count() or 1)  # PyTorch crashes when it gets no more threads from the system
         if self.threads is not None and self.threads > most:
             raise ValueError(f"threads must be at most {most} on this machine, not {self.threads}")
+
+    def identity(self) -> dict[str, Any]:
+        """What results depend on; batch size, device and threads change them by rounding alone."""
+        return {"model": self.model, "variant": self.variant, "dtype": self.dtype}
 
     def open(self, quiet: bool = False) -> Denoiser:
         """Opens the model, as `bigain.diffusion.open_model`; ``quiet`` without the bars and warnings of others."""
@@ -106,7 +107,12 @@ class DataSettings(Group):
     @property
     def is_embedded(self) -> bool:
         """Whether the data come with the package."""
-        return self.data in EMBEDDED_DATA
+        return self.data in ("glyphs", "glyphs-scenes")
+
+    def identity(self) -> dict[str, Any]:
+        """What results depend on."""
+        split = "test" if self.is_embedded and self.split is None else self.split
+        return {"data": self.data, "split": split, "classes": self.classes, "prompts_csv": self.prompts_csv}
 
     def unseen(self) -> DataSettings:
         """The same on embedded data's validation split where no split is named, so that the test split stays unseen."""
@@ -140,8 +146,7 @@ class ClassifierSettings(Group):
 
     def resolved(self, conditions: int) -> ClassifierSettings:
         """With the stages for that many conditions where they are left out."""
-        stages = self.stages(conditions)
-        return replace(self, to_keep=stages.to_keep, n_samples=stages.n_samples)
+        return replace(self, **vars(self.stages(conditions)))
 
     def of(self, denoiser: Denoiser, conditions: Any, seed: int, batch_size: int) -> DiffusionClassifier:
         """The classifier of a model, among ``conditions`` as it takes them."""
@@ -208,7 +213,7 @@ class CountSettings(Group):
         "auto",
         "Network behind FID and KID: recogniser (embedded data only), inception (needs torch-fidelity), none, or "
         "auto: recogniser for embedded data, else none.",
-        choices=FEATURES,
+        choices=("auto", "recogniser", "inception", "none"),
     )
     seed: int = setting(0, "Of all randomness.")
     shard: str | None = setting(
@@ -291,14 +296,7 @@ class TargetSettings(Group):
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Group):
-    """What a joint run is to do.
-
-    Args:
-        methods: specs or presets; made canonical, without repetition, and "none" always comes first.
-        model, data, classifier, sampling, timing, counts: see the groups.
-        presets: those of the methods that were given as presets, to be compared with the model once it is open.
-        command: what would repeat the run, where a command asked for it; no result depends on it.
-    """
+    """What a joint run is to do; ``methods`` (specs or presets) are made canonical, each once, and "none" is first."""
 
     methods: tuple[str, ...] = setting(("none",), METHODS_HELP, short="-m")
     model: ModelSettings = field(default_factory=ModelSettings)
@@ -307,8 +305,9 @@ class Settings(Group):
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     timing: TimingSettings = field(default_factory=TimingSettings)
     counts: CountSettings = field(default_factory=CountSettings)
+    # Those of the methods that were given as presets, to be compared with the model once it is open.
     presets: tuple[str, ...] = field(default=(), compare=False, repr=False)
-    command: str | None = field(default=None, compare=False, repr=False)
+    command: str | None = field(default=None, compare=False, repr=False)  # what would repeat the run, where asked for
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -336,29 +335,20 @@ class Settings(Group):
 
         Methods and counts may grow.
         """
-        return source_identity(self.model, self.data) | {
-            "to_keep": list(self.classifier.to_keep or ()),
-            "n_samples": list(self.classifier.n_samples or ()),
-            "loss": self.classifier.loss,
-            "sampler": self.sampling.sampler,
-            "steps": self.sampling.steps,
-            "guidance": self.sampling.guidance,
-            "seed": self.counts.seed,
-            "features": self.feature_network,
-        }
-
-
-def source_identity(model: ModelSettings, data: DataSettings) -> dict[str, Any]:
-    """What results depend on of a model and its data; batch size, device and threads change them by rounding alone."""
-    return {
-        "model": model.model,
-        "variant": model.variant,
-        "dtype": model.dtype,
-        "data": data.data,
-        "split": "test" if data.is_embedded and data.split is None else data.split,
-        "classes": data.classes,
-        "prompts_csv": data.prompts_csv,
-    }
+        return (
+            self.model.identity()
+            | self.data.identity()
+            | {
+                "to_keep": list(self.classifier.to_keep or ()),
+                "n_samples": list(self.classifier.n_samples or ()),
+                "loss": self.classifier.loss,
+                "sampler": self.sampling.sampler,
+                "steps": self.sampling.steps,
+                "guidance": self.sampling.guidance,
+                "seed": self.counts.seed,
+                "features": self.feature_network,
+            }
+        )
 
 
 def read(texts: Iterable[str]) -> tuple[Compression, ...]:
@@ -390,10 +380,10 @@ def identity_hash(identity: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def differences(stored: dict[str, Any], requested: dict[str, Any]) -> list[str]:
-    """One phrase per field in which two identities differ, with both values."""
-    return [
+def differences(stored: Mapping[str, Any], requested: Mapping[str, Any]) -> str:
+    """The fields in which two identities differ, with both values; empty where they are the same."""
+    return "; ".join(
         f"{name} is {json.dumps(stored.get(name))} there and {json.dumps(requested.get(name))} here"
         for name in dict.fromkeys([*requested, *stored])
         if stored.get(name) != requested.get(name)
-    ]
+    )

@@ -8,12 +8,11 @@ import json
 import os
 import sqlite3
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +22,7 @@ from bigain.classify import Prediction
 from bigain.run.settings import differences, identity_hash
 
 Floats = npt.NDArray[np.float32]
+_Made = TypeVar("_Made")
 
 _DAMAGED = "Take the file from a copy, or run again into another folder (--out)"
 _APPLICATION = 0x42694761  # "BiGa": SQLite's own mark of what a file belongs to
@@ -58,23 +58,14 @@ class Classified(Prediction):
 
 @dataclass(frozen=True, eq=False)
 class Generated:
-    """One generated image.
+    """One generated image."""
 
-    Args:
-        image: number of the image, which seeds its noise.
-        label: its class, where it has one.
-        condition: what it was asked to show, in words.
-        png: the image's file.
-        recognised: class that the small recogniser sees in it.
-        features: float32 (D,) of the feature network.
-    """
-
-    image: int
-    label: int | None
-    condition: str
-    png: bytes
-    recognised: int | None = None
-    features: Floats | None = None
+    image: int  # its number, which seeds its noise
+    label: int | None  # its class, where it has one
+    condition: str  # what it was asked to show, in words
+    png: bytes  # the image's file
+    recognised: int | None = None  # class that the small recogniser sees in it
+    features: Floats | None = None  # (D,) of the feature network
 
     @property
     def pixels(self) -> npt.NDArray[np.uint8]:
@@ -83,7 +74,7 @@ class Generated:
             return np.asarray(image.convert("RGB"))
 
 
-class Store:
+class Store(contextlib.AbstractContextManager["Store"]):
     """An open results file, whose values are checked as they are read; a context manager that closes it.
 
     Raises:
@@ -130,8 +121,8 @@ class Store:
 
     def _begun(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The identity and the facts of the run, as it was begun."""
-        [(digest, settings, facts, checksum)] = self._rows("SELECT hash, settings, facts, checksum FROM run")
-        self._verify("the settings of the run", (digest, settings, facts), checksum)
+        query = "SELECT hash, settings, facts, checksum FROM run"
+        [(digest, settings, facts)] = self._read(lambda *row: row, query, "the settings of the run")
         identity = dict(json.loads(settings))
         if identity_hash(identity) != digest:
             raise ValueError(f"{self.path}: the settings of the run must have the hash {digest}, not another")
@@ -141,19 +132,17 @@ class Store:
     def open(cls, path: Path, identity: dict[str, Any], facts: dict[str, Any]) -> Store:
         """Opens the results of a run to go on with it, or begins them.
 
-        Args:
-            identity: what cannot change, see `Settings.identity`.
-            facts: what the tables and pictures need to know of the run (classes, sizes, timesteps).
+        ``identity`` is what cannot change, see `Settings.identity`; ``facts`` are what tables and pictures must know.
         """
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             _create(path, identity, facts)
         store = cls(path)
         try:
-            if identity_hash(store.identity) != identity_hash(identity):
+            if differing := differences(store.identity, identity):
                 raise ValueError(
-                    f"{path} holds a run with other settings: {'; '.join(differences(store.identity, identity))}. "
-                    "Give another folder with --out, or the settings that are there"
+                    f"{path} holds a run with other settings: {differing}. Give another folder with --out, or the "
+                    f"settings that are there"
                 )
             # A row is kept once its transaction ends, also if the process is killed right after.
             store._rows("PRAGMA journal_mode = WAL")
@@ -162,9 +151,6 @@ class Store:
             store.close()
             raise
         return store
-
-    def __enter__(self) -> Store:
-        return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
@@ -178,7 +164,7 @@ class Store:
         finally:
             self.connection.close()
 
-    @contextmanager
+    @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """All or nothing of what is written inside."""
         with _explained(self.path):
@@ -230,10 +216,8 @@ class Store:
 
     def flops(self) -> dict[str, int]:
         """FLOPs of one forward of one image, by method, where counted."""
-        rows = self._rows("SELECT spec, flops, checksum FROM method WHERE flops IS NOT NULL")
-        for spec, flops, checksum in rows:
-            self._verify(f"the FLOPs of {spec}", (spec, flops), checksum)
-        return {spec: flops for spec, flops, _ in rows}
+        query = "SELECT spec, flops, checksum FROM method WHERE flops IS NOT NULL"
+        return dict(self._read(lambda *row: row, query, "the FLOPs of {}"))
 
     def add_classified(self, spec: str, rows: Iterable[Classified]) -> None:
         """Keeps a batch, all or nothing; an image that is there already stays as it is."""
@@ -250,28 +234,23 @@ class Store:
 
     def classified(self, spec: str) -> list[Classified]:
         """Images of a method in the order of the data."""
-        rows = self._rows(
-            "SELECT image_id, position, labels, prediction, ranking, stage, errors, checksum FROM classification "
-            "WHERE method = ? ORDER BY position, image_id",
-            spec,
+        query = (
+            "SELECT method, image_id, position, labels, prediction, ranking, stage, errors, checksum "
+            "FROM classification WHERE method = ? ORDER BY position, image_id"
         )
-        return [self._classified(spec, values) for values in rows]
+        return self._read(self._classified, query, "image {1!r} classified under {0}", spec)
 
-    def _classified(self, spec: str, row: Sequence[Any]) -> Classified:
-        *values, checksum = row
-        image, position, labels, prediction, ranking, stage, errors = values
-        name = f"image {image!r} classified under {spec}"
-        self._verify(name, (spec, *values), checksum)
-        with _explained(self.path, name):
-            result = Classified(
-                id=image,
-                position=position,
-                labels=tuple(json.loads(labels)),
-                prediction=prediction,
-                ranking=tuple(json.loads(ranking)),
-                stage=tuple(json.loads(stage)),
-                errors=_unpack(errors),
-            )
+    def _classified(self, spec: str, image: str, position: int, *values: Any) -> Classified:
+        labels, prediction, ranking, stage, errors = values
+        result = Classified(
+            id=image,
+            position=position,
+            labels=tuple(json.loads(labels)),
+            prediction=prediction,
+            ranking=tuple(json.loads(ranking)),
+            stage=tuple(json.loads(stage)),
+            errors=_unpack(errors),
+        )
         conditions, timesteps = self.facts["conditions"], len(self.facts["timesteps"])
         classes = len(self.facts.get("classes", result.ranking))
         for what, value, fits in (
@@ -283,6 +262,7 @@ class Store:
         ):
             if not fits:
                 needed = f"{classes} classes, {conditions} conditions and {timesteps} timesteps"
+                name = f"image {image!r} classified under {spec}"
                 raise ValueError(f"{self.path}: {what} of {name} must fit {needed}, not {value}")
         return replace(result, errors=result.errors.reshape(conditions, timesteps))
 
@@ -301,21 +281,17 @@ class Store:
 
     def generated(self, spec: str, limit: int = -1) -> list[Generated]:
         """The first ``limit`` (all of them if negative) images of a method, by number."""
-        rows = self._rows(
-            "SELECT image, label, condition, png, recognised, features, checksum FROM generation "
-            "WHERE method = ? ORDER BY image LIMIT ?",
-            spec,
-            limit,
+        query = (
+            "SELECT method, image, label, condition, png, recognised, features, checksum "
+            "FROM generation WHERE method = ? ORDER BY image LIMIT ?"
         )
-        images = []
-        for *values, checksum in rows:
+
+        def made(_: str, *values: Any) -> Generated:
             image, label, condition, png, recognised, features = values
-            name = f"image {image} generated under {spec}"
-            self._verify(name, (spec, *values), checksum)
-            with _explained(self.path, name):
-                unpacked = None if features is None else _unpack(features)
-            images.append(Generated(image, label, condition, png, recognised, unpacked))
-        return images
+            unpacked = None if features is None else _unpack(features)
+            return Generated(image, label, condition, png, recognised, unpacked)
+
+        return self._read(made, query, "image {1} generated under {0}", spec, limit)
 
     def set_reference(self, facts: dict[str, Any], features: Floats) -> None:
         """Keeps the features (N, D) of the real images that FID compares with."""
@@ -324,14 +300,13 @@ class Store:
 
     def reference(self) -> tuple[dict[str, Any], Floats] | None:
         """What the real images are, and their features (N, D)."""
-        rows = self._rows("SELECT only_row, facts, features, checksum FROM reference")
-        if not rows:
-            return None
-        [(number, text, features, checksum)] = rows
-        self._verify("the features of the real images", (number, text, features), checksum)
-        with _explained(self.path, "the features of the real images"):
+
+        def made(_: int, text: str, features: bytes) -> tuple[dict[str, Any], Floats]:
             facts = json.loads(text)
             return facts, _unpack(features).reshape(facts.pop("shape"))
+
+        query = "SELECT only_row, facts, features, checksum FROM reference"
+        return next(iter(self._read(made, query, "the features of the real images")), None)
 
     def set_timing(self, environment: dict[str, Any], milliseconds: dict[str, list[float]]) -> None:
         """Replaces all timings: only what was measured together compares."""
@@ -344,10 +319,8 @@ class Store:
     def timing(self) -> tuple[dict[str, Any], dict[str, list[float]]]:
         """Where and how it was timed, and the milliseconds of each timed forward by method; empty before."""
         environment = self._rows("SELECT facts FROM timing_environment")
-        rows = self._rows("SELECT method, milliseconds, checksum FROM timing")
-        for spec, text, checksum in rows:
-            self._verify(f"the times of {spec}", (spec, text), checksum)
-        times = {spec: json.loads(text) for spec, text, _ in rows}
+        query = "SELECT method, milliseconds, checksum FROM timing"
+        times = dict(self._read(lambda spec, text: (spec, json.loads(text)), query, "the times of {}"))
         return json.loads(environment[0][0]) if environment else {}, times
 
     def _insert(self, query: str, rows: Sequence[tuple[Any, ...]]) -> None:
@@ -360,27 +333,33 @@ class Store:
         with _explained(self.path):
             return self.connection.execute(query, values).fetchall()
 
-    def _verify(self, name: str, values: Sequence[Any], checksum: int) -> None:
-        if _checksum(values) != checksum:
-            raise ValueError(f"{self.path}: {name} must be as it was written, but has changed. {_DAMAGED}")
+    def _read(self, made: Callable[..., _Made], query: str, name: str, *values: Any) -> list[_Made]:
+        """What is ``made`` of each row less its checksum, the last column; ``name``, of its values, is for errors."""
+        results = []
+        for *row, checksum in self._rows(query, *values):
+            named = name.format(*row)
+            if _checksum(row) != checksum:
+                raise ValueError(f"{self.path}: {named} must be as it was written, but has changed. {_DAMAGED}")
+            with _explained(self.path, named):
+                results.append(made(*row))
+        return results
 
 
-@contextmanager
+@contextlib.contextmanager
 def _explained(path: Path, what: str = "") -> Iterator[None]:
     """Says of what SQLite and zlib raise which file it is and what to do."""
     name = f"{path}: {what}" if what else str(path)
     try:
         yield
-    except sqlite3.OperationalError as error:
-        if "locked" in str(error):
+    except (sqlite3.Error, zlib.error, json.JSONDecodeError) as error:
+        state = str(error) if isinstance(error, sqlite3.OperationalError) else ""
+        if "locked" in state:
             raise OSError(f"{name} must not be in use by another program: {error}. Try again later") from error
-        if any(word in str(error) for word in ("full", "readonly", "I/O", "unable to open")):
+        if any(word in state for word in ("full", "readonly", "I/O", "unable to open")):
             raise OSError(
                 f"{name} must be on a disk that has room and can be written: {error}. What is done is kept: mend that, "
                 f"and give the same command again"
             ) from error
-        raise ValueError(f"{name} must be whole, not damaged: {error}. {_DAMAGED}") from error
-    except (sqlite3.Error, zlib.error, json.JSONDecodeError) as error:
         raise ValueError(f"{name} must be whole, not damaged: {error}. {_DAMAGED}") from error
 
 
@@ -389,18 +368,13 @@ def _create(path: Path, identity: dict[str, Any], facts: dict[str, Any]) -> None
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.unlink(missing_ok=True)
     begun = (identity_hash(identity), _text(identity), _text(facts))
-    created = datetime.now(timezone.utc).isoformat()
     try:
-        with _explained(path):
-            connection = sqlite3.connect(partial, isolation_level=None)
-            try:
-                connection.executescript(
-                    f"PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {_SCHEMA}; BEGIN; {_TABLES} COMMIT;"
-                )
-                row = (*begun, created, _checksum(begun))
-                connection.execute("INSERT INTO run VALUES (1, ?, ?, ?, ?, ?)", row)
-            finally:
-                connection.close()
+        with _explained(path), contextlib.closing(sqlite3.connect(partial, isolation_level=None)) as connection:
+            connection.executescript(
+                f"PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {_SCHEMA}; BEGIN; {_TABLES} COMMIT;"
+            )
+            row = (*begun, datetime.now(timezone.utc).isoformat(), _checksum(begun))
+            connection.execute("INSERT INTO run VALUES (1, ?, ?, ?, ?, ?)", row)
         _link(partial, path)
     finally:
         partial.unlink(missing_ok=True)

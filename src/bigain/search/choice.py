@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,7 +20,6 @@ from bigain.backbones.presets import preset_file
 from bigain.diffusion import Denoiser
 from bigain.run.engine import run
 from bigain.run.files import progress_bar, versions, write_whole
-from bigain.run.paired import Paired
 from bigain.run.probe import Probe
 from bigain.run.results import Gain
 from bigain.run.settings import (
@@ -32,9 +32,9 @@ from bigain.run.settings import (
     TimingSettings,
 )
 from bigain.run.store import Store
-from bigain.search.allocation import Allocation, allocate, most_saved
+from bigain.run.summary import Paired
 from bigain.search.clock import Clocked, clock_offers, clock_together, kept_times
-from bigain.search.offers import CANDIDATES, Offers, measure_offers
+from bigain.search.offers import CANDIDATES, Allocation, Offers, allocate, measure_offers, most_saved
 
 STEPS = 6  # of the bisection, which tells 2^6 - 1 savings apart
 _ROUNDING = 1e-9
@@ -42,22 +42,13 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Step:
-    """One saving that was tried.
+    """One saving that was tried; its gains are None where they were not asked for."""
 
-    Args:
-        methods: spec of its allocation.
-        saved: share of the FLOPs of a forward.
-        accuracy: minus that without compression, as a share, with its paired 95% interval; None where not asked for.
-        psnr: dB to the uncompressed images from the same noise, with a 95% bootstrap interval; None where not asked
-            for. Infinite where no image changes.
-        keeps: whether the values (not their intervals) keep the target.
-    """
-
-    methods: str
-    saved: float
-    accuracy: Gain | None
-    psnr: Gain | None
-    keeps: bool
+    methods: str  # spec of its allocation
+    saved: float  # share of the FLOPs of a forward
+    accuracy: Gain | None  # minus that without compression, paired
+    psnr: Gain | None  # dB to the uncompressed images from the same noise; infinite where no image changes
+    keeps: bool  # whether the values (not their intervals) keep the target
 
 
 def joint_settings(target: TargetSettings, model: ModelSettings, data: DataSettings, seed: int) -> Settings:
@@ -83,40 +74,40 @@ def largest_saving(
     """The allocation that saves most of those that keep the target, and all that were tried.
 
     Savings are 63rds of what all layers together save. A step that the results file holds is not measured again.
+    ValueError where the least saving does not keep the target; and as `bigain.run.engine.run`.
 
     Args:
         target: with lose_at_most, psnr or both.
-        settings: of the joint run, see ``joint_settings``.
-        path: of its results file (.sqlite), which is made if it does not exist.
+        settings, path: of the joint run, see ``joint_settings``, and of its results file (.sqlite), new or not.
         denoiser: the model that ``settings`` names, open.
-
-    Raises:
-        ValueError: the least saving does not keep the target; or as `bigain.run.engine.run`.
     """
-    most, steps, tried = most_saved(offers.offers), [], {}
-    low, high = 0, 2**STEPS  # no saving keeps the target, and one that is too large does not
-    for number in range(1, STEPS + 1):
-        middle = (low + high) // 2
-        saving = max(1, round(middle * most / (2**STEPS - 1)))
-        tried[middle] = allocate(offers.offers, saving, target.contrast)
-        text = tried[middle].methods.text
-        saved = tried[middle].saved / offers.flops
+    most = most_saved(offers.offers)
+    tried: dict[int, Allocation] = {}
+    steps: list[Step] = []
+
+    def misses(number: int) -> bool:
+        """Whether so many 63rds are too much to save."""
+        saving = max(1, round(number * most / (2**STEPS - 1)))
+        tried[number] = allocate(offers.offers, saving, target.contrast)
+        text, saved = tried[number].methods.text, tried[number].saved / offers.flops
         if progress:
-            print(f"Step {number} of {STEPS}: {saved:.1%} of the FLOPs saved", file=sys.stderr)
+            print(f"Step {len(tried)} of {STEPS}: {saved:.1%} of the FLOPs saved", file=sys.stderr)
         run(replace(settings, methods=(text,)), path, progress=progress, denoiser=denoiser)
         with Store(path) as store:
             steps.append(_judge(store, text, saved, target))
-        low, high = (middle, high) if steps[-1].keeps else (low, middle)
-    if low == 0:
+        return not steps[-1].keeps
+
+    kept = bisect_left(range(1, 2**STEPS), True, key=misses)
+    if kept == 0:
         least = min(steps, key=lambda step: step.saved)
-        missed = [
+        missed = " and ".join(
             f"{name} must be {value}, not {target.given[name]:g}" for name, value in _missed(target, least).items()
-        ]
-        raise ValueError(
-            f"{' and '.join(missed)}: already the least saving, {least.saved:.1%} of the FLOPs, comes to that. Give "
-            f"candidates that merge or pool less, or more images"
         )
-    return tried[low], tuple(steps)
+        raise ValueError(
+            f"{missed}: already the least saving, {least.saved:.1%} of the FLOPs, comes to that. Give candidates that "
+            f"merge or pool less, or more images"
+        )
+    return tried[kept], tuple(steps)
 
 
 def _judge(store: Store, methods: str, saved: float, target: TargetSettings) -> Step:
@@ -130,10 +121,9 @@ def _judge(store: Store, methods: str, saved: float, target: TargetSettings) -> 
 def _missed(target: TargetSettings, step: Step) -> dict[str, str]:
     """Of each target that a step does not keep, what it would keep."""
     missed = {}
-    if target.lose_at_most is not None and step.accuracy is not None:
-        lost = -100 * step.accuracy.value
-        if lost > target.lose_at_most + _ROUNDING:
-            missed["lose_at_most"] = f"at least {lost:.2f}"
+    lost = None if step.accuracy is None else -100 * step.accuracy.value
+    if target.lose_at_most is not None and lost is not None and lost > target.lose_at_most + _ROUNDING:
+        missed["lose_at_most"] = f"at least {lost:.2f}"
     if target.psnr is not None and step.psnr is not None and step.psnr.value < target.psnr:
         missed["psnr"] = f"at most {step.psnr.value:.2f}"
     return missed
@@ -141,28 +131,20 @@ def _missed(target: TargetSettings, step: Step) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen, and what it rests on.
-
-    Args:
-        offers: of all layers.
-        allocation: that was chosen, in FLOPs.
-        clocked: the times of the offers, with a target of speed.
-        speed: how many times as fast a forward is, by the layers alone ("expected") and together ("measured").
-        steps: of the bisection, in the order in which they were tried.
-    """
+    """What was chosen, and what it rests on."""
 
     target: TargetSettings
-    offers: Offers
-    allocation: Allocation
-    clocked: Clocked | None = None
-    speed: dict[str, float] | None = None
-    steps: tuple[Step, ...] = ()
+    offers: Offers  # of all layers
+    allocation: Allocation  # that was chosen, in FLOPs
+    clocked: Clocked | None = None  # the times of the offers, with a target of speed
+    speed: dict[str, float] | None = None  # times as fast: by the layers alone ("expected"), together ("measured")
+    steps: tuple[Step, ...] = ()  # of the bisection, in the order in which they were tried
 
     @property
     def files(self) -> tuple[str, ...]:
         """Names of what was written, the preset first."""
-        more = "times.json" if self.clocked is not None else "results.sqlite" if self.steps else ""
-        return ("preset.json", "offers.json", more) if more else ("preset.json", "offers.json")
+        more = ("times.json",) if self.clocked is not None else ("results.sqlite",) if self.steps else ()
+        return ("preset.json", "offers.json", *more)
 
     @property
     def kept(self) -> Step | None:
@@ -184,16 +166,12 @@ def choose(
 ) -> Choice:
     """Gives every layer the method that changes the predictions least, for the target.
 
-    Writes preset.json into ``folder``, which keeps what was measured (offers.json, times.json, results.sqlite), so that
-    another target, or a call that was interrupted, measures only what is missing.
+    Writes preset.json into ``folder``, which keeps what was measured (offers.json, times.json, results.sqlite): another
+    target, or a call after one that was interrupted, measures only what is missing. Embedded data are the validation
+    split where no split is named. ``candidates`` are specs of one method each that a layer may take; with a target of
+    speed ``timing_rounds`` count.
 
-    Args:
-        data: embedded data are the validation split where no split is named.
-        candidates: specs of one method each that a layer may take.
-        timing_rounds: that count, with a target of speed.
-
-    Raises:
-        ValueError: no target, or one that cannot be reached; or as `measure_offers`, `clock_offers`, `largest_saving`.
+    ValueError for no target, or one that cannot be reached; and as `measure_offers`, `clock_offers`, `largest_saving`.
     """
     target.check()
     data = data.unseen()
@@ -255,14 +233,12 @@ def _about(choice: Choice, data: DataSettings, probe: ProbeSettings) -> dict[str
     if choice.clocked is not None and choice.speed is not None:
         about["speed_up"] = {"asked": target.speed_up, **choice.speed, **choice.clocked.environment}
     if choice.kept is not None:
-        gains = {"accuracy": choice.kept.accuracy, "psnr": choice.kept.psnr}
+        counts = {"lose_at_most": ("classified", target.classify), "psnr": ("generated", target.generate)}
         about["measured"] = {
             name: {field: round(value, 6) if math.isfinite(value) else None for field, value in vars(gain).items()}
-            for name, gain in gains.items()
+            for name, gain in (("accuracy", choice.kept.accuracy), ("psnr", choice.kept.psnr))
             if gain is not None
-        }
-        counts = {"lose_at_most": ("classified", target.classify), "psnr": ("generated", target.generate)}
-        about["measured"] |= dict(counts[name] for name in target.given)
+        } | dict(counts[name] for name in target.given)
     return about
 
 

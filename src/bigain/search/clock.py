@@ -22,7 +22,7 @@ from bigain.methods import Method
 from bigain.run.cost import environment, forward_of, measure, synchronise
 from bigain.run.files import fingerprint, read_json, write_json
 from bigain.run.settings import differences
-from bigain.search.allocation import Allocation, Offer, most_saved, together
+from bigain.search.offers import Allocation, Offer, most_saved, together
 
 _FORMAT = "bigain offer timings 1"
 _NANO = 1e9
@@ -30,19 +30,12 @@ _NANO = 1e9
 
 @dataclass(frozen=True)
 class Clocked:
-    """Times of offers.
+    """Times of offers."""
 
-    Args:
-        environment: weights, machine, dtype and batch; what was measured in another does not compare.
-        rounds: that counted.
-        forward: seconds of a forward without compression, of a whole batch.
-        saved: by the spec of an offer, the seconds of a forward that it saves; negative where it takes longer.
-    """
-
-    environment: Mapping[str, Any]
-    rounds: int
-    forward: float
-    saved: Mapping[str, float]
+    environment: Mapping[str, Any]  # weights, machine, dtype and batch; times of another do not compare
+    rounds: int  # that counted
+    forward: float  # seconds of a forward without compression, of a whole batch
+    saved: Mapping[str, float]  # by an offer's spec the seconds of a forward that it saves; negative: it takes longer
 
     def in_time(self, offers: Iterable[Offer]) -> tuple[Offer, ...]:
         """The offers, with the nanoseconds that they save in place of the FLOPs."""
@@ -55,8 +48,7 @@ class Clocked:
     def saving(self, offers: Iterable[Offer], speed_up: float) -> int:
         """The nanoseconds that are to be saved so that a forward is ``speed_up`` times as fast.
 
-        Raises:
-            ValueError: the speed-up is not above 1, or the fastest offers of all layers together do not reach it.
+        ValueError where that is not above 1, or more than the fastest offers of all layers together reach.
         """
         if not speed_up > 1:
             raise ValueError(f"speed_up must be above 1, not {speed_up:g}")
@@ -80,20 +72,18 @@ class Clocked:
 def kept_times(denoiser: Denoiser, path: Path, *, dtype: str, batch_size: int) -> Clocked | None:
     """What ``clock_offers`` left in a file; None if there is none.
 
-    Raises:
-        ValueError: ``batch_size`` is not between 1 and the model's number of timesteps; or a file of other weights,
-            another machine, dtype or batch, or of something else.
+    ValueError where ``batch_size`` is not between 1 and the model's number of timesteps, or the file is of other
+    weights, another machine, dtype or batch, or of something else.
     """
     current = _environment(denoiser, dtype, batch_size)
     if not path.exists():
         return None
-    content = read_json(path, _FORMAT)
-    try:
-        kept = Clocked(content["environment"], content["rounds"], float(content["forward"]), dict(content["saved"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} must be a whole file of times, not this: {error!r}") from error
-    if kept.environment != current:
-        differing = "; ".join(differences(dict(kept.environment), current))
+
+    def made(content: Mapping[str, Any]) -> Clocked:
+        return Clocked(content["environment"], content["rounds"], float(content["forward"]), dict(content["saved"]))
+
+    kept = read_json(path, _FORMAT, "times of bigain allocate", made)
+    if differing := differences(kept.environment, current):
         raise ValueError(f"{path} must hold times that compare with this run, but {differing}: delete it")
     return kept
 
@@ -101,10 +91,8 @@ def kept_times(denoiser: Denoiser, path: Path, *, dtype: str, batch_size: int) -
 def _environment(denoiser: Denoiser, dtype: str, batch_size: int) -> dict[str, Any]:
     most = denoiser.process.steps
     if not 1 <= batch_size <= most:
-        raise ValueError(
-            f"batch_size must lie in [1, {most}] where it is timed, each row with a timestep of its own, not "
-            f"{batch_size}"
-        )
+        each = "each row with a timestep of its own"
+        raise ValueError(f"batch_size must lie in [1, {most}] where it is timed, {each}, not {batch_size}")
     extra = {"dtype": dtype, "batch_size": batch_size, "weights": fingerprint(*denoiser.networks)}
     return environment(denoiser.device, extra)
 
@@ -112,7 +100,7 @@ def _environment(denoiser: Denoiser, dtype: str, batch_size: int) -> dict[str, A
 def clock_offers(
     denoiser: Denoiser,
     offers: Sequence[Offer],
-    path: Path | None = None,
+    path: Path,
     *,
     dtype: str,
     batch_size: int,
@@ -124,27 +112,22 @@ def clock_offers(
 
     A candidate acts in all of its layers at once, and every block is clocked on its own. Each such forward follows one
     without compression, and the median of the differences counts, so that what disturbs the machine falls on both. The
-    first round is not counted.
+    first round is not counted. ValueError for no offers, or fewer than one round; and as ``kept_times``.
 
     Args:
-        offers: as ``measure_offers`` gives them.
-        path: of a JSON file with all times; None keeps none. If it lacks some of the offers, or has fewer rounds, all
-            are measured again, as times of different sittings do not compare.
-        dtype: of the model, as the file is to state it.
-        batch_size: rows of a forward.
+        path: of a JSON file with all times. If it lacks some of the offers, or has fewer rounds, all are measured
+            again, as times of different sittings do not compare.
+        dtype, batch_size: of the model, as the file is to state it, and rows of a forward.
         rounds: that count, at least.
         counted: called with the forwards done and their number after each two.
         clock: of seconds.
-
-    Raises:
-        ValueError: no offers, or fewer than one round; or as ``kept_times``.
     """
     if not offers:
         raise ValueError("offers must be one at least to be timed, not none")
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1, not {rounds}")
     current = _environment(denoiser, dtype, batch_size)
-    kept = None if path is None else kept_times(denoiser, path, dtype=dtype, batch_size=batch_size)
+    kept = kept_times(denoiser, path, dtype=dtype, batch_size=batch_size)
     if kept is not None and kept.rounds >= rounds and {offer.method for offer in offers} <= {*kept.saved}:
         return kept
     forward = forward_of(denoiser, denoiser.any_condition, denoiser.process.timesteps(batch_size))
@@ -161,8 +144,7 @@ def clock_offers(
                     saved[offer.method].append(before[offer.layer] - after[offer.layer])
             counted(2 * (number * len(groups) + visit + 1), total)
     result = Clocked(current, rounds, median(plain), {method: median(times) for method, times in saved.items()})
-    if path is not None:
-        write_json(path, _FORMAT, asdict(result))
+    write_json(path, _FORMAT, asdict(result))
     return result
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -16,24 +17,21 @@ def at_equal_flops(denoiser: Denoiser, methods: Iterable[str], references: Itera
     """Per reference the methods, each at the least strength at which a forward takes at most the reference's FLOPs.
 
     A ratio is searched token by token of the finest grid that takes part, a factor from 2; both by bisection, as more
-    strength never takes more FLOPs than less. What the assignment costs is counted too.
+    strength never takes more FLOPs than less. What the assignment costs is counted too. ``methods`` are specs of one
+    method each, whose ratio or factor is replaced, ``references`` of what sets the FLOPs; both come back canonical.
 
-    Args:
-        methods: specs of one method each; the ratio or factor in them is replaced.
-        references: specs of what sets the FLOPs.
-
-    Returns:
-        Canonical specs, by the reference's canonical spec.
-
-    Raises:
-        ValueError: one of ``methods`` is several methods or none, follows a schedule or a threshold, has no layer in
-            this model, or takes more FLOPs at its most than a reference; a reference whose number of tokens depends on
-            the image; or one of the lists is empty.
+    ValueError where one of ``methods`` is several methods or none, follows a schedule or a threshold, has no layer in
+    this model, or takes more FLOPs at its most than a reference; where the number of tokens of a reference depends on
+    the image; or where one of the lists is empty.
     """
     space = Space.of(denoiser)
     strengths = {text: _strengths(text, space) for text in methods}
-    measures = [_reference(text) for text in references]
-    targets = {measure.text: flops(denoiser, measure, denoiser.any_condition) for measure in measures}
+    targets = {}
+    for text in references:
+        measure = Compression.of(text_of(text))
+        if any(method.depends_on_image for method in measure):
+            raise ValueError(f"a reference must have FLOPs that do not depend on the image, not a threshold: {text!r}")
+        targets[measure.text] = flops(denoiser, measure, denoiser.any_condition)
     if not strengths or not targets:
         raise ValueError("equal FLOPs must have at least one method, and one reference whose FLOPs are the measure")
     return {
@@ -45,23 +43,18 @@ def at_equal_flops(denoiser: Denoiser, methods: Iterable[str], references: Itera
 def _cheap_enough(denoiser: Denoiser, text: str, choices: Sequence[Compression], reference: str, target: int) -> str:
     """The first of ``choices`` that takes at most ``target`` FLOPs."""
 
-    def cost(number: int) -> int:
-        return flops(denoiser, choices[number], denoiser.any_condition)
+    def cost(choice: Compression) -> int:
+        return flops(denoiser, choice, denoiser.any_condition)
 
-    low, high = 0, len(choices) - 1
-    least = cost(high)
+    strongest = choices[-1]
+    least = cost(strongest)
     if least > target:
         raise ValueError(
             f"{text!r} must come down to the {target:,} FLOPs of {reference}, not to {least:,} at its most, "
-            f"{choices[high].text}: {_way_out(choices[high][0])}"
+            f"{strongest.text}: {_way_out(strongest[0])}"
         )
-    while low < high:
-        middle = (low + high) // 2
-        if cost(middle) <= target:
-            high = middle
-        else:
-            low = middle + 1
-    return choices[low].text
+    first = bisect_left(choices, True, hi=len(choices) - 1, key=lambda choice: cost(choice) <= target)
+    return choices[first].text
 
 
 def _way_out(method: Method) -> str:
@@ -70,14 +63,6 @@ def _way_out(method: Method) -> str:
         return "give more levels or layers"
     queries = ", or merge the queries too" if method.queries == "full" else ""
     return f"give larger cells, more levels or layers{queries}"
-
-
-def _reference(text: str) -> Compression:
-    """Methods whose FLOPs do not depend on the image."""
-    methods = Compression.of(text_of(text))
-    if any(method.depends_on_image for method in methods):
-        raise ValueError(f"a reference must have FLOPs that do not depend on the image, not a threshold: {text!r}")
-    return methods
 
 
 def _strengths(text: str, space: Space) -> list[Compression]:

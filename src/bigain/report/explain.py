@@ -1,15 +1,15 @@
-"""The page and the pictures of an analysis: what layers still see, what each costs, and at which timesteps."""
+"""The page and pictures of an analysis, and of a look inside one forward."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from bigain.report.style import NOTHING, PLAIN, Style, label, markdown_table, new_figure, save, styles
-from bigain.report.table import measure
+from bigain.report.table import cell, measure, split_name
 from bigain.run.files import write_whole
 
 if TYPE_CHECKING:
@@ -17,37 +17,34 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from bigain.explain.analysis import Analysis, Effect
+    from bigain.explain.inspection import Inspection
 
 _PANELS = 4  # of a picture of spectra
 _SCALE = 1000  # of squared errors, which are small
+# Paul Tol's "muted" and "light" schemes: told apart with colour blindness, and on grey.
+_GROUP_COLOURS = (
+    "#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499",
+    "#77AADD", "#EE8866", "#FFAABB", "#BBCC33", "#AAAA00",
+)  # fmt: skip
 
 
-@dataclass(frozen=True)
-class TextTable:
+class TextTable(NamedTuple):
     """A table as text: ``rows`` are as long as ``headings``."""
 
     title: str
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
-    def markdown(self) -> str:
-        """GitHub's, under its title."""
-        return f"**{self.title}**\n\n{markdown_table(self.headings, self.rows)}"
-
 
 def write_analysis(analysis: Analysis, folder: Path) -> tuple[str, ...]:
-    """Writes analysis.md, spectrum-N.png, layers.png and timesteps.png, and returns their names.
-
-    ValueError where no method is finished.
-    """
+    """Writes analysis.md and pictures, and returns their names; ValueError where no method is finished."""
     if not analysis.methods:
         raise ValueError("an analysis must have a finished method to be written, not none")
     write_whole(folder / "analysis.md", analysis_page(analysis))
-    pages = [analysis.methods[first : first + _PANELS] for first in range(0, len(analysis.methods), _PANELS)]
     names = []
-    for number, methods in enumerate(pages, start=1):
-        names.append(f"spectrum-{number}.png")
-        draw_spectra(analysis, methods, folder / names[-1])
+    for first in range(0, len(analysis.methods), _PANELS):
+        names.append(f"spectrum-{first // _PANELS + 1}.png")
+        draw_spectra(analysis, analysis.methods[first : first + _PANELS], folder / names[-1])
     draw_layers(analysis, folder / "layers.png")
     draw_timesteps(analysis, folder / "timesteps.png")
     return ("analysis.md", *names, "layers.png", "timesteps.png")
@@ -58,18 +55,18 @@ def analysis_page(analysis: Analysis) -> str:
     parts = [_caption(analysis)]
     for method in analysis.methods:
         parts.append(f"## {label(method)}\n\n`{method}`")
-        parts += [table.markdown() for table in analysis_tables(analysis, method)]
+        for title, headings, rows in analysis_tables(analysis, method):
+            parts.append(f"**{title}**\n\n{markdown_table(headings, rows)}")
     return "\n\n".join(parts) + "\n"
 
 
 def _caption(analysis: Analysis) -> str:
     """What the numbers are of."""
     settings, facts, plain = analysis.identity, analysis.facts, analysis.effect("none")
-    split = f"split {settings['split']}" if settings["split"] else "default split"
     return (
-        f"Model {settings['model']} ({settings['dtype']}), data {facts['data']}, {split}: {settings['images']} images, "
-        f"{settings['timesteps']} timesteps, {facts['classes']} classes, loss {settings['loss']}, seed "
-        f"{settings['seed']}. "
+        f"Model {settings['model']} ({settings['dtype']}), data {facts['data']}, {split_name(settings['split'])}: "
+        f"{settings['images']} images, {settings['timesteps']} timesteps, {facts['classes']} classes, loss "
+        f"{settings['loss']}, seed {settings['seed']}. "
         f"Gap: error of the best wrong class minus that of the true one. Without compression the gap × {_SCALE} is "
         f"{_scaled(plain.gap)} on average, the {measure(analysis.facts)} {100 * plain.accuracy:.1f}%."
     )
@@ -84,7 +81,7 @@ def _seen(analysis: Analysis, method: str) -> TextTable:
     bands = analysis.identity["bands"]
     edges = [f"{band / bands:.2g}–{(band + 1) / bands:.2g}" for band in range(bands)]
     rows = [
-        (str(one.layer), *(_kept(*pair) for pair in zip(one.kept, one.error, strict=True)))
+        (str(one.layer), *(cell("{:.2f} ({:.2f})", *pair) or NOTHING for pair in zip(one.kept, one.error, strict=True)))
         for one in analysis.pieces[method].spectra
     ]
     title = "What a layer still sees: power kept (and of the error), by frequency in units of Nyquist"
@@ -113,10 +110,6 @@ def _times(analysis: Analysis, method: str) -> TextTable:
     name = measure(analysis.facts)
     headings = ("t", f"{name} without, %", f"{name} with, %", f"gap without × {_SCALE}", f"gap with × {_SCALE}")
     return TextTable("Where in t it is lost: each timestep deciding alone", headings, tuple(rows))
-
-
-def _kept(kept: float | None, error: float | None) -> str:
-    return NOTHING if kept is None or error is None else f"{kept:.2f} ({error:.2f})"
 
 
 def _scaled(value: float, sign: str = "") -> str:
@@ -162,22 +155,20 @@ def draw_layers(analysis: Analysis, path: Path) -> None:
     """Draws the change of the prediction and the shift of the gap, of each layer alone and of all together."""
     methods, by_method = analysis.methods, _styles(analysis.methods)
     layers = sorted({layer for method in methods for layer in analysis.layers[method]})
-    places = {layer: place for place, layer in enumerate(layers)}
+    places: dict[int, float] = {layer: place for place, layer in enumerate(layers)}
     last = len(layers) + 0.5  # of all together, a little apart
     width = 0.8 / len(methods)
     figure = new_figure(max(7.0, 0.32 * (len(layers) + 1) * len(methods) + 2.5), 6.6)
     above, below = figure.subplots(2, 1, sharex=True)
     for number, method in enumerate(methods):
         aside = (number - (len(methods) - 1) / 2) * width
-        bars: list[tuple[float, Effect]] = [
-            (places[layer], analysis.effect(alone)) for layer, alone in analysis.alone(method).items()
-        ]
-        bars.append((last, analysis.effect(method)))
-        at = [place + aside for place, _ in bars]
+        bars = {places[layer]: alone for layer, alone in analysis.alone(method).items()} | {last: method}
+        at, effects = [place + aside for place in bars], [analysis.effect(name) for name in bars.values()]
         colour = by_method[method].colour
-        above.bar(at, [_SCALE * effect.change for _, effect in bars], width, color=colour, label=str(label(method)))
-        shifts, spread = ([_SCALE * getattr(effect, name) for _, effect in bars] for name in ("shift", "deviation"))
+        above.bar(at, [_SCALE * effect.change for effect in effects], width, color=colour, label=str(label(method)))
+        shifts = [_SCALE * effect.shift for effect in effects]
         below.bar(at, shifts, width, color=colour)
+        spread = [_SCALE * effect.deviation for effect in effects]
         below.errorbar(at, shifts, spread, fmt="none", ecolor="0.25", elinewidth=0.9)
     above.set_ylabel(f"squared change of\nthe prediction × {_SCALE}")
     below.set_ylabel(f"shift of the gap × {_SCALE}\n(line: ± s.d. over images)")
@@ -224,3 +215,60 @@ def _finish(figure: Figure, axes: tuple[Axes, ...], title: str, path: Path) -> N
     figure.suptitle(title, fontsize=11)
     figure.tight_layout(rect=(0, height + 0.02, 1, 0.99))
     save(figure, path)
+
+
+def draw_inspection(inspection: Inspection, path: Path) -> None:
+    """Draws image | noised | score map | groups; destinations are dots, merged tokens carry their group's colour."""
+    from matplotlib.ticker import MaxNLocator
+
+    grid = inspection.grid
+    figure = new_figure(15, 4.2, layout="constrained")
+    original, noised, scores, groups = figure.subplots(1, 4)
+    extent = (-0.5, grid.width - 0.5, grid.height - 0.5, -0.5)  # in tokens
+    for axis, picture, title in (
+        (original, inspection.image, "image"),
+        (noised, inspection.noised, f"noised, t = {inspection.timestep}"),
+    ):
+        axis.imshow(picture, extent=extent, interpolation="nearest", aspect="equal")
+        axis.set_title(title)
+    heat = scores.imshow(inspection.scores, cmap="viridis", interpolation="nearest")
+    unused = "" if inspection.score_used else " (not used by this method)"
+    scores.set_title(f"score: {inspection.score_name.replace('_', ' ')}{unused}")
+    figure.colorbar(heat, ax=scores, fraction=0.046, pad=0.03, label="low: smooth; high: detail")
+    _draw_groups(groups, inspection, extent)
+    for axis in (original, noised, scores, groups):
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.yaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.set_xlabel("token column")
+        axis.set_ylabel("token row")
+    figure.suptitle(f"{inspection.method} in {inspection.layer_name}")
+    save(figure, path)
+
+
+def _draw_groups(axis: Axes, inspection: Inspection, extent: tuple[float, float, float, float]) -> None:
+    from matplotlib.collections import LineCollection
+    from matplotlib.colors import to_rgb
+
+    grid, groups, kept = inspection.grid, inspection.groups, inspection.kept
+    grey = np.asarray(Image.fromarray(inspection.image).convert("L"), dtype=np.float64) / 255
+    axis.imshow(0.35 + 0.5 * grey, cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="nearest")
+    sizes = np.bincount(groups, minlength=len(kept))
+    colours = np.array([to_rgb(colour) for colour in _GROUP_COLOURS])
+    large = np.flatnonzero((sizes > 1) | (not inspection.merges))  # a window may hold a single token
+    of_group = np.zeros((len(kept), 3))
+    of_group[large] = colours[np.arange(len(large)) % len(colours)]
+    merged = np.isin(groups, large)
+    overlay = np.zeros((grid.tokens, 4))
+    overlay[merged, :3], overlay[merged, 3] = of_group[groups[merged]], 0.85
+    axis.imshow(overlay.reshape(grid.height, grid.width, 4), interpolation="nearest")
+    rows, columns = np.divmod(np.arange(grid.tokens), grid.width)
+    sources = np.flatnonzero(merged & (kept[groups] != np.arange(grid.tokens)))
+    if inspection.merges:
+        ends = kept[groups[sources]]
+        lines = [((columns[a], rows[a]), (columns[b], rows[b])) for a, b in zip(sources, ends, strict=True)]
+        axis.add_collection(LineCollection(lines, colors="black", linewidths=0.5, alpha=0.6))
+    size = 1200 / max(grid.height, grid.width) ** 1.5
+    dots = kept[large]
+    axis.scatter(columns[dots], rows[dots], s=size, color="white", edgecolor="black", linewidth=0.8, zorder=3)
+    what, dot = ("tokens", "destination") if inspection.merges else ("keys", "nearest")
+    axis.set_title(f"{grid.tokens} → {len(kept)} {what} (dot: {dot})")
