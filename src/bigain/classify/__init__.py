@@ -1,6 +1,6 @@
 """The diffusion classifier: paired noise, errors per condition and timestep, and how classes are eliminated."""
 
-from bigain.classify.classifier import DiffusionClassifier
+from bigain.classify.classifier import DiffusionClassifier, elimination_of
 from bigain.classify.elimination import Ask, Contest, Elimination, Stages
 from bigain.classify.fitting import Fitted
 from bigain.classify.hierarchy import Hierarchy
@@ -19,6 +19,7 @@ __all__ = [
     "Prediction",
     "Racing",
     "Stages",
+    "elimination_of",
     "noised",
     "paired_noise",
     "predictions",

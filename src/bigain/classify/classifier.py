@@ -81,7 +81,7 @@ class DiffusionClassifier:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         self.denoiser: Denoiser = open_model(model)
         self._classes = Classes.of(self.denoiser, conditions, getattr(elimination, "inner", ()))
-        self.elimination = _elimination(elimination, len(self.groups), to_keep, n_samples)
+        self.elimination = elimination_of(elimination, len(self.groups), to_keep, n_samples)
         self.elimination.check(len(self.groups), self.denoiser.process.steps)
         self.timesteps: Tensor = self.denoiser.process.timesteps(self.elimination.timesteps)
         self.fitted: Fitted | None = None
@@ -248,10 +248,10 @@ class DiffusionClassifier:
         values: Floats = torch.cat(losses).cpu().numpy()
         sizes = [len(ask.conditions) * len(ask.positions) for ask in wave.values()]
         result = []
-        for (image, ask), own in zip(wave.items(), np.split(values, np.cumsum(sizes)[:-1]), strict=True):
+        for (number, ask), own in zip(wave.items(), np.split(values, np.cumsum(sizes)[:-1]), strict=True):
             if not np.isfinite(own).all():
                 raise FloatingPointError(
-                    f"the prediction for image {ids[image]!r} must be finite, which it is not in "
+                    f"the prediction for image {ids[number]!r} must be finite, which it is not in "
                     f"{self.denoiser.dtype}; try bfloat16 or float32, and check the weights and what is applied to "
                     f"the model"
                 )
@@ -311,10 +311,10 @@ def fitted_file(source: Path | str) -> Path:
     return Path(source)
 
 
-def _elimination(
+def elimination_of(
     elimination: Elimination | str, conditions: int, to_keep: Sequence[int] | None, n_samples: Sequence[int] | None
 ) -> Elimination:
-    """From a name, or an elimination itself, which then has its own stages."""
+    """The elimination of a name, or one that is made already and then has its own settings; a ValueError for others."""
     if elimination == "staged":
         return Stages.of(conditions, to_keep, n_samples)
     if to_keep is not None or (n_samples is not None and elimination != "racing"):

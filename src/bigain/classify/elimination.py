@@ -68,6 +68,11 @@ class Elimination(Protocol):
         ...
 
     @property
+    def first(self) -> int:
+        """How many timesteps the first round takes."""
+        ...
+
+    @property
     def methods(self) -> tuple[str, ...]:
         """The compression of each phase; () where the model is used as it is."""
         ...
@@ -144,6 +149,11 @@ class Stages:
             for default, values in zip(usual, (to_keep, n_samples), strict=True)
         )
         return cls(keep, samples)
+
+    @property
+    def first(self) -> int:
+        """How many timesteps the first round takes."""
+        return self.n_samples[0]
 
     @property
     def timesteps(self) -> int:

@@ -122,6 +122,11 @@ class Hierarchy:
         return max(map(below, self.top))
 
     @property
+    def first(self) -> int:
+        """How many timesteps the first round takes."""
+        return self.level_samples
+
+    @property
     def timesteps(self) -> int:
         """At how many timesteps a class is evaluated at most, counting those of the groups above it."""
         return self.race.n_samples

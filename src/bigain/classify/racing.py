@@ -62,6 +62,11 @@ class Racing:
             raise ValueError(f"few must be at least 2 conditions, not {self.few}")
 
     @property
+    def first(self) -> int:
+        """How many timesteps the first round takes."""
+        return 1
+
+    @property
     def timesteps(self) -> int:
         """At how many timesteps a condition is evaluated at most."""
         return self.n_samples

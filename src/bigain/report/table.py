@@ -102,8 +102,10 @@ def _about_classification(results: Results, count: str) -> str:
     settings = results.settings
     name = measure(results.facts).capitalize()
     keep, samples = (" ".join(map(str, settings[field])) for field in ("to_keep", "n_samples"))
+    how = f"stages {keep} / {samples}" if keep else f"racing over {samples} timesteps"
+    told = f" that were fitted on {fitted['images']} images" if (fitted := settings.get("fitted")) else ""
     return (
-        f"{name}: {count} images, {split_name(settings['split'])}, stages {keep} / {samples}, {settings['loss']}; "
+        f"{name}: {count} images, {split_name(settings['split'])}, {how}{told}, {settings['loss']}; "
         "95% Wilson intervals; change to no compression on the same images and noise, p by McNemar's exact test."
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,22 +99,27 @@ class _Work:
     def identity(self) -> dict[str, Any]:
         """Also of what the settings name: the weights and the prompts or labels."""
         words = json.dumps(self.conditions).encode()
+        fitted = None if self.classifier is None else self.classifier.fitted
         return self.settings.identity() | {
             "weights": fingerprint(*self.denoiser.networks),
             "conditions": hashlib.sha256(words).hexdigest()[:16],
+            "fitted": None if fitted is None else json.loads(json.dumps(asdict(fitted))),
         }
 
     def facts(self) -> dict[str, Any]:
         """What tables and pictures need to know."""
         count = sum(len(own) for own in self.conditions)
-        stages = self.settings.classifier.stages(count or 1)
+        elimination = self.settings.classifier.made(count or 1)
+        timesteps = self.denoiser.process.timesteps(elimination.timesteps)
+        if self.classifier is not None:
+            elimination, timesteps = self.classifier.elimination, self.classifier.timesteps
         return {
             "data": self.data.name,
             "multi_label": self.data.multi_label,
             "classes": list(self.data.classes),
             "conditions": count,
-            "timesteps": self.denoiser.process.timesteps(stages.n_samples[-1]).tolist(),
-            "forwards_per_classified_image": stages.forwards(count),
+            "timesteps": timesteps.tolist(),
+            "forwards_per_classified_image": elimination.forwards(count),  # at most
             "forwards_per_generated_image": self.settings.sampling.forwards,
             "image_size": self.denoiser.image_size,
             "sample_shape": list(self.denoiser.sample_shape),
@@ -134,8 +139,8 @@ class _Work:
         """The positions by id of what this process is to classify under a method, chunk by chunk."""
         if self.classifier is None:
             return []
-        first_stage = len(self.classifier.conditions) * self.classifier.stages.n_samples[0]
-        size = max(1, min(64, _CHUNK_FORWARDS * self.settings.model.batch_size // first_stage))
+        first_round = len(self.classifier.conditions) * self.classifier.elimination.first
+        size = max(1, min(64, _CHUNK_FORWARDS * self.settings.model.batch_size // first_round))
         done, entries = store.classified_ids(spec), self.data.entries
         return [
             {entries[position].id: position for position in chunk if entries[position].id not in done}

@@ -81,6 +81,7 @@ def _classification(rows: Sequence[Classified], multi_label: bool) -> dict[str, 
     correct, count = sum(row.prediction in row.labels for row in rows), len(rows)
     low, high = accuracy_interval(correct, count)
     values: dict[str, Any] = {"classified": count, "correct": correct}
+    values["forwards"] = float(np.mean([row.forwards for row in rows]))
     values |= {"accuracy": correct / count, "accuracy_low": low, "accuracy_high": high}
     if multi_label:
         labels = [row.labels for row in rows]
