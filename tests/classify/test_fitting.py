@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.special import logsumexp
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
 from bigain.classify import DiffusionClassifier, Fitted, Racing
 from bigain.classify.fitting import conformal_threshold, fit, of_classes, select
@@ -70,9 +72,9 @@ def test_a_class_counts_by_its_best_condition():
 
 
 def test_the_temperature_makes_probabilities_mean_what_they_say():
-    errors, labels = errors_and_labels(2000, noise=0.4)
+    errors, labels = errors_and_labels(2000, noise=0.2)
     fitted = fit(errors, labels, range(10), count=4, error_rate=0.05, groups=range(6))
-    new, true = errors_and_labels(4000, seed=1, noise=0.4)
+    new, true = errors_and_labels(4000, seed=1, noise=0.2)
     sums = new[:, :, list(fitted.timesteps)] @ fitted.weights
     logits = -sums / (fitted.temperature * len(fitted.timesteps))
     sure = np.exp(logits.max(1) - logsumexp(logits, axis=1))
@@ -164,6 +166,16 @@ def test_fitting_a_classifier_chooses_timesteps_and_makes_races_shorter(build):
         assert one.weights == classifier.fitted.weights
         assert one.temperature == classifier.fitted.temperature
         assert one.probability == max(one.probabilities())
+
+
+def test_it_works_at_the_end_of_a_scikit_learn_pipeline(build):
+    pipeline = make_pipeline(FunctionTransformer(lambda images: [255 - image for image in images]), build())
+    inverted = [255 - image for image in _photos(40)]
+    names = [one.name for one in build().predict(inverted)]
+    assert [one.name for one in pipeline.predict(_photos(40))] == names
+    assert pipeline.score(_photos(40), names) == 1
+    wrong = [str((int(name) + 1) % 4) for name in names]
+    assert pipeline.score(_photos(40)[:10], names[:5] + wrong[5:10]) == 0.5
 
 
 def test_what_is_fitted_can_be_kept_and_used_elsewhere(build, tmp_path):

@@ -119,6 +119,7 @@ class DiffusionClassifier:
         images: Any,
         labels: Sequence[int | str] | None = None,
         *,
+        ids: Sequence[str] | None = None,
         candidates: int = 40,
         error_rate: float = 0.02,
         progress: bool = False,
@@ -132,6 +133,7 @@ class DiffusionClassifier:
         Args:
             images: as for :meth:`predict`; 50 to 200 do.
             labels: the true class of each, as its name or number; left out, the winners of the full evaluation.
+            ids: as for :meth:`predict`.
             candidates: evenly spaced timesteps to choose among.
             error_rate: share of images on which a race may end otherwise than an evaluation of all classes at the
                 chosen timesteps.
@@ -148,7 +150,7 @@ class DiffusionClassifier:
         full.elimination = Stages((1,), (candidates,), self.elimination.methods[:1])
         full.elimination.check(len(self.groups), self.denoiser.process.steps)
         full.timesteps, full.fitted = self.denoiser.process.timesteps(candidates), None
-        predictions = full.predict(images, progress=progress)
+        predictions = full.predict(images, ids, progress=progress)
         if true is not None and len(true) != len(predictions):
             raise ValueError(f"labels must be one for each of the {len(predictions)} images, not {len(true)}")
         fitted = fit(
@@ -204,6 +206,19 @@ class DiffusionClassifier:
                 own = [content_id(image) for image in batch] if names is None else names[first : first + _WINDOW]
                 results += self._together(batch, own, bar)
         return results
+
+    def score(self, images: Any, labels: Sequence[int | str]) -> float:
+        """Accuracy on labelled images, as scikit-learn asks an estimator for it."""
+        right = [one.prediction == label for one, label in zip(self.predict(images), self._labels(labels), strict=True)]
+        return float(np.mean(right))
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True  # fit only makes it better
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import ClassifierTags, Tags, TargetTags
+
+        return Tags(estimator_type="classifier", target_tags=TargetTags(False), classifier_tags=ClassifierTags())
 
     def _together(self, images: Tensor, ids: list[str], bar: Any) -> list[Prediction]:
         """The images of a window, round by round: rows of all images share batches, so these stay full."""
