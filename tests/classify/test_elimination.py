@@ -117,8 +117,7 @@ def test_a_survivor_never_ranks_under_an_eliminated_condition():
 
 def _slow_probabilities(errors: np.ndarray, stage: list[int]) -> list[float]:
     """Two stages, written out: a softmax over all, then one over the survivors, who share what they had."""
-    shared = [j for j in range(errors.shape[1]) if not np.isnan(errors[:, j]).any()]
-    first = [np.exp(-sum(row[j] for j in shared) / errors.shape[1]) for row in errors]
+    first = [np.exp(-np.mean([e for j, e in enumerate(row) if not np.isnan(errors[:, j]).any()])) for row in errors]
     first = [value / sum(first) for value in first]
     alive = [i for i, survived in enumerate(stage) if survived >= 1]
     weights = {i: np.exp(-np.mean(errors[i])) for i in alive}

@@ -22,7 +22,7 @@ from bigain.classify.classes import Classes
 from bigain.classify.elimination import Ask, Contest, Elimination, Stages
 from bigain.classify.fitting import Fitted, fit
 from bigain.classify.pairing import LOSSES, noised, predictions
-from bigain.classify.prediction import Floats, Prediction, rank
+from bigain.classify.prediction import Floats, Prediction
 from bigain.classify.racing import Racing
 from bigain.diffusion import Conditions, Denoiser, open_model
 from bigain.diffusion.denoiser import memory_advice
@@ -288,21 +288,11 @@ class DiffusionClassifier:
         return LOSSES[self.loss](prediction, target[row_pair])
 
     def _prediction(self, contest: Contest, forwards: int) -> Prediction:
-        count = len(self.groups)
-        errors, stage = contest.errors[:count], contest.stage[:count].tolist()
-        order = [self.groups[condition] for condition in rank(contest.weighted[:count], stage)]
-        ranking = tuple(dict.fromkeys(order))  # a class stands where its best prompt stands
-        return Prediction(
-            id=contest.id,
-            prediction=ranking[0],
-            ranking=ranking,
-            stage=tuple(stage),
-            errors=errors,
+        return contest.prediction(
+            self.groups,
             forwards=forwards,
-            groups=self.groups,
             names=self.names,
             elements=math.prod(self.denoiser.sample_shape),
-            weights=() if self.fitted is None else tuple(contest.weights.tolist()),
             temperature=1.0 if self.fitted is None else self.fitted.temperature,
         )
 

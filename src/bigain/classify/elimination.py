@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from bigain.classify.fitting import Fitted
-from bigain.classify.prediction import Floats, mean
+from bigain.classify.prediction import Floats, Prediction, mean, rank
+
+if TYPE_CHECKING:
+    from bigain.classify.fitting import Fitted
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,22 @@ class Contest:
         """The errors times the weights of their timesteps."""
         result: npt.NDArray[np.float64] = self.errors * self.weights
         return result
+
+    def prediction(self, groups: tuple[int, ...], **more: Any) -> Prediction:
+        """Of the conditions of classes, which come first; ``more`` are fields of it."""
+        stage = self.stage[: len(groups)].tolist()
+        order = [groups[condition] for condition in rank(self.weighted[: len(groups)], stage)]
+        ranking = tuple(dict.fromkeys(order))  # a class stands where its best condition stands
+        return Prediction(
+            id=self.id,
+            prediction=ranking[0],
+            ranking=ranking,
+            stage=tuple(stage),
+            errors=self.errors[: len(groups)],
+            groups=groups,
+            weights=tuple(self.weights.tolist()) if self.telling else (),
+            **more,
+        )
 
     def order(self) -> list[int]:
         """Positions of the timesteps, the most telling first: from the middle outwards where nothing else is known."""

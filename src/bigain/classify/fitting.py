@@ -10,16 +10,21 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from bigain.classify.elimination import Contest
+from bigain.classify.prediction import Prediction
+from bigain.classify.racing import Racing
+
 Doubles = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 _FORMAT = "bigain classifier 1"
+_LEAST = 1e-6  # probability of a label that counts, so that one lost class does not decide the temperature
 _PENALTY = 0.05  # chosen on 200 validation images of glyphs-dit, 50 of them fitted on: 0.001 and 0.01 did worse
 
 
@@ -62,6 +67,8 @@ class Fitted:
     @classmethod
     def read(cls, path: Path) -> Fitted:
         """Reads what ``write`` wrote; a ValueError that names the file for something else."""
+        if not path.is_file():
+            raise FileNotFoundError(f"fitted must be a file of `bigain fit`, and there is no fit at {path}")
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             if values.pop("format") != _FORMAT:
@@ -111,15 +118,16 @@ def fit(
     sums = np.cumsum(errors[second][:, :, chosen] * weights, axis=2)
     threshold = conformal_threshold(sums, error_rate)
     scale = float(np.mean(weights))
-    temperature = _temperature((classes[second][:, :, chosen] * weights).sum(2), true[second])
-    return Fitted(
+    fitted = Fitted(
         timesteps=tuple(int(timesteps[position]) for position in chosen),
-        weights=tuple(float(weight) for weight in weights / scale),
-        threshold=threshold / scale,
+        weights=tuple(_rounded(weight) for weight in weights / scale),
+        threshold=_rounded(threshold / scale),
         error_rate=error_rate,
-        temperature=temperature * elements / (len(chosen) * scale),
+        temperature=1.0,
         images=images,
     )
+    races = [_race(own[:, chosen], fitted, groups, elements) for own in errors[second]]
+    return replace(fitted, temperature=_temperature(races, true[second]))
 
 
 def of_classes(errors: Doubles, groups: Sequence[int]) -> Doubles:
@@ -195,14 +203,25 @@ def _weights(gaps: Doubles, start: Doubles) -> Doubles:
     return result
 
 
-def _temperature(sums: Doubles, labels: Integers) -> float:
-    """What to divide (images, classes) sums by for the highest likelihood, within a factor of 100."""
+def _rounded(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
+def _race(errors: Doubles, fitted: Fitted, groups: Sequence[int], elements: int) -> Prediction:
+    """What a race says of an image whose errors are all known."""
+    contest = Contest("", np.full(errors.shape, np.nan, dtype=np.float32), np.array(fitted.weights), telling=True)
+    for ask in Racing(errors.shape[1], threshold=fitted.threshold).rounds(contest):
+        where = np.ix_(ask.conditions, ask.positions)
+        contest.errors[where] = errors[where]
+    return contest.prediction(tuple(groups), elements=elements)
+
+
+def _temperature(races: Sequence[Prediction], labels: Integers) -> float:
+    """At which the probabilities of the labels have the highest likelihood, between 1e-6 and 1e6."""
     from scipy.optimize import minimize_scalar
 
     def loss(log: float) -> float:
-        scaled = sums * math.exp(-log)
-        own = scaled[np.arange(len(labels)), labels]
-        shift = scaled.min(1)
-        return float((np.log(np.exp(shift[:, None] - scaled).sum(1)) - shift + own).mean())
+        shares = [race.probabilities(math.exp(log))[label] for race, label in zip(races, labels, strict=True)]
+        return -float(np.log(np.maximum(shares, _LEAST)).mean())
 
-    return math.exp(minimize_scalar(loss, bounds=(-math.log(100), math.log(100)), method="bounded").x)
+    return _rounded(math.exp(minimize_scalar(loss, bounds=(-math.log(1e6), math.log(1e6)), method="bounded").x))

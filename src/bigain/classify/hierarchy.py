@@ -10,11 +10,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bigain.classify.elimination import Ask, Contest, survivors
-from bigain.classify.fitting import Fitted
 from bigain.classify.racing import Racing
+
+if TYPE_CHECKING:
+    from bigain.classify.fitting import Fitted
 
 
 @dataclass(frozen=True)

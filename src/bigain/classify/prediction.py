@@ -113,17 +113,16 @@ def probabilities(
 ) -> npt.NDArray[np.float64]:
     """A probability for each condition, (conditions,) float64 of sum 1, from errors and rounds as in :func:`rank`.
 
-    The softmax of the negative errors, summed over timesteps, divided by the number of all timesteps and the
-    temperature. All conditions share the timesteps of the first round only, so it is taken round by round: what the
-    survivors of a round have together is divided among them anew, by the timesteps that they share. The condition that
-    :func:`rank` puts first has the highest probability.
+    The softmax of the negative mean errors, divided by the temperature. All conditions share the timesteps of the
+    first round only, so it is taken round by round: what the survivors of a round have together is divided among them
+    anew, by the timesteps that they share. The condition that :func:`rank` puts first has the highest probability.
     """
     survived = np.asarray(stage)
     result = np.ones(len(survived))
     for number in range(max(survived)):
         alive = np.flatnonzero(survived >= number)
         shared = np.isfinite(errors[alive]).all(0)
-        logits = -errors[alive][:, shared].sum(1, dtype=np.float64) / (errors.shape[1] * temperature)
+        logits = -errors[alive][:, shared].mean(1, dtype=np.float64) / temperature
         share = np.exp(logits - logits.max())
         result[alive] = result[alive].sum() * share / share.sum() if number else share / share.sum()
     return result

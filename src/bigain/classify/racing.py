@@ -16,12 +16,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from bigain.classify.elimination import Ask, Contest, survivors
-from bigain.classify.fitting import Fitted
+
+if TYPE_CHECKING:
+    from bigain.classify.fitting import Fitted
 
 _BOLDNESS = 4  # of bets: what share of the classes' spread counts as a difference
 
