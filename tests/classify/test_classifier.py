@@ -4,6 +4,7 @@ import contextlib
 import doctest
 from dataclasses import replace
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -17,7 +18,7 @@ from diffusers import (
 from PIL import Image
 
 import bigain
-from bigain.classify import DiffusionClassifier, Prediction, Racing, classifier, paired_noise, pairing
+from bigain.classify import Contest, DiffusionClassifier, Prediction, Racing, Stages, classifier, paired_noise, pairing
 from bigain.diffusion import ClassConditional, Conditions
 from bigain.images import content_id, preprocess
 from bigain.operators.random import image_key
@@ -334,6 +335,72 @@ def test_equal_pictures_in_one_call_share_their_noise(build):
     first, _, third = build().predict([_photo(), _photo(1), _photo()])
     assert first.id == third.id
     np.testing.assert_allclose(first.errors, third.errors, atol=1e-5, rtol=0)
+
+
+def test_a_folder_and_a_hugging_face_data_set_are_images_too(build, tmp_path):
+    subject, photos = build(), [_photo(seed) for seed in range(3)]
+    for seed, photo in enumerate(photos):
+        Image.fromarray(photo).save(tmp_path / f"{seed}.png")
+    expected = [result.id for result in subject.predict(photos)]
+    column = datasets.Dataset.from_dict({"image": [Image.fromarray(photo) for photo in photos]})
+    for images in (tmp_path, str(tmp_path), column):
+        assert [result.id for result in subject.predict(images)] == expected
+
+
+def test_many_images_are_read_a_window_at_a_time(build, monkeypatch):
+    """The results are those of each image alone, and no more than a window is preprocessed at once."""
+    monkeypatch.setattr(classifier, "_WINDOW", 2)
+    sizes = []
+    whole = classifier.as_batch
+    monkeypatch.setattr(classifier, "as_batch", lambda images, size: sizes.append(len(images)) or whole(images, size))
+    photos = [_photo(seed) for seed in range(5)]
+    results = build().predict(photos)
+    assert sizes == [2, 2, 1]
+    for photo, result in zip(photos, results, strict=True):
+        [alone] = build().predict(photo)
+        np.testing.assert_allclose(result.errors, alone.errors, atol=1e-5, rtol=0)
+        assert result.ranking == alone.ranking
+
+
+RACES = {"betting": Racing(6, error_rate=0.4), "threshold": Racing(6, threshold=0.05)}
+
+
+@pytest.mark.parametrize("race", RACES)
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_a_race_evaluates_what_it_would_choose_of_a_full_evaluation(build, race, batch_size):
+    """Image by image, whatever the batches: the errors are those of a full evaluation, and the choice is the same."""
+    full = build(to_keep=(1,), n_samples=(6,)).predict(_images(), IDS)
+    subject = build(**LEFT_OUT, elimination=RACES[race], batch_size=batch_size)
+    for result, known in zip(subject.predict(_images(), IDS), full, strict=True):
+        contest = Contest("", np.full_like(known.errors, np.nan), np.ones(6))
+        for ask in RACES[race].rounds(contest):
+            where = np.ix_(ask.conditions, ask.positions)
+            contest.errors[where] = known.errors[where]
+        np.testing.assert_allclose(result.errors, contest.errors, atol=1e-5, rtol=0)
+        assert result.stage == tuple(contest.stage)
+        assert result.forwards == np.isfinite(result.errors).sum() < known.errors.size
+
+
+def test_each_phase_has_its_own_compression(build):
+    """Many classes under the first method, the last few under the second: each error is that of its method."""
+    methods = ("iekvd-2", "none")
+    plain = build(to_keep=(1,), n_samples=(6,)).predict(_images(), IDS)
+    subject = build(to_keep=(1,), n_samples=(6,))
+    with bigain.compressed(subject.denoiser.model, methods[0]):
+        compressed = subject.predict(_images(), IDS)
+    phases = set()
+    for elimination in (Stages((3, 1), (2, 6), methods), Racing(6, threshold=0.02, methods=methods, few=8)):
+        results = build(**LEFT_OUT, elimination=elimination).predict(_images(), IDS)
+        for result, first, second in zip(results, compressed, plain, strict=True):
+            left = np.isfinite(result.errors).sum(0)
+            few = 3 if isinstance(elimination, Stages) else 8
+            phases.add((type(elimination), bool(((left > 0) & (left <= few)).any())))
+            expected = np.where(left > few, first.errors, second.errors)
+            done = np.isfinite(result.errors)
+            np.testing.assert_allclose(result.errors[done], expected[done], atol=1e-5, rtol=0)
+    assert {(Stages, True), (Racing, True)} <= phases
+    with pytest.raises(ValueError, match="replace must be True"), bigain.compressed(subject.denoiser.model, "todo-2"):
+        DiffusionClassifier(subject.denoiser, range(10), elimination=elimination).predict(_images(), IDS)
 
 
 @pytest.mark.parametrize(
