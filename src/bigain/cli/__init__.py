@@ -1,4 +1,4 @@
-"""``bigain evaluate | classify | fit | generate | inspect | methods | allocate | analyse | report``."""
+"""``bigain evaluate | classify | fit | generate | fid | inspect | methods | allocate | analyse | report``."""
 
 from bigain.cli.commands import app, main
 

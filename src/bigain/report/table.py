@@ -164,6 +164,7 @@ def _columns(results: Results, times: Timings | None) -> list[Column]:
         Column("change, points", classes, _short_change, _long_change),
         Column("mAP (classes), %", classes, _of_row("{:.1f}", "class_map", scale=100)),
         Column("AP (images), %", classes, _of_row("{:.1f}", "image_ap", scale=100)),
+        Column("ECE, %", classes, _of_row("{:.1f}", "calibration_error", scale=100)),
         Column("forwards", classes, _of_row("{:.1f}", "forwards")),
         Column("generated", images, lambda line: str(line.row.generated)),
         Column("FID", images, _of_row("{:.2f}", "fid")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -119,6 +120,7 @@ class _Work:
             "classes": list(self.data.classes),
             "conditions": count,
             "timesteps": timesteps.tolist(),
+            **({} if self.classifier is None else _of_predictions(self.classifier)),
             "forwards_per_classified_image": elimination.forwards(count),  # at most
             "forwards_per_generated_image": self.settings.sampling.forwards,
             "image_size": self.denoiser.image_size,
@@ -246,6 +248,17 @@ class _Work:
     def _any_condition(self) -> str | int:
         """What FLOPs and times are taken with; they do not depend on it."""
         return self.conditions[0][0] if self.conditions else self.denoiser.any_condition
+
+
+def _of_predictions(classifier: DiffusionClassifier) -> dict[str, Any]:
+    """What turns stored errors into probabilities, as fields of `Prediction`."""
+    fitted = classifier.fitted
+    return {
+        "groups": [] if classifier.groups == tuple(range(classifier.classes)) else list(classifier.groups),
+        "elements": math.prod(classifier.denoiser.sample_shape),
+        "weights": [] if fitted is None else list(fitted.weights[: len(classifier.timesteps)]),
+        "temperature": 1.0 if fitted is None else fitted.temperature,
+    }
 
 
 def _chunks(values: Sequence[int], size: int) -> list[Sequence[int]]:

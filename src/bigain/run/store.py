@@ -27,6 +27,7 @@ _Made = TypeVar("_Made")
 _DAMAGED = "Take the file from a copy, or run again into another folder (--out)"
 _APPLICATION = 0x42694761  # "BiGa": SQLite's own mark of what a file belongs to
 _SCHEMA = 3
+_OF_PREDICTIONS = ("groups", "elements", "weights", "temperature")  # facts that all rows share
 # Every row carries a CRC-32 of its values, so that one that has changed since is an error and not a result.
 _TABLES = """
 CREATE TABLE run (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), hash TEXT NOT NULL, settings TEXT NOT NULL,
@@ -251,6 +252,7 @@ class Store(contextlib.AbstractContextManager["Store"]):
             stage=tuple(json.loads(stage)),
             errors=_unpack(errors),
             forwards=forwards,
+            **{name: _tuple(self.facts[name]) for name in _OF_PREDICTIONS if name in self.facts},
         )
         conditions, timesteps = self.facts["conditions"], len(self.facts["timesteps"])
         classes = len(self.facts.get("classes", result.ranking))
@@ -397,6 +399,10 @@ def _checksum(values: Sequence[Any]) -> int:
         content = value if isinstance(value, bytes) else str(value).encode()
         total = zlib.crc32(content, zlib.crc32(f"{type(value).__name__} {len(content)} ".encode(), total))
     return total
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _text(value: object) -> str:
