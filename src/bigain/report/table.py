@@ -47,7 +47,8 @@ class Column:
 
 def terminal(results: Results, times: Timings | None = None, width: int = 150) -> Group:
     """The table for `rich`, in parts where ``width`` characters are too few for one; without intervals of changes."""
-    columns, lines = _columns(results, times), lines_of(results, times)
+    lines = lines_of(results, times)
+    columns = [one for one in _columns(results, times) if any(one.short(line) for line in lines)]
     parts = [columns]
     if width < _WIDE:
         parts = [columns[:1] + [column for column in columns[1:] if column.about == about] for about in _ABOUT]
@@ -164,7 +165,7 @@ def _columns(results: Results, times: Timings | None) -> list[Column]:
         Column("change, points", classes, _short_change, _long_change),
         Column("mAP (classes), %", classes, _of_row("{:.1f}", "class_map", scale=100)),
         Column("AP (images), %", classes, _of_row("{:.1f}", "image_ap", scale=100)),
-        Column("ECE, %", classes, _of_row("{:.1f}", "calibration_error", scale=100)),
+        Column("ECE, %", classes, lambda _: "", _of_row("{:.1f}", "calibration_error", scale=100)),
         Column("forwards", classes, _of_row("{:.1f}", "forwards")),
         Column("generated", images, lambda line: str(line.row.generated)),
         Column("FID", images, _of_row("{:.2f}", "fid")),
