@@ -1,6 +1,6 @@
 """BiGain: token compression for diffusion models that keeps both generation and classification.
 
-Source of the methods: "BiGain: Unified Token Compression for Joint Generation and Classification", arXiv 2603.12240.
+Source of the methods: "BiGain: Unified Token Compression for Joint Generation and Prediction", arXiv 2603.12240.
 """
 
 from __future__ import annotations

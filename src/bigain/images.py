@@ -22,6 +22,8 @@ Pixels = npt.NDArray[np.uint8]
 # Named one by one: Pillow would otherwise also try formats that start an external program (EPS).
 FORMATS: tuple[str, ...] = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
+SUFFIXES: tuple[str, ...] = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
 # What Pillow's decoders raise on bytes that are no image, or only the beginning of one; and looking up a name that is
 # too long, or in a folder that may not be entered.
 _DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
@@ -119,32 +121,55 @@ def preprocess(image: Pixels | Image.Image, size: int) -> torch.Tensor:
     return torch.from_numpy(cropped / 127.5 - 1).permute(2, 0, 1).contiguous()
 
 
-def as_batch(images: Any, size: int) -> torch.Tensor:
-    """Images of any kind as a model's input: (B, 3, size, size) float32 in [-1, 1].
+def image_files(folder: Path) -> list[Path]:
+    """The files in ``folder`` whose name ends like an image's (in any case), sorted, without hidden ones."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and not path.is_dir()
+    )
+
+
+def as_images(images: Any) -> Any:
+    """Images of any kind as a sequence of them, none of which is read yet.
 
     Args:
-        images: one image or a sequence of them, each a PIL image, a uint8 array (H, W, 3) or the path of a file, which
-            are all preprocessed; or a tensor (B, 3, size, size) of floats in [-1, 1], which comes back as it is.
-        size: height and width of the model's images in pixels.
+        images: one image or a sequence of them, each a PIL image, a uint8 array (H, W, 3) or the path of a file; the
+            path of a folder, for its images in order; a data set of Hugging Face, for its column "image"; or a tensor.
 
     Raises:
-        ValueError: for no image, or as :func:`preprocess`; a file that is no image is a :class:`BadImageError`.
+        ValueError: for no image.
         TypeError: for another type.
     """
     import torch
 
     if isinstance(images, torch.Tensor):
         return images
+    if isinstance(images, (str, Path)) and Path(images).is_dir():
+        images = image_files(Path(images))
     if isinstance(images, (str, Path, Image.Image)) or (isinstance(images, np.ndarray) and images.ndim == 3):
         images = [images]
-    if not isinstance(images, (Sequence, np.ndarray)):
+    if "image" in (getattr(images, "column_names", None) or ()):
+        images = images["image"]
+    if not isinstance(images, (Sequence, np.ndarray)) and not hasattr(images, "__getitem__"):
         raise TypeError(
-            "images must be PIL images, uint8 arrays (H, W, 3), paths, a list of these, or a tensor (B, 3, "
-            f"{size}, {size}) in [-1, 1], not {type(images).__name__}"
+            "images must be PIL images, uint8 arrays (H, W, 3), paths, a list of these, a folder, a Hugging Face data "
+            f"set or a tensor (B, 3, S, S) in [-1, 1], not {type(images).__name__}"
         )
     if len(images) == 0:
         raise ValueError("images must hold at least one image, not 0")
-    return torch.stack([_one(image, size) for image in images])
+    return images
+
+
+def as_batch(images: Any, size: int) -> torch.Tensor:
+    """Some of what :func:`as_images` gives as a model's input, (B, 3, size, size) float32 in [-1, 1].
+
+    A tensor comes back as it is; all else is preprocessed. Raises as :func:`preprocess`, a :class:`BadImageError` for a
+    file that is no image, and a TypeError for another type.
+    """
+    import torch
+
+    return images if isinstance(images, torch.Tensor) else torch.stack([_one(image, size) for image in images])
 
 
 def content_id(image: torch.Tensor) -> str:

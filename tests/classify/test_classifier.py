@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import contextlib
 import doctest
+from dataclasses import replace
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,7 @@ from diffusers import (
 from PIL import Image
 
 import bigain
-from bigain.classify import Classification, DiffusionClassifier, classifier, paired_noise, pairing
+from bigain.classify import Contest, DiffusionClassifier, Prediction, Racing, Stages, classifier, paired_noise, pairing
 from bigain.diffusion import ClassConditional, Conditions
 from bigain.images import content_id, preprocess
 from bigain.operators.random import image_key
@@ -26,6 +28,7 @@ SCHEDULERS = {
     "v": DDIMScheduler(prediction_type="v_prediction"),
     "flow": FlowMatchEulerDiscreteScheduler(),
 }
+LEFT_OUT = {"to_keep": None, "n_samples": None}
 IDS = ["val/c", "val/a", "val/b"]
 
 
@@ -77,14 +80,14 @@ def test_errors_agree_with_a_plain_loop(build, scheduler):
     full = build(scheduler=scheduler, to_keep=(1,), n_samples=(3,), loss=loss)
     staged = build(scheduler=scheduler, to_keep=(4, 1), n_samples=(1, 3), loss=loss)
     images = _images(2)
-    for k, result in enumerate(full.classify(images, IDS[:2])):
+    for k, result in enumerate(full.predict(images, IDS[:2])):
         expected = _loop(full.denoiser.model, scheduler, images[k], IDS[k], [166, 500, 833], loss)
         np.testing.assert_allclose(result.errors, expected, atol=1e-5, rtol=0)
         assert result.prediction == expected.mean(1).argmin()
         assert list(result.ranking) == list(np.argsort(expected.mean(1), kind="stable"))
         # The same with elimination, written out.
         best = np.argsort(expected[:, 1], kind="stable")[:4]
-        partial = staged.classify(images[k, None], [IDS[k]])[0]
+        partial = staged.predict(images[k, None], [IDS[k]])[0]
         evaluated = np.isin(np.arange(10), best)
         np.testing.assert_allclose(partial.errors[best], expected[best], atol=1e-5, rtol=0)
         np.testing.assert_allclose(partial.errors[:, 1], expected[:, 1], atol=1e-5, rtol=0)
@@ -98,18 +101,18 @@ def test_errors_agree_with_a_plain_loop(build, scheduler):
 
 @pytest.mark.parametrize("batch_size", [1, 7, 1000])
 def test_results_do_not_depend_on_the_batch_size(build, batch_size):
-    expected = build().classify(_images(), IDS)
-    results = build(batch_size=batch_size).classify(_images(), IDS)
+    expected = build().predict(_images(), IDS)
+    results = build(batch_size=batch_size).predict(_images(), IDS)
     for result, reference in zip(results, expected, strict=True):
         np.testing.assert_allclose(result.errors, reference.errors, atol=1e-5, rtol=0)
         assert (result.ranking, result.stage) == (reference.ranking, reference.stage)
 
 
 def test_results_do_not_depend_on_order_or_company(build):
-    expected = {result.id: result for result in build(batch_size=16).classify(_images(), IDS)}
+    expected = {result.id: result for result in build(batch_size=16).predict(_images(), IDS)}
     order = [2, 0, 1]
-    shuffled = build(batch_size=16).classify(_images()[order], [IDS[i] for i in order])
-    alone = build(batch_size=16).classify(_images()[1:2], IDS[1:2])
+    shuffled = build(batch_size=16).predict(_images()[order], [IDS[i] for i in order])
+    alone = build(batch_size=16).predict(_images()[1:2], IDS[1:2])
     assert [result.id for result in shuffled] == [IDS[i] for i in order]
     for result in shuffled + alone:
         np.testing.assert_allclose(result.errors, expected[result.id].errors, atol=1e-5, rtol=0)
@@ -120,26 +123,27 @@ def test_the_same_call_twice_gives_the_same_bits_and_touches_no_global_state(bui
     state = torch.get_rng_state()
     classifier_ = build()
     torch.set_rng_state(state)
-    first, second = classifier_.classify(_images(), IDS), classifier_.classify(_images(), IDS)
+    first, second = classifier_.predict(_images(), IDS), classifier_.predict(_images(), IDS)
     assert torch.equal(torch.get_rng_state(), state)
     for a, b in zip(first, second, strict=True):
         np.testing.assert_array_equal(a.errors, b.errors)
 
 
 def test_seed_and_id_change_the_noise(build):
-    errors = build().classify(_images(1), ["a"])[0].errors
-    assert not np.array_equal(errors, build(seed=1).classify(_images(1), ["a"])[0].errors, equal_nan=True)
-    assert not np.array_equal(errors, build().classify(_images(1), ["b"])[0].errors, equal_nan=True)
+    errors = build().predict(_images(1), ["a"])[0].errors
+    assert not np.array_equal(errors, build(seed=1).predict(_images(1), ["a"])[0].errors, equal_nan=True)
+    assert not np.array_equal(errors, build().predict(_images(1), ["b"])[0].errors, equal_nan=True)
 
 
 def test_several_conditions_per_class(build):
     """A class counts by its best condition, stands there in the ranking, and once."""
     nested = [[3, 8], [1], [0, 2, 9]]
-    flat, group = [3, 8, 1, 0, 2, 9], [0, 0, 1, 2, 2, 2]
+    flat, group = [3, 8, 1, 0, 2, 9], (0, 0, 1, 2, 2, 2)
     options = {"to_keep": (3, 1)}
-    plain = build(flat, **options).classify(_images(), IDS)
-    for conditions, groups in ((nested, None), (flat, group)):
-        results = build(conditions, groups=groups, **options).classify(_images(), IDS)
+    subject = build(flat, **options)
+    plain = subject.predict(_images(), IDS)
+    for conditions in (nested, replace(subject.conditions, groups=group)):
+        results = build(conditions, **options).predict(_images(), IDS)
         for result, reference in zip(results, plain, strict=True):
             np.testing.assert_array_equal(result.errors, reference.errors)
             assert result.prediction == group[reference.prediction]
@@ -165,7 +169,7 @@ def test_forwards_rows_and_keys(build, monkeypatch):
         return predict(x_t, t, conditions, index)
 
     monkeypatch.setattr(subject.denoiser, "predict", spy)
-    subject.classify(_images(), IDS)
+    subject.predict(_images(), IDS)
     sizes = [len(t) for t, _ in calls]
     assert sizes == [16, 16, 16, 12, 16, 16, 16]  # 3 images x 10 x 2, then 3 images x 4 x 4
     assert sum(sizes) == 3 * subject.forwards
@@ -180,12 +184,12 @@ def test_forwards_rows_and_keys(build, monkeypatch):
 
 
 def test_compression_reaches_the_classifier_and_its_random_draws_do_not_depend_on_the_batch(build):
-    plain = build().classify(_images(), IDS)
+    plain = build().predict(_images(), IDS)
     results = []
     for batch_size in (5, 64):
         subject = build(batch_size=batch_size)
         with bigain.compressed(subject.denoiser.model, bigain.ToMe(ratio=0.5, destinations="random", redraw="forward")):
-            results.append(subject.classify(_images(), IDS))
+            results.append(subject.predict(_images(), IDS))
     for a, b, c in zip(*results, plain, strict=True):
         np.testing.assert_allclose(a.errors, b.errors, atol=1e-5, rtol=0)
         first = np.isfinite(c.errors).all(0)  # timesteps that are evaluated for all classes
@@ -196,7 +200,7 @@ def test_latents_and_a_bfloat16_pipeline(families):
     vae = AutoencoderKL(block_out_channels=(8,), norm_num_groups=4, latent_channels=4)
     model = families["dit"].build(sample_size=8, in_channels=4, out_channels=8)
     pipe = DiTPipeline(model, vae, DDIMScheduler()).to(torch.bfloat16)
-    results = DiffusionClassifier(pipe, range(10), n_samples=(2, 4)).classify(_images(), IDS)
+    results = DiffusionClassifier(pipe, range(10), n_samples=(2, 4)).predict(_images(), IDS)
     for result in results:
         assert result.errors.dtype == np.float32
         assert result.errors.shape == (10, 4)
@@ -216,9 +220,9 @@ def test_prompts_that_are_encoded_beforehand(families):
         requires_safety_checker=False,
     )
     embeds = torch.randn(4, 5, 16, generator=torch.Generator().manual_seed(0))
-    conditions = Conditions(("a", "b", "c", "d"), {"encoder_hidden_states": embeds})
-    subject = DiffusionClassifier(pipe, conditions, to_keep=(2, 1), n_samples=(1, 2), groups=[1, 0, 1, 0], batch_size=3)
-    for result in subject.classify(_images(), IDS):
+    conditions = Conditions(("a", "b", "c", "d"), {"encoder_hidden_states": embeds}, groups=(1, 0, 1, 0))
+    subject = DiffusionClassifier(pipe, conditions, to_keep=(2, 1), n_samples=(1, 2), batch_size=3)
+    for result in subject.predict(_images(), IDS):
         assert sorted(result.ranking) == [0, 1]
         assert result.errors.shape == (4, 2)
     assert subject.classes == 2
@@ -226,9 +230,9 @@ def test_prompts_that_are_encoded_beforehand(families):
 
 def test_the_progress_bar_counts_forwards(build, capsys):
     subject = build()
-    subject.classify(_images(), IDS)
+    subject.predict(_images(), IDS)
     assert capsys.readouterr().err == ""
-    subject.classify(_images(), IDS, progress=True)
+    subject.predict(_images(), IDS, progress=True)
     total = 3 * subject.forwards
     assert f"{total}/{total}" in capsys.readouterr().err
 
@@ -246,15 +250,30 @@ def test_the_progress_bar_counts_forwards(build, capsys):
         ({"conditions": [[1], [], [2]]}, "at least one prompt or label for class 1"),
         ({"conditions": [[1], 2]}, "or a sequence per class, not both"),
         ({"conditions": [10]}, r"class labels in \[0, 10\), not 10"),
-        ({"conditions": [[1], [2]], "groups": [0, 1]}, "groups must be left out with nested"),
-        ({"groups": [0, 1]}, "groups must have one entry for each of the 10 conditions, not 2"),
-        ({"groups": [0, 1, 2, 3, 4, 5, 6, 7, 8, 10]}, r"lowest is 0, missing: \[9\]"),
-        ({"groups": [-1, 0, 0, 0, 0, 0, 0, 0, 0, 0]}, "lowest is -1"),
+        ({"elimination": "quick"}, "to_keep and n_samples must be left out with elimination 'quick'"),
+        ({"elimination": "quick"} | LEFT_OUT, "elimination must be staged, racing or one made by hand, not 'quick'"),
+        ({"elimination": "racing"}, "to_keep and n_samples must be left out with elimination 'racing'"),
+        ({"elimination": "racing", "to_keep": None}, r"one number of timesteps for a race, not \(2, 6\)"),
+        ({"elimination": Racing(1001)} | LEFT_OUT, "n_samples must be at most the model's 1000 timesteps, not 1001"),
     ],
 )
 def test_bad_arguments(build, options, message):
     with pytest.raises(ValueError, match=message):
         build(**options)
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ((0, 1), "groups must have one entry for each of the 10 conditions, not 2"),
+        ((0, 1, 2, 3, 4, 5, 6, 7, 8, 10), r"lowest is 0, missing: \[9\]"),
+        ((-1, 0, 0, 0, 0, 0, 0, 0, 0, 0), "lowest is -1"),
+    ],
+)
+def test_bad_groups(build, groups, message):
+    conditions = replace(build().conditions, groups=groups)
+    with pytest.raises(ValueError, match=message):
+        build(conditions)
 
 
 @pytest.mark.parametrize(
@@ -267,21 +286,21 @@ def test_bad_arguments(build, options, message):
 )
 def test_bad_ids(build, ids, message):
     with pytest.raises(ValueError, match=message):
-        build().classify(_images(), ids)
+        build().predict(_images(), ids)
 
 
 def test_bad_images(build):
     with pytest.raises(ValueError, match=r"shape \(B, 3, 8, 8\) with B > 0, not \(3, 3, 4, 4\)"):
-        build().classify(_images(size=4), IDS)
+        build().predict(_images(size=4), IDS)
     with pytest.raises(ValueError, match="must be finite, which image 0 of the batch is not"):
-        build().classify(_images() * float("inf"), IDS)
+        build().predict(_images() * float("inf"), IDS)
 
 
 def test_a_prediction_that_is_not_finite_names_the_image(build):
     subject = build()
     subject.denoiser.model.proj_out_2.weight.data.fill_(float("inf"))
     with pytest.raises(FloatingPointError, match=r"image 'val/c' must be finite, which it is not in torch\.float32"):
-        subject.classify(_images(), IDS)
+        subject.predict(_images(), IDS)
 
 
 def _photo(seed: int = 0) -> np.ndarray:
@@ -293,7 +312,7 @@ def test_images_of_any_kind_give_the_same_result(build, tmp_path):
     subject, photo = build(), _photo()
     path = tmp_path / "photo.png"
     Image.fromarray(photo).save(path)
-    [expected] = subject.classify(preprocess(photo, 8)[None])
+    [expected] = subject.predict(preprocess(photo, 8)[None])
     assert expected.id == content_id(preprocess(photo, 8))
     for images in (
         photo,
@@ -305,17 +324,83 @@ def test_images_of_any_kind_give_the_same_result(build, tmp_path):
         [Image.fromarray(photo)],
         [path],
     ):
-        [result] = subject.classify(images)
+        [result] = subject.predict(images)
         assert result.id == expected.id
         np.testing.assert_array_equal(result.errors, expected.errors)
-    mixed = subject.classify([path, _photo(1), Image.fromarray(photo)])
+    mixed = subject.predict([path, _photo(1), Image.fromarray(photo)])
     assert [result.id == expected.id for result in mixed] == [True, False, True]
 
 
 def test_equal_pictures_in_one_call_share_their_noise(build):
-    first, _, third = build().classify([_photo(), _photo(1), _photo()])
+    first, _, third = build().predict([_photo(), _photo(1), _photo()])
     assert first.id == third.id
     np.testing.assert_allclose(first.errors, third.errors, atol=1e-5, rtol=0)
+
+
+def test_a_folder_and_a_hugging_face_data_set_are_images_too(build, tmp_path):
+    subject, photos = build(), [_photo(seed) for seed in range(3)]
+    for seed, photo in enumerate(photos):
+        Image.fromarray(photo).save(tmp_path / f"{seed}.png")
+    expected = [result.id for result in subject.predict(photos)]
+    column = datasets.Dataset.from_dict({"image": [Image.fromarray(photo) for photo in photos]})
+    for images in (tmp_path, str(tmp_path), column):
+        assert [result.id for result in subject.predict(images)] == expected
+
+
+def test_many_images_are_read_a_window_at_a_time(build, monkeypatch):
+    """The results are those of each image alone, and no more than a window is preprocessed at once."""
+    monkeypatch.setattr(classifier, "_WINDOW", 2)
+    sizes = []
+    whole = classifier.as_batch
+    monkeypatch.setattr(classifier, "as_batch", lambda images, size: sizes.append(len(images)) or whole(images, size))
+    photos = [_photo(seed) for seed in range(5)]
+    results = build().predict(photos)
+    assert sizes == [2, 2, 1]
+    for photo, result in zip(photos, results, strict=True):
+        [alone] = build().predict(photo)
+        np.testing.assert_allclose(result.errors, alone.errors, atol=1e-5, rtol=0)
+        assert result.ranking == alone.ranking
+
+
+RACES = {"betting": Racing(6, error_rate=0.4), "threshold": Racing(6, threshold=0.05)}
+
+
+@pytest.mark.parametrize("race", RACES)
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_a_race_evaluates_what_it_would_choose_of_a_full_evaluation(build, race, batch_size):
+    """Image by image, whatever the batches: the errors are those of a full evaluation, and the choice is the same."""
+    full = build(to_keep=(1,), n_samples=(6,)).predict(_images(), IDS)
+    subject = build(**LEFT_OUT, elimination=RACES[race], batch_size=batch_size)
+    for result, known in zip(subject.predict(_images(), IDS), full, strict=True):
+        contest = Contest("", np.full_like(known.errors, np.nan), np.ones(6))
+        for ask in RACES[race].rounds(contest):
+            where = np.ix_(ask.conditions, ask.positions)
+            contest.errors[where] = known.errors[where]
+        np.testing.assert_allclose(result.errors, contest.errors, atol=1e-5, rtol=0)
+        assert result.stage == tuple(contest.stage)
+        assert result.forwards == np.isfinite(result.errors).sum() < known.errors.size
+
+
+def test_each_phase_has_its_own_compression(build):
+    """Many classes under the first method, the last few under the second: each error is that of its method."""
+    methods = ("iekvd-2", "none")
+    plain = build(to_keep=(1,), n_samples=(6,)).predict(_images(), IDS)
+    subject = build(to_keep=(1,), n_samples=(6,))
+    with bigain.compressed(subject.denoiser.model, methods[0]):
+        compressed = subject.predict(_images(), IDS)
+    phases = set()
+    for elimination in (Stages((3, 1), (2, 6), methods), Racing(6, threshold=0.02, methods=methods, few=8)):
+        results = build(**LEFT_OUT, elimination=elimination).predict(_images(), IDS)
+        for result, first, second in zip(results, compressed, plain, strict=True):
+            left = np.isfinite(result.errors).sum(0)
+            few = 3 if isinstance(elimination, Stages) else 8
+            phases.add((type(elimination), bool(((left > 0) & (left <= few)).any())))
+            expected = np.where(left > few, first.errors, second.errors)
+            done = np.isfinite(result.errors)
+            np.testing.assert_allclose(result.errors[done], expected[done], atol=1e-5, rtol=0)
+    assert {(Stages, True), (Racing, True)} <= phases
+    with pytest.raises(ValueError, match="replace must be True"), bigain.compressed(subject.denoiser.model, "todo-2"):
+        DiffusionClassifier(subject.denoiser, range(10), elimination=elimination).predict(_images(), IDS)
 
 
 @pytest.mark.parametrize(
@@ -331,11 +416,11 @@ def test_equal_pictures_in_one_call_share_their_noise(build):
 )
 def test_images_of_another_kind_are_refused(build, images, error, message):
     with pytest.raises(error, match=message):
-        build().classify(images)
+        build().predict(images)
 
 
 def test_two_prompts_work_without_stages(build):
-    [result] = build([3, 7], to_keep=None, n_samples=None).classify(_photo())
+    [result] = build([3, 7], to_keep=None, n_samples=None).predict(_photo())
     assert result.errors.shape == (2, 20)
     assert result.forwards == 40
 
@@ -343,7 +428,7 @@ def test_two_prompts_work_without_stages(build):
 def test_a_result_says_what_it_saw_how_surely_and_at_what_cost(build):
     subject = build({"cat": [3, 8], "dog": [1], "owl": [0, 2, 9]}, to_keep=(3, 1))
     assert (subject.names, subject.classes) == (("cat", "dog", "owl"), 3)
-    for result in subject.classify(_images(), IDS):
+    for result in subject.predict(_images(), IDS):
         assert result.name == ("cat", "dog", "owl")[result.prediction]
         assert result.forwards == subject.forwards == 6 * 2 + 3 * 4
         shares = result.probabilities()
@@ -369,7 +454,7 @@ def test_a_result_says_what_it_saw_how_surely_and_at_what_cost(build):
 
 def test_the_probability_is_that_of_squared_norms_over_the_sample(build):
     """Li et al. 2023, eq. 5: the softmax of minus the mean over timesteps of the squared norm of the difference."""
-    [result] = build(range(10), to_keep=(1,), n_samples=(4,)).classify(_photo())
+    [result] = build(range(10), to_keep=(1,), n_samples=(4,)).predict(_photo())
     logits = -result.errors.astype(float).mean(1) * 3 * 8 * 8
     expected = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
     np.testing.assert_allclose(result.probabilities(), expected, rtol=1e-6)
@@ -377,8 +462,8 @@ def test_the_probability_is_that_of_squared_norms_over_the_sample(build):
 
 def test_a_row_of_results_needs_neither_names_nor_groups():
     errors = np.array([[0.5, 0.5], [0.25, 0.75 - 1 / 8]], dtype=np.float32)
-    result = Classification(id="a", prediction=1, ranking=(1, 0), stage=(0, 1), errors=errors)
-    assert (result.name, result.margin, result.forwards) == ("1", 0.0625, 4)
+    result = Prediction(id="a", prediction=1, ranking=(1, 0), stage=(0, 1), errors=errors)
+    assert (result.name, result.margin) == ("1", 0.0625)
 
 
 @pytest.mark.parametrize(
@@ -415,7 +500,7 @@ def test_the_seed_reaches_the_draws_of_methods(build, method, monkeypatch):
     for seed, batch_size in ((0, 64), (0, 7), (1, 64)):
         subject = build(seed=seed, batch_size=batch_size)
         with bigain.compressed(subject.denoiser.model, method):
-            results[seed, batch_size] = subject.classify(_images(), IDS)
+            results[seed, batch_size] = subject.predict(_images(), IDS)
     for same, again, other in zip(*results.values(), strict=True):
         np.testing.assert_allclose(same.errors, again.errors, atol=1e-5, rtol=0)
         first = np.isfinite(same.errors).all(0) & np.isfinite(other.errors).all(0)
@@ -430,7 +515,7 @@ def test_a_device_that_runs_out_of_memory_names_the_batch_size_to_try(build, mon
 
     monkeypatch.setattr(subject.denoiser, "predict", full)
     with pytest.raises(torch.OutOfMemoryError, match=r"batch_size must fit .*which 16 does not; try 8") as caught:
-        subject.classify(_images(), IDS)
+        subject.predict(_images(), IDS)
     assert "Tried to allocate" in str(caught.value.__cause__)
 
 

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bigain.classify import Stages
-from bigain.classify.elimination import probabilities, rank, survivors
+from bigain.classify.elimination import survivors
+from bigain.classify.prediction import probabilities, rank
 
 
 def test_five_of_twenty_are_every_fourth():

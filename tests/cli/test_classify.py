@@ -25,7 +25,28 @@ def test_a_folder_is_classified_image_by_image(
         assert [place["stages"] for place in row["ranking"]] == [2, 1] + [0] * 8
         kept = [place["error"] for place in row["ranking"][1:] if place["stages"] == 0]
         assert kept == sorted(kept)
-    assert "12 forwards per image" in text
+    assert "12.0 forwards per image" in text
+
+
+def test_prompts_without_a_model_are_read_by_the_embedded_text_model(call: Callable[..., Any], letters: Path) -> None:
+    result = call("classify", letters, "-p", "cat", "-p", "dog", *SMALL, "--json", "-")
+    found = json.loads(result.stdout)
+    assert found["model"] == "glyphs-sd"
+    assert {place["class"] for place in found["images"][0]["ranking"]} == {"cat", "dog"}
+
+
+def test_a_race_takes_what_was_fitted(call: Callable[..., Any], letters: Path, tmp_path: Path) -> None:
+    fitted = tmp_path / "fit.json"
+    few = ("--images", "10", "--candidates", "4", "--timesteps", "3", "--error-rate", "0.2", "--quiet")
+    text = call("fit", *few, "--out", fitted).output
+    assert "timesteps, the most telling first: " in text
+    race = ("--elimination", "racing", "--fitted", fitted, "--quiet", "--json", "-")
+    found = json.loads(call("classify", letters, *race).stdout)
+    told = json.loads(fitted.read_text())["timesteps"]
+    for row in found["images"]:
+        assert 10 <= row["forwards"] <= 10 * len(told)
+    message = call("classify", letters, "--fitted", "glyphs-sd", "--quiet", fails=True).stderr
+    assert "no fit" in message
 
 
 def test_json_alone_goes_to_standard_output(call: Callable[..., Any], tiny_model: str, letters: Path) -> None:

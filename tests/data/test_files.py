@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bigain.data.files import folders, image_files, inside, read_lines, read_text, require_folder
+from bigain.data.files import folders, inside, read_lines, read_text, require_folder
+from bigain.images import image_files
 
 
 @pytest.mark.parametrize("text", ["a.png", "cats/a.png", "./a.png", "a..b.png", "..a/b.png", "with space.png"])

@@ -90,7 +90,7 @@ def test_gaps_and_accuracy_are_those_of_the_classifier(
         for number in range(IMAGES):
             pixels, identity, label = image(number)
             with compressed(denoiser.model, name):
-                [classified] = classifier.classify(pixels[None], [identity])
+                [classified] = classifier.predict(pixels[None], [identity])
             errors = classified.errors.astype(float)
             means = [sum(row) / TIMESTEPS for row in errors]
             wrong = min(mean for place, mean in enumerate(means) if place != label)

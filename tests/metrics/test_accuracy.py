@@ -7,17 +7,22 @@ from math import comb, sqrt
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 from bigain.metrics.accuracy import (
     accuracy_interval,
+    calibration_error,
+    confusion,
     mcnemar,
     mean_per_class_accuracy,
     paired_difference,
     per_class_ap,
     per_class_map,
     per_image_ap,
+    reliability,
 )
 
 quick = settings(max_examples=40, deadline=None)
@@ -190,3 +195,24 @@ def test_per_class_map_refuses_bad_input():
         per_class_map(np.zeros((1, 2)), [(0,), (1,)])
     with pytest.raises(ValueError, match="at least one image"):
         per_class_map(np.zeros((1, 2)), [()])
+
+
+def test_the_confusion_matrix_counts_true_by_predicted_classes():
+    assert confusion([0, 1, 1, 2], [0, 0, 1, 1], 3).tolist() == [[1, 1, 0], [0, 1, 1], [0, 0, 0]]
+
+
+def test_the_calibration_error_is_torchmetrics():
+    rng = np.random.default_rng(0)
+    shares = rng.dirichlet(np.full(5, 0.4), 300)
+    labels = rng.integers(0, 5, 300)
+    expected = multiclass_calibration_error(
+        torch.from_numpy(shares), torch.from_numpy(labels), num_classes=5, n_bins=15, norm="l1"
+    )
+    assert calibration_error(shares, labels) == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_reliability_by_hand():
+    shares = [[0.95, 0.05], [0.9, 0.1], [0.45, 0.55], [1.0, 0.0]]
+    table = reliability(shares, [0, 1, 1, 0], bins=4)
+    np.testing.assert_allclose(table, [[0.55, 1, 1], [0.95, 2 / 3, 3]])
+    assert calibration_error(shares, [0, 1, 1, 0], bins=4) == pytest.approx((0.45 + 3 * (0.95 - 2 / 3)) / 4)

@@ -102,7 +102,8 @@ def test_results_of_a_run_without_generation_still_have_a_front(known_store: Sto
 def test_all_files_are_written_and_repeat(known_store: Store, tmp_path: Path) -> None:
     written = write_folder(known_store, tmp_path / "a")
     write_folder(known_store, tmp_path / "b")
-    names = {"results.json", "results.csv", "results.timings.json", "table.md", "front.png", "samples.png"}
+    names = {"results.json", "results.csv", "results.timings.json", "table.md"}
+    names |= {"front.png", "samples.png", "confusion.png", "reliability.png"}
     for folder in ("a", "b"):
         assert {file.name for file in (tmp_path / folder).iterdir()} == names
     for name in names:

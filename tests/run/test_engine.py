@@ -59,7 +59,7 @@ def test_predictions_are_those_of_the_classifier_alone(tiny_settings: Make, tmp_
     classifier = DiffusionClassifier(denoiser, range(10), to_keep=(2, 1), n_samples=(1, 2), batch_size=3)
     items = [load("glyphs", image_size=16)[i] for i in range(5)]
     with engine.applied(denoiser, "todo-2"):
-        alone = classifier.classify(torch.stack([preprocess(i.image, 16) for i in items]), [i.id for i in items])
+        alone = classifier.predict(torch.stack([preprocess(i.image, 16) for i in items]), [i.id for i in items])
     with Store(path) as store:
         for kept, wanted, item in zip(store.classified("todo:factor=2"), alone, items, strict=True):
             assert (kept.id, kept.labels, kept.prediction) == (item.id, item.labels, wanted.prediction)

@@ -83,7 +83,7 @@ def test_stages_that_cannot_be_are_named(
     make_settings: Callable[..., Settings], to_keep: tuple[int, ...], n_samples: tuple[int, ...], words: str
 ) -> None:
     with pytest.raises(ValueError, match=words):
-        make_settings(to_keep=to_keep, n_samples=n_samples).classifier.stages(26)
+        make_settings(to_keep=to_keep, n_samples=n_samples).classifier.made(26)
 
 
 @pytest.mark.parametrize(("text", "share"), [(None, (0, 1)), ("1/2", (0, 2)), ("4/4", (3, 4))])

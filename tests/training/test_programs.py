@@ -59,7 +59,7 @@ def test_a_larger_dit_starts_from_a_smaller_one(train: Train, tmp_path: Path) ->
     denoiser = open_model(tmp_path / "large" / "export")
     assert denoiser.image_size == 32
     classifier = DiffusionClassifier(denoiser, range(10), to_keep=(1,), n_samples=(1,))
-    assert classifier.classify(torch.zeros(1, 3, 32, 32), ["zero"])[0].prediction in range(10)
+    assert classifier.predict(torch.zeros(1, 3, 32, 32), ["zero"])[0].prediction in range(10)
 
 
 def test_the_text_to_image_model_is_a_pipeline_that_opens(train: Train, tmp_path: Path) -> None:

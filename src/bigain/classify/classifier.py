@@ -3,100 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from copy import copy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from bigain.classify.elimination import Floats, Stages, probabilities, rank, survivors
+from bigain import zoo
+from bigain.backbones import compressed
+from bigain.classify.classes import Classes
+from bigain.classify.elimination import Ask, Contest, Elimination, Stages
+from bigain.classify.fitting import Fitted, fit
 from bigain.classify.pairing import LOSSES, noised, predictions
+from bigain.classify.prediction import Floats, Prediction
+from bigain.classify.racing import Racing
 from bigain.diffusion import Conditions, Denoiser, open_model
 from bigain.diffusion.denoiser import memory_advice
-from bigain.images import as_batch, content_id
+from bigain.images import as_batch, as_images, content_id
 
-
-@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
-class Classification:
-    """The classes of one image, by the model's errors under each.
-
-    Args:
-        id: of the image.
-        prediction: the best class, the first of ``ranking``.
-        ranking: all classes, best first, as positions in the classifier's classes.
-        stage: per condition, how many stages it survived.
-        errors: (conditions, timesteps) float32, NaN where not evaluated.
-        groups: the class of each condition; () where each condition is its own class.
-        names: of the classes; () where they have none.
-        elements: of a sample, over which the errors are means.
-    """
-
-    id: str
-    prediction: int
-    ranking: tuple[int, ...]
-    stage: tuple[int, ...]
-    errors: Floats
-    groups: tuple[int, ...] = ()
-    names: tuple[str, ...] = ()
-    elements: int = 1
-
-    def __repr__(self) -> str:
-        shown = f"prediction={self.prediction}, name={self.name!r}, probability={self.probability:.3f}"
-        return f"{type(self).__name__}({shown}, margin={self.margin:.2e}, forwards={self.forwards}, id={self.id!r})"
-
-    @property
-    def name(self) -> str:
-        """Of the predicted class."""
-        return self.names[self.prediction] if self.names else str(self.prediction)
-
-    @property
-    def forwards(self) -> int:
-        """Forwards of the model that were spent on the image."""
-        return int(np.isfinite(self.errors).sum())
-
-    @property
-    def margin(self) -> float:
-        """The second class's mean error minus the best one's, over the timesteps that they share; 0 is a tie.
-
-        A class counts by its best condition.
-        """
-        order, classes = rank(self.errors, self.stage), self._groups
-        second = next(condition for condition in order if classes[condition] != self.prediction)
-        difference = self.errors[second] - self.errors[order[0]].astype(np.float64)
-        return float(np.nanmean(difference))
-
-    @property
-    def probability(self) -> float:
-        """Of the predicted class, at temperature 1; see :meth:`probabilities`."""
-        return self.probabilities()[self.prediction]
-
-    def probabilities(self, temperature: float = 1.0) -> tuple[float, ...]:
-        """Of all classes, of sum 1: the softmax of the negative errors, averaged over the timesteps that they share.
-
-        An error counts as in Li et al. (2023): as the norm over a sample, that is its mean times ``elements``. What the
-        survivors of a stage have together is divided among them anew. A class counts by its best condition.
-
-        They order images by how sure the model is, and no more: the errors are no likelihoods, and larger samples give
-        probabilities closer to 0 and 1. Choose a ``temperature`` on labelled images where the value itself matters.
-
-        Args:
-            temperature: divides the errors; above 0, or a ValueError.
-        """
-        if not temperature > 0:
-            raise ValueError(f"temperature must be above 0, not {temperature}")
-        of_condition = probabilities(self.errors * np.float64(self.elements), self.stage, temperature)
-        best: dict[int, float] = {}
-        for condition in rank(self.errors, self.stage):
-            best.setdefault(self._groups[condition], float(of_condition[condition]))
-        total = sum(best.values())
-        return tuple(best[position] / total for position in sorted(best))
-
-    @property
-    def _groups(self) -> tuple[int, ...]:
-        return self.groups or tuple(range(len(self.stage)))
+_WINDOW = 64  # images that share batches
 
 
 class DiffusionClassifier:
@@ -111,14 +43,14 @@ class DiffusionClassifier:
         n_samples: timesteps evaluated up to each stage. Both count conditions, that is prompts where a class has more
             than one. Left out, they follow from the number of conditions: the papers' (5, 1) and (5, 20) for more than
             five; for up to five no elimination, (1,) and (20,).
+        elimination: in place of stages: "racing", or :class:`Stages`, :class:`Racing` or :class:`Hierarchy` with
+            settings of their own, such as the compression of each phase.
         loss: "l2", "l1" or "huber".
         batch_size: rows of a forward, each an (image, condition, timestep); results do not depend on it.
         seed: of all randomness: the noise, and the draws of the methods that are applied to the model.
-        groups: the class of each condition, for conditions that are not nested: (conditions,) integers that name
-            every class from 0 on. None where each condition is its own class.
 
     Raises:
-        ValueError: for stages, conditions, groups, a loss or a batch size that cannot be; for fewer than two classes;
+        ValueError: for stages, conditions, a loss or a batch size that cannot be; for fewer than two classes;
             and for two classes that the model cannot tell apart, since their prompts are the same to it.
 
     Example:
@@ -127,7 +59,7 @@ class DiffusionClassifier:
         >>> image = Image.new("RGB", (32, 32), "white")
         >>> ImageDraw.Draw(image).text((8, 2), "B", "black", font_size=26)
         >>> classifier = bigain.DiffusionClassifier("glyphs-dit", range(10))
-        >>> classifier.classify(image)[0].name
+        >>> classifier.predict(image)[0].name
         'B'
     """
 
@@ -138,68 +70,126 @@ class DiffusionClassifier:
         *,
         to_keep: Sequence[int] | None = None,
         n_samples: Sequence[int] | None = None,
+        elimination: Elimination | str = "staged",
         loss: str = "l2",
         batch_size: int = 64,
         seed: int = 0,
-        groups: Sequence[int] | None = None,
     ) -> None:
         if loss not in LOSSES:
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}, not {loss!r}")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         self.denoiser: Denoiser = open_model(model)
-        names: tuple[str, ...] = ()
-        if isinstance(conditions, Mapping):
-            names, conditions = tuple(str(name) for name in conditions), list(conditions.values())
-        if not isinstance(conditions, Conditions):
-            conditions, nested = _flat(conditions)
-            if nested is not None and groups is not None:
-                raise ValueError("groups must be left out with nested conditions, which are groups themselves")
-            groups = nested if nested is not None else groups
-            conditions = self.denoiser.conditions(conditions)
-        self.conditions = conditions
-        self.groups = _checked_groups(groups, len(self.conditions))
-        _check_distinct(self.conditions, self.groups)
-        self.names = names or self._usual_names()
-        self.stages = Stages.of(len(self.conditions), to_keep, n_samples)
-        self.stages.check(len(self.conditions), self.denoiser.process.steps)
-        self.timesteps: Tensor = self.denoiser.process.timesteps(self.stages.n_samples[-1])
+        self._classes = Classes.of(self.denoiser, conditions, getattr(elimination, "inner", ()))
+        self.elimination = elimination_of(elimination, len(self.groups), to_keep, n_samples)
+        self.elimination.check(len(self.groups), self.denoiser.process.steps)
+        self.timesteps: Tensor = self.denoiser.process.timesteps(self.elimination.timesteps)
+        self.fitted: Fitted | None = None
         self.loss = loss
         self.batch_size = batch_size
         self.seed = seed
 
-    def _usual_names(self) -> tuple[str, ...]:
-        """Each class by its first prompt or label, or what the model calls that label."""
-        called: dict[Any, str] = {}
-        for name, label in getattr(self.denoiser, "labels", {}).items():
-            called.setdefault(label, name)
-        first = [self.conditions.names[self.groups.index(group)] for group in range(self.classes)]
-        return tuple(called.get(condition, str(condition)) for condition in first)
+    @property
+    def conditions(self) -> Conditions:
+        """What the model is asked, encoded."""
+        return self._classes.conditions
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """The class of each condition."""
+        return self._classes.groups
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the classes."""
+        return self._classes.names
 
     @property
     def classes(self) -> int:
         """Number of classes."""
-        return max(self.groups) + 1
+        return len(self._classes)
 
     @property
     def forwards(self) -> int:
-        """Forwards of the model per image."""
-        return self.stages.forwards(len(self.conditions))
+        """Forwards of the model per image, at most."""
+        return self.elimination.forwards(len(self.groups))
 
-    def classify(
-        self, images: Any, ids: Sequence[str] | None = None, *, progress: bool = False
-    ) -> list[Classification]:
-        """Classifies images together, stage by stage.
+    def fit(
+        self,
+        images: Any,
+        labels: Sequence[int | str] | None = None,
+        *,
+        ids: Sequence[str] | None = None,
+        candidates: int = 40,
+        error_rate: float = 0.02,
+        progress: bool = False,
+    ) -> DiffusionClassifier:
+        """Learns from a few images which timesteps tell, how they weigh, when to drop a class, and how sure to be.
+
+        Every class is evaluated at ``candidates`` timesteps of every image, without elimination. Half of the images
+        chooses among them, the other half sets the threshold of the race and the temperature: see
+        :mod:`bigain.classify.fitting`. The number of timesteps stays that of the elimination.
 
         Args:
-            images: one image or a sequence of them, each a PIL image, a uint8 array (H, W, 3) or the path of a file.
-                They are preprocessed: short side to the model's size S (bicubic), centre crop, to [-1, 1]. Or a tensor
-                (B, 3, S, S) of floats in [-1, 1] that is preprocessed already.
+            images: as for :meth:`predict`; 50 to 200 do.
+            labels: the true class of each, as its name or number; left out, the winners of the full evaluation.
+            ids: as for :meth:`predict`.
+            candidates: evenly spaced timesteps to choose among.
+            error_rate: share of images on which a race may end otherwise than an evaluation of all classes at the
+                chosen timesteps.
+            progress: whether to show a bar that counts forwards.
+
+        Returns:
+            Itself.
+
+        Raises:
+            ValueError: for too few images for the error rate, or labels that do not fit; or as :meth:`predict`.
+        """
+        true = None if labels is None else self._labels(labels)
+        full = copy(self)
+        full.elimination = Stages((1,), (candidates,), self.elimination.methods[:1])
+        full.elimination.check(len(self.groups), self.denoiser.process.steps)
+        full.timesteps, full.fitted = self.denoiser.process.timesteps(candidates), None
+        predictions = full.predict(images, ids, progress=progress)
+        if true is not None and len(true) != len(predictions):
+            raise ValueError(f"labels must be one for each of the {len(predictions)} images, not {len(true)}")
+        fitted = fit(
+            np.stack([one.errors for one in predictions]).astype(np.float64),
+            true,
+            full.timesteps.tolist(),
+            count=min(self.elimination.timesteps, candidates),
+            error_rate=error_rate,
+            groups=self.groups,
+            elements=math.prod(self.denoiser.sample_shape),
+        )
+        return self.use(fitted)
+
+    def use(self, fitted: Fitted | Path | str) -> DiffusionClassifier:
+        """Takes timesteps, weights, threshold and temperature from a fit: of a file, or of an embedded model by name.
+
+        Returns itself; a ValueError where the model has no such timesteps.
+        """
+        fitted = fitted if isinstance(fitted, Fitted) else Fitted.read(fitted_file(fitted))
+        if max(fitted.timesteps) >= self.denoiser.process.steps:
+            raise ValueError(f"timesteps must lie under {self.denoiser.process.steps}, not {max(fitted.timesteps)}")
+        elimination = self.elimination.fitted(fitted)
+        elimination.check(len(self.groups), self.denoiser.process.steps)
+        self.elimination, self.fitted = elimination, fitted
+        self.timesteps = torch.tensor(fitted.timesteps[: elimination.timesteps])
+        return self
+
+    def predict(self, images: Any, ids: Sequence[str] | None = None, *, progress: bool = False) -> list[Prediction]:
+        """Classifies images, a few dozen at a time.
+
+        Args:
+            images: what :func:`bigain.images.as_images` takes: one image or many, as PIL images, uint8 arrays
+                (H, W, 3) or paths; a folder; a data set of Hugging Face; or a tensor (B, 3, S, S) of floats in [-1, 1]
+                that is preprocessed already, which the others are here (short side to the model's size S, centre crop).
             ids: the images' names, all different, which seed the noise. Left out, an image is named by its pixels.
             progress: whether to show a bar that counts forwards.
 
         Returns:
-            One classification per image, in their order.
+            One prediction per image, in their order.
 
         Raises:
             ValueError: for ids that are doubled or do not match the images, and images that are none or do not fit.
@@ -207,46 +197,80 @@ class DiffusionClassifier:
             FloatingPointError: where a prediction of the model is not finite.
             torch.OutOfMemoryError: with the batch size to try next.
         """
-        images = as_batch(images, self.denoiser.image_size)
-        x0 = self.denoiser.encode(images)
-        ids = [content_id(image) for image in images] if ids is None else _checked_ids(ids, len(images))
-        count = len(self.conditions)
-        errors = np.full((len(ids), count, len(self.timesteps)), np.nan, dtype=np.float32)
-        stage = np.zeros((len(ids), count), dtype=np.int64)
-        alive = torch.arange(count).repeat(len(ids), 1)  # (B, alive)
-        with tqdm(total=len(ids) * self.forwards, disable=not progress, desc="classify", unit="forward") as bar:
-            for keep, positions in zip(self.stages.to_keep, self.stages.positions(), strict=True):
-                losses = self._stage(x0, ids, alive, positions, bar)  # (B, positions, alive)
-                for i, kept in enumerate(alive.tolist()):
-                    errors[i][np.ix_(kept, positions)] = losses[i].T
-                alive = torch.tensor([survivors(errors[i], kept, keep) for i, kept in enumerate(alive.tolist())])
-                for i, kept in enumerate(alive.tolist()):
-                    stage[i, kept] += 1
-        return [self._classification(*row) for row in zip(ids, errors, stage.tolist(), strict=True)]
+        images = as_images(images)
+        names = None if ids is None else _checked_ids(ids, len(images))
+        results: list[Prediction] = []
+        with tqdm(total=len(images) * self.forwards, disable=not progress, desc="classify", unit="forward") as bar:
+            for first in range(0, len(images), _WINDOW):
+                batch = as_batch(images[first : first + _WINDOW], self.denoiser.image_size)
+                own = [content_id(image) for image in batch] if names is None else names[first : first + _WINDOW]
+                results += self._together(batch, own, bar)
+        return results
 
-    def _stage(self, x0: Tensor, ids: list[str], alive: Tensor, positions: tuple[int, ...], bar: Any) -> Floats:
-        """Errors of a stage, (B, positions, alive)."""
-        kept = alive.shape[1]
-        steps = torch.tensor(positions)
-        total = len(ids) * len(steps) * kept
+    def score(self, images: Any, labels: Sequence[int | str]) -> float:
+        """Accuracy on labelled images, as scikit-learn asks an estimator for it."""
+        right = [one.prediction == label for one, label in zip(self.predict(images), self._labels(labels), strict=True)]
+        return float(np.mean(right))
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True  # fit only makes it better
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import ClassifierTags, Tags, TargetTags
+
+        return Tags(estimator_type="classifier", target_tags=TargetTags(False), classifier_tags=ClassifierTags())
+
+    def _together(self, images: Tensor, ids: list[str], bar: Any) -> list[Prediction]:
+        """The images of a window, round by round: rows of all images share batches, so these stay full."""
+        x0 = self.denoiser.encode(images)
+        shape = (len(self.conditions), len(self.timesteps))  # with the groups of a tree, after the classes
+        weights = np.ones(shape[1]) if self.fitted is None else np.array(self.fitted.weights[: shape[1]])
+        contests = [
+            Contest(name, np.full(shape, np.nan, dtype=np.float32), weights, telling=self.fitted is not None)
+            for name in ids
+        ]
+        rounds = [self.elimination.rounds(contest) for contest in contests]
+        spent = np.zeros(len(ids), dtype=np.int64)
+        asks = {image: next(own) for image, own in enumerate(rounds)}
+        while asks:
+            phase = min(ask.phase for ask in asks.values())
+            wave = {image: ask for image, ask in asks.items() if ask.phase == phase}
+            with self._compressed(phase):
+                losses = self._losses_of(x0, ids, wave, bar)
+            for (image, ask), errors in zip(wave.items(), losses, strict=True):
+                contests[image].errors[np.ix_(ask.conditions, ask.positions)] = errors.T
+                spent[image] += errors.size
+                following = next(rounds[image], None)
+                if following is None:
+                    del asks[image]
+                    bar.update(self.forwards - spent[image])
+                else:
+                    asks[image] = following
+        return [self._prediction(contest, int(own)) for contest, own in zip(contests, spent, strict=True)]
+
+    def _compressed(self, phase: int) -> AbstractContextManager[object]:
+        methods = self.elimination.methods
+        return compressed(self.denoiser.model, methods[phase]) if methods else nullcontext()
+
+    def _losses_of(self, x0: Tensor, ids: list[str], wave: Mapping[int, Ask], bar: Any) -> list[Floats]:
+        """Per ask its errors, (positions, conditions)."""
         losses = []
-        # Rows run over images, then timesteps, then conditions. They are counted, never listed: ImageNet has millions.
-        for first in range(0, total, self.batch_size):
-            row = torch.arange(first, min(first + self.batch_size, total))
-            image = row // (len(steps) * kept)
-            position = steps[row // kept % len(steps)]
-            condition = alive[image, row % kept]
-            with memory_advice(len(row)):
+        for image, position, condition in _batches(wave, self.batch_size):
+            with memory_advice(len(image)):
                 losses.append(self._losses(x0, ids, image, position, condition))
-            bar.update(len(row))
-        # One transfer per stage: one per batch would make the CPU wait for the device each time.
-        result: Floats = torch.cat(losses).cpu().numpy().reshape(len(ids), len(steps), kept)
-        if not np.isfinite(result).all():
-            worst = int(np.argwhere(~np.isfinite(result))[0, 0])
-            raise FloatingPointError(
-                f"the prediction for image {ids[worst]!r} must be finite, which it is not in {self.denoiser.dtype}; "
-                "try bfloat16 or float32, and check the weights and what is applied to the model"
-            )
+            bar.update(len(image))
+        # One transfer per round: one per batch would make the CPU wait for the device each time.
+        values: Floats = torch.cat(losses).cpu().numpy()
+        sizes = [len(ask.conditions) * len(ask.positions) for ask in wave.values()]
+        result = []
+        for (number, ask), own in zip(wave.items(), np.split(values, np.cumsum(sizes)[:-1]), strict=True):
+            if not np.isfinite(own).all():
+                raise FloatingPointError(
+                    f"the prediction for image {ids[number]!r} must be finite, which it is not in "
+                    f"{self.denoiser.dtype}; try bfloat16 or float32, and check the weights and what is applied to "
+                    f"the model"
+                )
+            result.append(own.reshape(len(ask.positions), len(ask.conditions)))
         return result
 
     @torch.no_grad()
@@ -263,19 +287,77 @@ class DiffusionClassifier:
         prediction = predictions(self.denoiser, x_t[row_pair], row_ids, t, self.conditions, condition, self.seed)
         return LOSSES[self.loss](prediction, target[row_pair])
 
-    def _classification(self, image_id: str, errors: Floats, stage: list[int]) -> Classification:
-        order = [self.groups[condition] for condition in rank(errors, stage)]
-        ranking = tuple(dict.fromkeys(order))  # a class stands where its best prompt stands
-        return Classification(
-            id=image_id,
-            prediction=ranking[0],
-            ranking=ranking,
-            stage=tuple(stage),
-            errors=errors.copy(),
-            groups=self.groups,
+    def _prediction(self, contest: Contest, forwards: int) -> Prediction:
+        return contest.prediction(
+            self.groups,
+            forwards=forwards,
             names=self.names,
             elements=math.prod(self.denoiser.sample_shape),
+            temperature=1.0 if self.fitted is None else self.fitted.temperature,
         )
+
+    def _labels(self, labels: Sequence[int | str]) -> npt.NDArray[np.int64]:
+        """Numbers of the classes that labels name."""
+        places = {name: place for place, name in enumerate(self.names)}
+        numbers = []
+        for label in labels:
+            number = places.get(label) if isinstance(label, str) else operator.index(label)
+            if number is None or not 0 <= number < self.classes:
+                names = ", ".join(self.names[:10])
+                raise ValueError(f"labels must be names ({names}) or numbers under {self.classes}, not {label!r}")
+            numbers.append(number)
+        return np.array(numbers)
+
+
+def fitted_file(source: Path | str) -> Path:
+    """The file of a fit: that of an embedded model, which is called by name, or another by its path."""
+    if isinstance(source, str) and source.replace("_", "-") in zoo.names():
+        return zoo.path(source) / "classifier.json"
+    return Path(source)
+
+
+def elimination_of(
+    elimination: Elimination | str, conditions: int, to_keep: Sequence[int] | None, n_samples: Sequence[int] | None
+) -> Elimination:
+    """The elimination of a name, or one that is made already and then has its own settings; a ValueError for others."""
+    if elimination == "staged":
+        return Stages.of(conditions, to_keep, n_samples)
+    if to_keep is not None or (n_samples is not None and elimination != "racing"):
+        raise ValueError(f"to_keep and n_samples must be left out with elimination {elimination!r}")
+    if elimination == "racing":
+        if n_samples is not None and len(n_samples) != 1:
+            raise ValueError(f"n_samples must be one number of timesteps for a race, not {tuple(n_samples)}")
+        return Racing(n_samples[0]) if n_samples else Racing()
+    if isinstance(elimination, str):
+        raise ValueError(f"elimination must be staged, racing or one made by hand, not {elimination!r}")
+    return elimination
+
+
+def _batches(wave: Mapping[int, Ask], size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Image, position and condition of the rows of a wave, ``size`` at a time: over images, timesteps, conditions.
+
+    Rows are made as they are needed: ImageNet's first round has millions.
+    """
+    waiting: list[npt.NDArray[np.int64]] = []
+    count = 0
+    for image, ask in wave.items():
+        positions, conditions = np.meshgrid(ask.positions, ask.conditions, indexing="ij")
+        rows = np.stack([np.full(positions.size, image), positions.ravel(), conditions.ravel()])
+        waiting.append(rows)
+        count += rows.shape[1]
+        if count >= size:
+            rows = np.concatenate(waiting, axis=1)
+            whole = count - count % size
+            for first in range(0, whole, size):
+                yield _tensors(rows[:, first : first + size])
+            waiting, count = [rows[:, whole:]], count - whole
+    if count:
+        yield _tensors(np.concatenate(waiting, axis=1))
+
+
+def _tensors(rows: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
+    image, position, condition = torch.from_numpy(rows)
+    return image, position, condition
 
 
 def _checked_ids(ids: Sequence[str], images: int) -> list[str]:
@@ -290,47 +372,3 @@ def _checked_ids(ids: Sequence[str], images: int) -> list[str]:
             raise ValueError(f"ids must differ, as they seed the noise, but {name!r} occurs more than once")
         seen.add(name)
     return names
-
-
-def _flat(conditions: Sequence[Any]) -> tuple[list[Any], list[int] | None]:
-    """Conditions in one list, and the class of each if they were nested."""
-    if isinstance(conditions, str):
-        raise ValueError(f"conditions must be a sequence with one prompt per class, not the string {conditions!r}")
-    nested = [isinstance(c, Sequence) and not isinstance(c, str) for c in conditions]
-    if not any(nested):
-        return list(conditions), None
-    if not all(nested):
-        raise ValueError("conditions must be one per class, or a sequence per class, not both")
-    for index, own in enumerate(conditions):
-        if len(own) == 0:
-            raise ValueError(f"conditions must hold at least one prompt or label for class {index}, not 0")
-    return [c for own in conditions for c in own], [index for index, own in enumerate(conditions) for _ in own]
-
-
-def _checked_groups(groups: Sequence[int] | None, conditions: int) -> tuple[int, ...]:
-    if groups is None:
-        return tuple(range(conditions))
-    if len(groups) != conditions:
-        raise ValueError(f"groups must have one entry for each of the {conditions} conditions, not {len(groups)}")
-    missing = sorted(set(range(max(groups) + 1)) - set(groups))
-    if min(groups) < 0 or missing:
-        raise ValueError(
-            f"groups must name every class from 0 to {max(groups)}; lowest is {min(groups)}, missing: {missing}"
-        )
-    return tuple(int(group) for group in groups)
-
-
-def _check_distinct(conditions: Conditions, groups: Sequence[int]) -> None:
-    """Raises a ValueError for a single class, and for classes with one condition in common: a tie at every timestep."""
-    if max(groups) == 0:
-        raise ValueError("conditions must hold at least two classes to tell apart, not 1")
-    first: dict[Any, int] = {}
-    for position, what in enumerate(conditions.read or conditions.names):
-        other = first.setdefault(what, position)
-        if groups[other] != groups[position]:
-            one, two = conditions.names[other], conditions.names[position]
-            why = "" if one == two else f" and {two!r}, which the model reads as the same text"
-            raise ValueError(
-                f"conditions must differ between classes, but classes {groups[other]} and {groups[position]} "
-                f"have {one!r}{why}"
-            )

@@ -1,14 +1,115 @@
-"""Staged elimination: few timesteps for all conditions, the rest for the best of them (Li et al., ICCV 2023)."""
+"""Which errors of an image come next, and which conditions drop out; the papers' stages (Li et al., ICCV 2023)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
+from bigain.classify.prediction import Floats, Prediction, mean, rank
+
+if TYPE_CHECKING:
+    from bigain.classify.fitting import Fitted
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What is to be evaluated next of an image: each of the conditions at each of the positions in the timesteps.
+
+    ``phase`` says under which of the elimination's ``methods``; what has been evaluated already is evaluated again.
+    """
+
+    conditions: Sequence[int]
+    positions: Sequence[int]
+    phase: int = 0
+
+
+@dataclass(eq=False)
+class Contest:
+    """Between the conditions of one image.
+
+    Args:
+        id: of the image.
+        errors: (conditions, timesteps) float32, NaN where not evaluated.
+        weights: (timesteps,), about 1.
+        telling: whether the timesteps come in the order of how much they tell; else they ascend.
+        stage: (conditions,) int64: rounds that each condition has survived.
+    """
+
+    id: str
+    errors: Floats
+    weights: npt.NDArray[np.float64]
+    telling: bool = False
+    stage: npt.NDArray[np.int64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.stage = np.zeros(len(self.errors), dtype=np.int64)
+
+    @property
+    def weighted(self) -> npt.NDArray[np.float64]:
+        """The errors times the weights of their timesteps."""
+        result: npt.NDArray[np.float64] = self.errors * self.weights
+        return result
+
+    def prediction(self, groups: tuple[int, ...], **more: Any) -> Prediction:
+        """Of the conditions of classes, which come first; ``more`` are fields of it."""
+        stage = self.stage[: len(groups)].tolist()
+        order = [groups[condition] for condition in rank(self.weighted[: len(groups)], stage)]
+        ranking = tuple(dict.fromkeys(order))  # a class stands where its best condition stands
+        return Prediction(
+            id=self.id,
+            prediction=ranking[0],
+            ranking=ranking,
+            stage=tuple(stage),
+            errors=self.errors[: len(groups)],
+            groups=groups,
+            weights=tuple(self.weights.tolist()) if self.telling else (),
+            **more,
+        )
+
+    def order(self) -> list[int]:
+        """Positions of the timesteps, the most telling first: from the middle outwards where nothing else is known."""
+        count = self.errors.shape[1]
+        return list(range(count)) if self.telling else sorted(range(count), key=lambda p: abs(2 * p + 1 - count))
+
+
+class Elimination(Protocol):
+    """How the conditions of an image drop out."""
+
+    @property
+    def timesteps(self) -> int:
+        """At how many timesteps a condition is evaluated at most."""
+        ...
+
+    @property
+    def first(self) -> int:
+        """How many timesteps the first round takes."""
+        ...
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The compression of each phase; () where the model is used as it is."""
+        ...
+
+    def check(self, conditions: int, timesteps: int) -> None:
+        """Raises a ValueError where there are too few conditions or training timesteps."""
+        ...
+
+    def forwards(self, conditions: int) -> int:
+        """Forwards of the model for one image, at most."""
+        ...
+
+    def fitted(self, fit: Fitted) -> Elimination:
+        """The same with what was fitted: its threshold, and no more timesteps than it has."""
+        ...
+
+    def rounds(self, contest: Contest) -> Iterator[Ask]:
+        """What to evaluate, round by round: the errors are in the contest when the next round is asked for."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -24,10 +125,13 @@ class Stages:
     Args:
         to_keep: strictly decreasing, the last is 1.
         n_samples: strictly increasing, as many as ``to_keep``; the last is the number of timesteps in all.
+        methods: the compression of each stage, such as ("glyphs-dit/balanced", "none"); () where the model is used as
+            it is.
     """
 
     to_keep: tuple[int, ...] = (5, 1)
     n_samples: tuple[int, ...] = (5, 20)
+    methods: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, values in (("to_keep", self.to_keep), ("n_samples", self.n_samples)):
@@ -39,6 +143,8 @@ class Stages:
             raise ValueError(f"to_keep must decrease from stage to stage and end in 1, not {self.to_keep}")
         if list(self.n_samples) != sorted(set(self.n_samples)):
             raise ValueError(f"n_samples must increase from stage to stage, not {self.n_samples}")
+        if len(self.methods) not in (0, len(self.to_keep)):
+            raise ValueError(f"methods must be one for each of the {len(self.to_keep)} stages, not {self.methods}")
 
     @classmethod
     def of(
@@ -62,6 +168,16 @@ class Stages:
         )
         return cls(keep, samples)
 
+    @property
+    def first(self) -> int:
+        """How many timesteps the first round takes."""
+        return self.n_samples[0]
+
+    @property
+    def timesteps(self) -> int:
+        """At how many timesteps a condition is evaluated at most."""
+        return self.n_samples[-1]
+
     def check(self, conditions: int, timesteps: int) -> None:
         """Raises a ValueError where there are too few conditions or training timesteps for these stages."""
         if self.to_keep[0] > conditions:
@@ -69,12 +185,15 @@ class Stages:
         if self.n_samples[-1] > timesteps:
             raise ValueError(f"n_samples must be at most the model's {timesteps} timesteps, not {self.n_samples}")
 
-    def positions(self) -> tuple[tuple[int, ...], ...]:
+    def positions(self, telling: bool = False) -> tuple[tuple[int, ...], ...]:
         """Per stage, the positions among all ``n_samples[-1]`` timesteps that it adds, ascending.
 
-        What is evaluated up to a stage is spread evenly over what is evaluated up to the next:
-        for 5 of 20 the positions 2, 6, 10, 14 and 18.
+        Of timesteps that are sorted by how much they tell, a stage takes the first that are left. Of ascending ones,
+        what is evaluated up to a stage is spread evenly over what is evaluated up to the next: for 5 of 20 the
+        positions 2, 6, 10, 14 and 18.
         """
+        if telling:
+            return tuple(tuple(range(*ends)) for ends in itertools.pairwise((0, *self.n_samples)))
         evaluated = [list(range(self.n_samples[-1]))]
         for count in reversed(self.n_samples[:-1]):
             larger = evaluated[0]
@@ -91,43 +210,24 @@ class Stages:
         new = np.diff((0, *self.n_samples))
         return sum(int(a) * int(n) for a, n in zip(alive, new, strict=False))
 
+    def fitted(self, fit: Fitted) -> Stages:
+        """The same stages, which must not have more timesteps than were fitted: a ValueError."""
+        if self.timesteps > len(fit.timesteps):
+            raise ValueError(f"n_samples must be at most the {len(fit.timesteps)} fitted, not {self.n_samples}")
+        return self
 
-def survivors(errors: Floats, alive: Sequence[int], keep: int) -> list[int]:
+    def rounds(self, contest: Contest) -> Iterator[Ask]:
+        """One per stage."""
+        alive = list(range(len(contest.errors)))
+        for phase, (keep, positions) in enumerate(zip(self.to_keep, self.positions(contest.telling), strict=True)):
+            yield Ask(alive, positions, phase)
+            alive = survivors(contest.weighted, alive, keep)
+            contest.stage[alive] += 1
+
+
+def survivors(errors: npt.NDArray[np.floating], alive: Sequence[int], keep: int) -> list[int]:
     """The ``keep`` conditions of ``alive`` with the lowest mean error over what is evaluated, ascending by index.
 
     Errors are (conditions, timesteps), NaN where not evaluated; of equal means the earlier condition is kept.
     """
-    return sorted(sorted(alive, key=lambda c: (_mean(errors[c]), c))[:keep])
-
-
-def rank(errors: Floats, stage: Sequence[int]) -> list[int]:
-    """All conditions, best first: by the stages survived, then by the mean error over the timesteps they share.
-
-    Conditions that survived equally many stages were evaluated at the same timesteps; a mean over 5 timesteps is
-    never compared with one over 20.
-    """
-    return sorted(range(len(stage)), key=lambda c: (-stage[c], _mean(errors[c]), c))
-
-
-def probabilities(
-    errors: npt.NDArray[np.floating], stage: Sequence[int], temperature: float = 1.0
-) -> npt.NDArray[np.float64]:
-    """A probability for each condition, (conditions,) float64 of sum 1, from errors and stages as in :func:`rank`.
-
-    The softmax of the negative mean errors, divided by the temperature. All conditions share the timesteps of the
-    first stage only, so it is taken stage by stage: what the survivors of a stage have together is divided among them
-    anew, by the timesteps that they share. The condition that :func:`rank` puts first has the highest probability.
-    """
-    survived = np.asarray(stage)
-    result = np.ones(len(survived))
-    for number in range(max(survived)):
-        alive = np.flatnonzero(survived >= number)
-        shared = np.isfinite(errors[alive]).all(0)
-        logits = -errors[alive][:, shared].mean(1, dtype=np.float64) / temperature
-        share = np.exp(logits - logits.max())
-        result[alive] = result[alive].sum() * share / share.sum() if number else share / share.sum()
-    return result
-
-
-def _mean(row: Floats) -> float:
-    return float(np.nanmean(row, dtype=np.float64))
+    return sorted(sorted(alive, key=lambda c: (mean(errors[c]), c))[:keep])

@@ -1,4 +1,4 @@
-"""The command line: ``bigain evaluate | classify | generate | inspect | methods | allocate | analyse | report``."""
+"""``bigain evaluate | classify | fit | generate | fid | inspect | methods | allocate | analyse | report``."""
 
 from bigain.cli.commands import app, main
 

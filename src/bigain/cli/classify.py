@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,29 +13,30 @@ from bigain.cli import options
 from bigain.run.settings import ClassifierSettings, DataSettings, ModelSettings, setting
 
 if TYPE_CHECKING:
-    from bigain.classify import Classification, DiffusionClassifier
+    from bigain.classify import DiffusionClassifier, Prediction
     from bigain.diffusion import Denoiser
 
-_CHUNK = 8  # images that are classified together
+_CHUNK = 64  # images that are classified together
 _SHOWN = 3  # classes of an image in the table; --json has all
 
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionClassifierSettings(ClassifierSettings):
-    """Of the diffusion classifier, with its seed."""
+    """Of the diffusion classifier, with its model and seed."""
 
+    model: ModelSettings = field(default_factory=ModelSettings)
     seed: int = setting(0, "Of all randomness.")
 
 
 def classify(
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders whose images are taken in order.")],
-    model: Annotated[ModelSettings, options.Without("threads")],
-    classifier: DiffusionClassifierSettings,
+    context: typer.Context,
+    classifier: Annotated[DiffusionClassifierSettings, options.Without("threads")],
     data: Annotated[DataSettings, options.Without("data", "split", "classes")],
     methods: options.OneMethod = None,
     prompt: Annotated[
         list[str] | None,
-        typer.Option("--prompt", "-p", help="Prompt of a class, once per class (text-conditional models)."),
+        typer.Option("--prompt", "-p", help="Of a class, once per class; glyphs-sd reads it if no model is named."),
     ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Also write everything to this file; - prints it, and no table.")
@@ -48,6 +49,10 @@ def classify(
 
       bigain classify letter.png
 
+      bigain classify letters/ --elimination racing --fitted glyphs-dit
+
+      bigain classify letters/ -p "red letter A" -p "blue letter B"
+
       bigain classify photos/ --model stabilityai/stable-diffusion-2-base -p "a photo of a cat." -p "a photo of a dog."
       -m lgtm-0.7
 
@@ -55,6 +60,9 @@ def classify(
     """
     method = options.read_method(methods, "none")
     files = _files(images)
+    named, model = context.get_parameter_source("model"), classifier.model
+    if prompt and named is not None and named.name == "DEFAULT":
+        model = replace(model, model="glyphs-sd")
 
     from bigain.run.cost import applied
 
@@ -74,7 +82,7 @@ def classify(
         return
     if json_file is not None:
         json_file.write_text(content + "\n", encoding="utf-8")
-    _show(rows, judge.forwards)
+    _show(rows)
 
 
 def _files(paths: list[Path]) -> list[Path]:
@@ -114,16 +122,16 @@ def _classes(
 
 def _classified(
     classifier: DiffusionClassifier, files: list[Path], bad_images: str, quiet: bool
-) -> list[tuple[Path, Classification]]:
+) -> list[tuple[Path, Prediction]]:
     from bigain.run.files import progress_bar
 
-    results: list[tuple[Path, Classification]] = []
+    results: list[tuple[Path, Prediction]] = []
     with progress_bar(len(files), not quiet, unit="image") as bar:
         for first in range(0, len(files), _CHUNK):
             chunk = files[first : first + _CHUNK]
             images = {file: image for file in chunk if (image := _read(file, bad_images)) is not None}
             if images:
-                results += zip(images, classifier.classify(list(images.values())), strict=True)
+                results += zip(images, classifier.predict(list(images.values())), strict=True)
             bar.update(len(chunk))
     return results
 
@@ -141,8 +149,8 @@ def _read(file: Path, bad_images: str) -> Any:
         return None
 
 
-def _row(file: Path, result: Classification, names: tuple[str, ...]) -> dict[str, Any]:
-    """One image: classes best first, with probability, stages survived and mean error of their best condition."""
+def _row(file: Path, result: Prediction, names: tuple[str, ...]) -> dict[str, Any]:
+    """One image: classes best first, with probability, rounds survived and mean error of their best condition."""
     import numpy as np
 
     means = np.asarray(np.nanmean(result.errors, axis=1, dtype=np.float64))
@@ -169,17 +177,17 @@ def _row(file: Path, result: Classification, names: tuple[str, ...]) -> dict[str
     }
 
 
-def _show(rows: list[dict[str, Any]], forwards: int) -> None:
+def _show(rows: list[dict[str, Any]]) -> None:
     from rich import box
     from rich.table import Table
 
-    caption = f"{forwards} forwards per image; in brackets: mean error; margin: between the first two"
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=caption)
+    forwards = sum(row["forwards"] for row in rows) / len(rows)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=f"{forwards:.1f} forwards per image")
     table.add_column("image", overflow="fold")
     table.add_column("prediction", style="bold")
-    table.add_column("margin", justify="right")
-    table.add_column("ranking")
+    table.add_column("probability", justify="right")
+    table.add_column("next")
     for row in rows:
-        best = ", ".join(f"{place['class']} ({place['error']:.5f})" for place in row["ranking"][:_SHOWN])
-        table.add_row(row["image"], row["prediction"], f"{row['margin']:.5f}", best)
+        others = ", ".join(f"{place['class']} {place['probability']:.3f}" for place in row["ranking"][1:_SHOWN])
+        table.add_row(row["image"], row["prediction"], f"{row['probability']:.3f}", others)
     options.console().print(table)

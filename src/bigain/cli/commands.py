@@ -12,6 +12,8 @@ from bigain.cli.analyse import analyse
 from bigain.cli.classify import classify
 from bigain.cli.command import Command, show_tracebacks
 from bigain.cli.evaluate import evaluate
+from bigain.cli.fid import fid
+from bigain.cli.fit import fit
 from bigain.cli.generate import generate
 from bigain.cli.inspect import inspect
 from bigain.cli.methods import methods
@@ -47,8 +49,8 @@ def common(
     show_tracebacks.set(traceback)
 
 
-_TELL_ME = (classify, generate, allocate, analyse, report)  # without arguments these show their help
-for command in (evaluate, classify, generate, inspect, methods, allocate, analyse, report):
+_TELL_ME = (classify, fit, generate, fid, allocate, analyse, report)  # without arguments these show their help
+for command in (evaluate, classify, fit, generate, fid, inspect, methods, allocate, analyse, report):
     app.command(cls=Command, no_args_is_help=command in _TELL_ME)(grouped(command))
 
 

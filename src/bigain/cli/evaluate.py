@@ -87,7 +87,7 @@ def evaluate(
     with Store(path) as store:
         results, times = write_folder(store, out)
     screen.print(terminal(results, times, screen.width))
-    stems = ("results", "results.timings", "table", "front", "samples")
+    stems = ("results", "results.timings", "table", "front", "samples", "confusion", "reliability")
     written = sorted(file.name for file in out.iterdir() if file.stem in stems)
     screen.print(f"In {out}: {', '.join(written)}", highlight=False)
 

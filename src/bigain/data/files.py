@@ -9,8 +9,6 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from bigain.images import kind_of
 
-SUFFIXES: tuple[str, ...] = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-
 
 def inside(root: Path, text: str, source: str) -> Path:
     """``root / text``, where ``text`` was read from a file, as ``source`` says, and may say anything.
@@ -58,15 +56,6 @@ def read_lines(path: Path, layout: str) -> list[tuple[int, str]]:
 def folders(root: Path) -> list[Path]:
     """The folders in ``root``, sorted by name, without hidden ones."""
     return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def image_files(folder: Path) -> list[Path]:
-    """The files in ``folder`` whose name ends like an image's (in any case), sorted, without hidden ones."""
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and not path.is_dir()
-    )
 
 
 def read_rows(path: Path, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Iterator[tuple[str, list[str]]]:

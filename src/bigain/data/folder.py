@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bigain.data.dataset import ImageCollection, Item
-from bigain.data.files import folders, image_files, inside, read_lines, read_rows, require_folder
+from bigain.data.files import folders, inside, read_lines, read_rows, require_folder
+from bigain.images import image_files
 
 LAYOUT = "<folder>/<class>/*.png (or .jpg, ...), one folder per class"
 

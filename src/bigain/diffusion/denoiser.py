@@ -101,6 +101,7 @@ class Conditions:
     arguments: Mapping[str, Tensor | Mapping[str, Tensor]]
     null_index: int | None = None  # the row of the unconditional class, which is no condition itself
     read: tuple[Hashable, ...] | None = None  # what the model reads of each, such as a prompt's tokens; None: unknown
+    groups: tuple[int, ...] | None = None  # the class of each: integers that name every class from 0 on; None: its own
 
     def __post_init__(self) -> None:
         if not self.names:

@@ -91,6 +91,37 @@ def mean_per_class_accuracy(predictions: Sequence[int] | np.ndarray, labels: Seq
     return float((hits / sizes).mean())
 
 
+def confusion(predictions: Sequence[int], labels: Sequence[int], classes: int) -> np.ndarray:
+    """Images by true class (row) and predicted class (column): int64 (classes, classes)."""
+    counts = np.zeros((classes, classes), dtype=np.int64)
+    np.add.at(counts, (np.asarray(labels), np.asarray(predictions)), 1)
+    return counts
+
+
+def reliability(probabilities: Sequence[Sequence[float]], labels: Sequence[int], bins: int = 15) -> np.ndarray:
+    """Whether the probability of the likeliest class is the share of images in which it is right (Guo et al. 2017).
+
+    Args:
+        probabilities: (N, K), of each class.
+        labels: (N,) true classes.
+        bins: of equal width over [0, 1]; empty ones are left out.
+
+    Returns:
+        float64 (at most bins, 3): mean probability, share that is right, and images of each bin.
+    """
+    shares = np.asarray(probabilities)
+    sure, right = shares.max(1), shares.argmax(1) == np.asarray(labels)
+    places = np.minimum((sure * bins).astype(int), bins - 1)
+    return np.array([[sure[own].mean(), right[own].mean(), own.sum()] for own in (places == b for b in range(bins))
+                     if own.any()])  # fmt: skip
+
+
+def calibration_error(probabilities: Sequence[Sequence[float]], labels: Sequence[int], bins: int = 15) -> float:
+    """Expected calibration error (Guo et al. 2017) in [0, 1]: the mean gap of :func:`reliability`, by images."""
+    table = reliability(probabilities, labels, bins)
+    return float(np.average(np.abs(table[:, 0] - table[:, 1]), weights=table[:, 2]))
+
+
 def per_image_ap(rankings: Sequence[Sequence[int]] | np.ndarray, labels: Sequence[Sequence[int]]) -> np.ndarray:
     """Average precision of each image's ranking of the classes, float64 (N,) in (0, 1].
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from bigain.report.classification import draw_classification
 from bigain.report.style import PLAIN, Style, label, new_figure, save, styles
 from bigain.report.table import markdown, measure
 from bigain.run.files import write_whole
@@ -42,7 +43,7 @@ class Panel:
 
 
 def write_folder(store: Store, folder: Path) -> tuple[Results, Timings]:
-    """Writes results.json, results.csv, results.timings.json, table.md, front.png and samples.png.
+    """Writes results.json, results.csv, results.timings.json, table.md, and the pictures that there is something for.
 
     The times, and with them the table and the front, are measured; the other files repeat bit for bit on one machine.
     """
@@ -51,6 +52,7 @@ def write_folder(store: Store, folder: Path) -> tuple[Results, Timings]:
     results, times = summarise(store), timings(store)
     write_results(folder / "results.json", results, times)
     write_table(results, times, folder)
+    draw_classification(store, folder)
     if any(row.generated for row in results.rows):
         draw_page(store, folder / "samples.png")
     return results, times

@@ -47,7 +47,8 @@ class Column:
 
 def terminal(results: Results, times: Timings | None = None, width: int = 150) -> Group:
     """The table for `rich`, in parts where ``width`` characters are too few for one; without intervals of changes."""
-    columns, lines = _columns(results, times), lines_of(results, times)
+    lines = lines_of(results, times)
+    columns = [one for one in _columns(results, times) if any(one.short(line) for line in lines)]
     parts = [columns]
     if width < _WIDE:
         parts = [columns[:1] + [column for column in columns[1:] if column.about == about] for about in _ABOUT]
@@ -102,8 +103,10 @@ def _about_classification(results: Results, count: str) -> str:
     settings = results.settings
     name = measure(results.facts).capitalize()
     keep, samples = (" ".join(map(str, settings[field])) for field in ("to_keep", "n_samples"))
+    how = f"stages {keep} / {samples}" if keep else f"racing over {samples} timesteps"
+    told = f" that were fitted on {fitted['images']} images" if (fitted := settings.get("fitted")) else ""
     return (
-        f"{name}: {count} images, {split_name(settings['split'])}, stages {keep} / {samples}, {settings['loss']}; "
+        f"{name}: {count} images, {split_name(settings['split'])}, {how}{told}, {settings['loss']}; "
         "95% Wilson intervals; change to no compression on the same images and noise, p by McNemar's exact test."
     )
 
@@ -162,6 +165,8 @@ def _columns(results: Results, times: Timings | None) -> list[Column]:
         Column("change, points", classes, _short_change, _long_change),
         Column("mAP (classes), %", classes, _of_row("{:.1f}", "class_map", scale=100)),
         Column("AP (images), %", classes, _of_row("{:.1f}", "image_ap", scale=100)),
+        Column("ECE, %", classes, lambda _: "", _of_row("{:.1f}", "calibration_error", scale=100)),
+        Column("forwards", classes, _of_row("{:.1f}", "forwards")),
         Column("generated", images, lambda line: str(line.row.generated)),
         Column("FID", images, _of_row("{:.2f}", "fid")),
         Column("KID × 1000", images, *kid),
@@ -173,7 +178,11 @@ def _columns(results: Results, times: Timings | None) -> list[Column]:
         Column(f"ms per forward{batch}", cost, _time),
     ]
     lines = lines_of(results, times)
-    same = {name for name in ("classified", "generated") if len({getattr(row, name) for row in results.rows}) == 1}
+    same = {
+        name
+        for name in ("classified", "forwards", "generated")
+        if len({getattr(row, name) for row in results.rows}) == 1
+    }
     return [
         column
         for column in columns

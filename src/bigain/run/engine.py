@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,22 +100,28 @@ class _Work:
     def identity(self) -> dict[str, Any]:
         """Also of what the settings name: the weights and the prompts or labels."""
         words = json.dumps(self.conditions).encode()
+        fitted = None if self.classifier is None else self.classifier.fitted
         return self.settings.identity() | {
             "weights": fingerprint(*self.denoiser.networks),
             "conditions": hashlib.sha256(words).hexdigest()[:16],
+            "fitted": None if fitted is None else json.loads(json.dumps(asdict(fitted))),
         }
 
     def facts(self) -> dict[str, Any]:
         """What tables and pictures need to know."""
         count = sum(len(own) for own in self.conditions)
-        stages = self.settings.classifier.stages(count or 1)
+        elimination = self.settings.classifier.made(count or 1)
+        timesteps = self.denoiser.process.timesteps(elimination.timesteps)
+        if self.classifier is not None:
+            elimination, timesteps = self.classifier.elimination, self.classifier.timesteps
         return {
             "data": self.data.name,
             "multi_label": self.data.multi_label,
             "classes": list(self.data.classes),
             "conditions": count,
-            "timesteps": self.denoiser.process.timesteps(stages.n_samples[-1]).tolist(),
-            "forwards_per_classified_image": stages.forwards(count),
+            "timesteps": timesteps.tolist(),
+            **({} if self.classifier is None else _of_predictions(self.classifier)),
+            "forwards_per_classified_image": elimination.forwards(count),  # at most
             "forwards_per_generated_image": self.settings.sampling.forwards,
             "image_size": self.denoiser.image_size,
             "sample_shape": list(self.denoiser.sample_shape),
@@ -134,8 +141,8 @@ class _Work:
         """The positions by id of what this process is to classify under a method, chunk by chunk."""
         if self.classifier is None:
             return []
-        first_stage = len(self.classifier.conditions) * self.classifier.stages.n_samples[0]
-        size = max(1, min(64, _CHUNK_FORWARDS * self.settings.model.batch_size // first_stage))
+        first_round = len(self.classifier.conditions) * self.classifier.elimination.first
+        size = max(1, min(64, _CHUNK_FORWARDS * self.settings.model.batch_size // first_round))
         done, entries = store.classified_ids(spec), self.data.entries
         return [
             {entries[position].id: position for position in chunk if entries[position].id not in done}
@@ -162,7 +169,7 @@ class _Work:
                 items = list(self.data.items(todo.values()))  # fewer, where bad images are skipped
                 if items:
                     images = torch.stack([preprocess(item.image, self.denoiser.image_size) for item in items])
-                    results = self.classifier.classify(images, [item.id for item in items])
+                    results = self.classifier.predict(images, [item.id for item in items])
                     pairs = zip(results, items, strict=True)
                     rows = [Classified(**vars(one), position=todo[one.id], labels=item.labels) for one, item in pairs]
                     store.add_classified(spec, rows)
@@ -241,6 +248,17 @@ class _Work:
     def _any_condition(self) -> str | int:
         """What FLOPs and times are taken with; they do not depend on it."""
         return self.conditions[0][0] if self.conditions else self.denoiser.any_condition
+
+
+def _of_predictions(classifier: DiffusionClassifier) -> dict[str, Any]:
+    """What turns stored errors into probabilities, as fields of `Prediction`."""
+    fitted = classifier.fitted
+    return {
+        "groups": [] if classifier.groups == tuple(range(classifier.classes)) else list(classifier.groups),
+        "elements": math.prod(classifier.denoiser.sample_shape),
+        "weights": [] if fitted is None else list(fitted.weights[: len(classifier.timesteps)]),
+        "temperature": 1.0 if fitted is None else fitted.temperature,
+    }
 
 
 def _chunks(values: Sequence[int], size: int) -> list[Sequence[int]]:

@@ -146,7 +146,7 @@ class Probe:
         """Of all classes at all timesteps, (images, conditions, timesteps)."""
         results = []
         for chunk in self._chunks():
-            results += self.classifier.classify(self._images(chunk), [item.id for item in chunk])
+            results += self.classifier.predict(self._images(chunk), [item.id for item in chunk])
             done(len(chunk) * self.classifier.forwards)
         return np.stack([result.errors for result in results])
 

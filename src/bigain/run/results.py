@@ -38,6 +38,8 @@ class Row:
     class_accuracy: float | None = None  # within each class, averaged over classes (one label per image)
     class_map: float | None = None  # mean average precision over classes, VOC style (several labels per image)
     image_ap: float | None = None  # mean over images of the average precision of their ranking (likewise)
+    calibration_error: float | None = None  # of the probabilities, expected, 15 bins (Guo et al. 2017; one label)
+    forwards: float | None = None  # that classifying an image took, mean over images
     generated: int = 0  # images
     fid: float | None = None  # to the real images, as all down to recall
     kid: float | None = None  # the mean over subsets, with its standard deviation

@@ -18,7 +18,7 @@ from bigain.methods import Compression
 from bigain.zoo.presets import text_of
 
 if TYPE_CHECKING:
-    from bigain.classify import DiffusionClassifier, Stages
+    from bigain.classify import DiffusionClassifier, Elimination
     from bigain.data import ImageCollection
     from bigain.diffusion import Denoiser
     from bigain.generate import Sampling
@@ -136,30 +136,54 @@ class DataSettings(Group):
 class ClassifierSettings(Group):
     """Of the diffusion classifier."""
 
+    elimination: str = setting(
+        "staged",
+        "staged, as in the papers; or racing: a class drops out once another is clearly better.",
+        choices=("staged", "racing"),
+    )
+    fitted: str | None = setting(
+        None,
+        "Timesteps, weights and threshold that bigain fit found: its file, or the name of an embedded model; evenly "
+        "spaced timesteps if left out.",
+    )
     to_keep: tuple[int, ...] | None = setting(
         None, "Classes kept after each stage; '5 1' if left out, and '1' for up to 5 classes."
     )
     n_samples: tuple[int, ...] | None = setting(
-        None, "Timesteps evaluated up to each stage; '5 20' if left out, and '20' for up to 5 classes."
+        None, "Timesteps evaluated up to each stage; '5 20' if left out, '20' for up to 5 classes and for racing."
     )
     loss: str = setting("l2", "Of the prediction's error.", choices=("l2", "l1", "huber"))
 
     def resolved(self, conditions: int) -> ClassifierSettings:
-        """With the stages for that many conditions where they are left out."""
-        return replace(self, **vars(self.stages(conditions)))
+        """With the stages for that many conditions where they are left out, or the timesteps of a race."""
+        if self.elimination == "racing":
+            return replace(self, n_samples=(self.made(conditions).timesteps,))
+        from bigain.classify import Stages
+
+        stages = Stages.of(conditions, self.to_keep, self.n_samples)
+        return replace(self, to_keep=stages.to_keep, n_samples=stages.n_samples)
 
     def of(self, denoiser: Denoiser, conditions: Any, seed: int, batch_size: int) -> DiffusionClassifier:
         """The classifier of a model, among ``conditions`` as it takes them."""
         from bigain.classify import DiffusionClassifier
 
-        stages = {"to_keep": self.to_keep, "n_samples": self.n_samples}
-        return DiffusionClassifier(denoiser, conditions, **stages, loss=self.loss, batch_size=batch_size, seed=seed)
+        classifier = DiffusionClassifier(
+            denoiser,
+            conditions,
+            to_keep=self.to_keep,
+            n_samples=self.n_samples,
+            elimination=self.elimination,
+            loss=self.loss,
+            batch_size=batch_size,
+            seed=seed,
+        )
+        return classifier if self.fitted is None else classifier.use(self.fitted)
 
-    def stages(self, conditions: int) -> Stages:
-        """The stages of elimination; ValueError where there can be none such."""
-        from bigain.classify import Stages
+    def made(self, conditions: int) -> Elimination:
+        """How so many conditions are eliminated; ValueError where that cannot be."""
+        from bigain.classify import elimination_of
 
-        return Stages.of(conditions, self.to_keep, self.n_samples)
+        return elimination_of(self.elimination, conditions, self.to_keep, self.n_samples)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -339,6 +363,7 @@ class Settings(Group):
             self.model.identity()
             | self.data.identity()
             | {
+                "elimination": self.classifier.elimination,
                 "to_keep": list(self.classifier.to_keep or ()),
                 "n_samples": list(self.classifier.n_samples or ()),
                 "loss": self.classifier.loss,

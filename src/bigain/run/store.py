@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from bigain.classify import Classification
+from bigain.classify import Prediction
 from bigain.run.settings import differences, identity_hash
 
 Floats = npt.NDArray[np.float32]
@@ -26,7 +26,8 @@ _Made = TypeVar("_Made")
 
 _DAMAGED = "Take the file from a copy, or run again into another folder (--out)"
 _APPLICATION = 0x42694761  # "BiGa": SQLite's own mark of what a file belongs to
-_SCHEMA = 2
+_SCHEMA = 3
+_OF_PREDICTIONS = ("groups", "elements", "weights", "temperature")  # facts that all rows share
 # Every row carries a CRC-32 of its values, so that one that has changed since is an error and not a result.
 _TABLES = """
 CREATE TABLE run (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), hash TEXT NOT NULL, settings TEXT NOT NULL,
@@ -36,7 +37,7 @@ CREATE TABLE session (number INTEGER PRIMARY KEY, started TEXT NOT NULL, version
 CREATE TABLE method (spec TEXT PRIMARY KEY, position INTEGER NOT NULL, flops INTEGER, checksum INTEGER);
 CREATE TABLE classification (method TEXT NOT NULL REFERENCES method, image_id TEXT NOT NULL, position INTEGER NOT NULL,
     labels TEXT NOT NULL, prediction INTEGER NOT NULL, ranking TEXT NOT NULL, stage TEXT NOT NULL,
-    errors BLOB NOT NULL, checksum INTEGER NOT NULL, PRIMARY KEY (method, image_id));
+    errors BLOB NOT NULL, forwards INTEGER NOT NULL, checksum INTEGER NOT NULL, PRIMARY KEY (method, image_id));
 CREATE TABLE generation (method TEXT NOT NULL REFERENCES method, image INTEGER NOT NULL, label INTEGER,
     condition TEXT NOT NULL, png BLOB NOT NULL, recognised INTEGER, features BLOB, checksum INTEGER NOT NULL,
     PRIMARY KEY (method, image));
@@ -49,7 +50,7 @@ CREATE TABLE timing_environment (only_row INTEGER PRIMARY KEY CHECK (only_row = 
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
-class Classified(Classification):
+class Classified(Prediction):
     """What the classifier says of one image under one method, its position in the data and its true classes."""
 
     position: int
@@ -223,10 +224,10 @@ class Store(contextlib.AbstractContextManager["Store"]):
         """Keeps a batch, all or nothing; an image that is there already stays as it is."""
         values: list[tuple[Any, ...]] = [
             (spec, row.id, row.position, _text(row.labels), row.prediction, _text(row.ranking), _text(row.stage),
-             _pack(row.errors))
+             _pack(row.errors), row.forwards)
             for row in rows
         ]  # fmt: skip
-        self._insert("INSERT OR IGNORE INTO classification VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+        self._insert("INSERT OR IGNORE INTO classification VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
 
     def classified_ids(self, spec: str) -> set[str]:
         """Images done under a method."""
@@ -235,13 +236,13 @@ class Store(contextlib.AbstractContextManager["Store"]):
     def classified(self, spec: str) -> list[Classified]:
         """Images of a method in the order of the data."""
         query = (
-            "SELECT method, image_id, position, labels, prediction, ranking, stage, errors, checksum "
+            "SELECT method, image_id, position, labels, prediction, ranking, stage, errors, forwards, checksum "
             "FROM classification WHERE method = ? ORDER BY position, image_id"
         )
         return self._read(self._classified, query, "image {1!r} classified under {0}", spec)
 
     def _classified(self, spec: str, image: str, position: int, *values: Any) -> Classified:
-        labels, prediction, ranking, stage, errors = values
+        labels, prediction, ranking, stage, errors, forwards = values
         result = Classified(
             id=image,
             position=position,
@@ -250,6 +251,8 @@ class Store(contextlib.AbstractContextManager["Store"]):
             ranking=tuple(json.loads(ranking)),
             stage=tuple(json.loads(stage)),
             errors=_unpack(errors),
+            forwards=forwards,
+            **{name: _tuple(self.facts[name]) for name in _OF_PREDICTIONS if name in self.facts},
         )
         conditions, timesteps = self.facts["conditions"], len(self.facts["timesteps"])
         classes = len(self.facts.get("classes", result.ranking))
@@ -396,6 +399,10 @@ def _checksum(values: Sequence[Any]) -> int:
         content = value if isinstance(value, bytes) else str(value).encode()
         total = zlib.crc32(content, zlib.crc32(f"{type(value).__name__} {len(content)} ".encode(), total))
     return total
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _text(value: object) -> str:

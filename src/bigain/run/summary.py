@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from bigain.metrics.accuracy import (
     accuracy_interval,
+    calibration_error,
     mcnemar,
     mean_per_class_accuracy,
     paired_difference,
@@ -81,6 +82,7 @@ def _classification(rows: Sequence[Classified], multi_label: bool) -> dict[str, 
     correct, count = sum(row.prediction in row.labels for row in rows), len(rows)
     low, high = accuracy_interval(correct, count)
     values: dict[str, Any] = {"classified": count, "correct": correct}
+    values["forwards"] = float(np.mean([row.forwards for row in rows]))
     values |= {"accuracy": correct / count, "accuracy_low": low, "accuracy_high": high}
     if multi_label:
         labels = [row.labels for row in rows]
@@ -89,7 +91,9 @@ def _classification(rows: Sequence[Classified], multi_label: bool) -> dict[str, 
         values["class_map"] = per_class_map(-places, labels)
         values["image_ap"] = float(np.mean(per_image_ap(rankings, labels)))
     else:
-        values["class_accuracy"] = mean_per_class_accuracy([r.prediction for r in rows], [r.labels[0] for r in rows])
+        true = [row.labels[0] for row in rows]
+        values["class_accuracy"] = mean_per_class_accuracy([row.prediction for row in rows], true)
+        values["calibration_error"] = calibration_error([row.probabilities() for row in rows], true)
     return values
 
 

@@ -1,0 +1,141 @@
+"""What each part of the classifier saves of the papers' stages `5 1 / 5 20`, on the test images of an embedded model.
+
+    python -m experiments.classifier glyphs-dit results/classifier-glyphs-dit.json
+
+All variants classify the same images under the same noise, chunk by chunk and in turn, so that what disturbs the
+machine falls on all alike. Resumes at the chunk where it was stopped. Twenty minutes for each model on 2 CPU cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bigain.classify import DiffusionClassifier, Elimination, Racing, Stages
+from bigain.data import ImageCollection, labelled
+from bigain.metrics.accuracy import accuracy_interval, paired_difference
+from bigain.report.style import markdown_table
+from bigain.run.cost import environment
+from bigain.run.files import class_conditions, progress_bar, read_json, versions, write_json
+from bigain.run.settings import DataSettings, ModelSettings
+
+FORMAT = "bigain classifier variants 1"
+REFERENCE = "staged 5 1 / 5 20"
+_CHUNK = 50
+_SEED = 0
+
+
+def variants(model: str) -> dict[str, tuple[Elimination, bool]]:
+    """Each with its elimination, and whether it takes what was fitted on validation images."""
+    balanced = f"{model}/balanced"
+    return {
+        REFERENCE: (Stages((5, 1), (5, 20)), False),
+        "staged 3 1 / 2 8": (Stages((3, 1), (2, 8)), False),
+        "telling timesteps, staged 3 1 / 2 8": (Stages((3, 1), (2, 8)), True),
+        "racing by betting, nothing fitted": (Racing(20, error_rate=0.05), False),
+        "racing, telling timesteps": (Racing(20), True),
+        "the same, all under balanced": (Racing(20, methods=(balanced,)), True),
+        "the same, balanced until 3 are left": (Racing(20, methods=(balanced, "none")), True),
+    }
+
+
+@dataclass
+class Done:
+    """What a variant has done so far, image by image."""
+
+    right: list[bool] = field(default_factory=list)
+    probability: list[float] = field(default_factory=list)
+    forwards: list[int] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def run(model: ModelSettings, data: DataSettings, images: int, path: Path, *, progress: bool = True) -> None:
+    """Classifies what is missing in ``path``."""
+    denoiser = model.open(quiet=True)
+    source = data.load(denoiser.image_size)
+    conditions = class_conditions(denoiser, source)
+    subjects = {}
+    for name, (elimination, fitted) in variants(model.model).items():
+        subject = DiffusionClassifier(
+            denoiser, conditions, elimination=elimination, batch_size=model.batch_size, seed=_SEED
+        )
+        subjects[name] = subject.use(model.model) if fitted else subject
+    machine = environment(denoiser.device, {"dtype": model.dtype, "batch_size": model.batch_size})
+    about = {"model": model.model, "data": data.data, "seed": _SEED, "environment": machine, "versions": versions()}
+    done = _read(path, about) if path.exists() else {name: Done() for name in subjects}
+    positions = labelled(source, images)
+    first = len(done[REFERENCE].right)
+    with progress_bar(images - first, progress, unit="image") as bar:
+        for start in range(first, images, _CHUNK):
+            _chunk(source, positions[start : start + _CHUNK], subjects, done)
+            write_json(path, FORMAT, about | {"variants": {name: vars(own) for name, own in done.items()}})
+            bar.update(min(_CHUNK, images - start))
+
+
+def _chunk(
+    source: ImageCollection, positions: list[int], subjects: dict[str, DiffusionClassifier], done: dict[str, Done]
+) -> None:
+    items = list(source.items(positions))
+    images, ids = [item.image for item in items], [item.id for item in items]
+    for name, subject in subjects.items():
+        started = time.perf_counter()
+        predictions = subject.predict(images, ids)
+        done[name].seconds += time.perf_counter() - started
+        done[name].right += [one.prediction in item.labels for one, item in zip(predictions, items, strict=True)]
+        done[name].probability += [round(one.probability, 6) for one in predictions]
+        done[name].forwards += [one.forwards for one in predictions]
+
+
+def _read(path: Path, about: dict[str, Any]) -> dict[str, Done]:
+    content = read_json(path, FORMAT, "variants of a classifier", dict)
+    for key, value in about.items():
+        if content[key] != json.loads(json.dumps(value)):
+            raise ValueError(f"{key} in {path} must be {value}, not {content[key]}: write another file")
+    return {name: Done(**own) for name, own in content["variants"].items()}
+
+
+def table(path: Path) -> str:
+    """Accuracy, its change to the papers' stages, forwards and seconds of each variant, as Markdown."""
+    content = read_json(path, FORMAT, "variants of a classifier", dict)
+    done = {name: Done(**own) for name, own in content["variants"].items()}
+    plain = done[REFERENCE]
+    count = len(plain.right)
+    rows = []
+    for name, own in done.items():
+        low, high = accuracy_interval(sum(own.right), count)
+        change, least, most = paired_difference(own.right, plain.right)
+        forwards, seconds = sum(own.forwards) / count, own.seconds / count
+        rows.append(
+            [
+                name,
+                f"{100 * sum(own.right) / count:.1f} ({100 * low:.1f}–{100 * high:.1f})",
+                "–" if own is plain else f"{100 * change:+.1f} ({100 * least:+.1f} to {100 * most:+.1f})",
+                f"{forwards:.1f} (1/{sum(plain.forwards) / sum(own.forwards):.1f})",
+                f"{1000 * seconds:.0f} (1/{plain.seconds / own.seconds:.1f})",
+            ]
+        )
+    headings = ["variant", "accuracy, %", "change, points", "forwards per image", "ms per image"]
+    where = content["environment"]
+    return (
+        f"{markdown_table(headings, rows)}\n\n{content['model']} ({where['dtype']}), {count} test images, seed "
+        f"{content['seed']}, batches of {where['batch_size']}, {where['device_name']}, {where['threads']} threads."
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="glyphs-dit, glyphs-sd or glyphs-dit-64")
+    parser.add_argument("results", type=Path, help="the .json to write, or to go on with")
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--dtype", default="bfloat16")
+    given = parser.parse_args(arguments)
+    run(ModelSettings(model=given.model, dtype=given.dtype), DataSettings(), given.images, given.results)
+    print(table(given.results))
+
+
+if __name__ == "__main__":
+    main()
