@@ -117,7 +117,7 @@ def test_methods_and_images_can_be_added_and_nothing_is_done_twice(
     with Store(path) as store:
         rows = [(row.method, row.classified, row.generated) for row in summarise(store).rows]
     assert rows == [("none", 3, 2), ("abm:ratio=0.3", 3, 2), ("todo:factor=2", 3, 2)]
-    monkeypatch.setattr(DiffusionClassifier, "classify", None)
+    monkeypatch.setattr(DiffusionClassifier, "predict", None)
     monkeypatch.setattr(engine, "sample", None)
     run(tiny_settings(methods=("abm-0.3", "todo-2"), classify=3, generate=2, batch_size=5), path)
     assert contents(path) == after
