@@ -69,6 +69,9 @@ ablation-%: $(STAMP)
 	$(BIN)/bigain evaluate --config experiments/ablations/$*.toml --out runs/ablation/$*
 	$(BIN)/python -m experiments.export runs/ablation/$* results/ablation-$*.json
 
+classifier-%: $(STAMP)
+	$(BIN)/python -m experiments.classifier $* results/classifier-$*.json
+
 claims: claims-glyphs-dit claims-glyphs-sd ## an hour, resumes: the paper's tables, asked of the embedded models
 
 claims-glyphs-dit: CLAIMS = --ratio 0.3 --without-text
