@@ -185,12 +185,15 @@ def test_what_is_fitted_can_be_kept_and_used_elsewhere(build, tmp_path):
         assert a.probabilities() == b.probabilities()
 
 
-def test_stages_keep_their_number_of_timesteps(build, tmp_path):
+def test_stages_take_no_more_timesteps_than_were_fitted(build, tmp_path):
     classifier = build(to_keep=(2, 1), n_samples=(1, 3)).fit(_photos(20), candidates=8, error_rate=0.1)
     assert len(classifier.timesteps) == 3
     Fitted(**FITTED, images=40).write(tmp_path / "two.json")
-    with pytest.raises(ValueError, match=r"n_samples must be at most the 2 fitted, not \(1, 3\)"):
-        build(to_keep=(2, 1), n_samples=(1, 3)).use(tmp_path / "two.json")
+    shorter = build(to_keep=(2, 1), n_samples=(1, 3)).use(tmp_path / "two.json")
+    assert shorter.elimination.n_samples == (1, 2)
+    assert shorter.timesteps.tolist() == [500, 200]
+    with pytest.raises(ValueError, match=r"n_samples must increase from stage to stage, not \(2, 2\)"):
+        build(to_keep=(2, 1), n_samples=(2, 3)).use(tmp_path / "two.json")
 
 
 def test_labels_that_tell_nothing_are_refused():

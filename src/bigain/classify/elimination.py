@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -211,10 +211,8 @@ class Stages:
         return sum(int(a) * int(n) for a, n in zip(alive, new, strict=False))
 
     def fitted(self, fit: Fitted) -> Stages:
-        """The same stages, which must not have more timesteps than were fitted: a ValueError."""
-        if self.timesteps > len(fit.timesteps):
-            raise ValueError(f"n_samples must be at most the {len(fit.timesteps)} fitted, not {self.n_samples}")
-        return self
+        """The same stages over at most as many timesteps as were fitted; a ValueError where a stage would add none."""
+        return replace(self, n_samples=tuple(min(count, len(fit.timesteps)) for count in self.n_samples))
 
     def rounds(self, contest: Contest) -> Iterator[Ask]:
         """One per stage."""
