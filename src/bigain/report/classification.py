@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from bigain.run.store import Store
 
 _MOST = 6  # methods of a page
+_FEWEST = 100  # images of a reliability plot: the bins of fewer are noise
 _NAMED = 40  # classes whose names stand at the axes
 
 
@@ -29,9 +30,9 @@ def draw_classification(store: Store, folder: Path) -> None:
     labels = {spec: [row.labels[0] for row in own] for spec, own in rows.items()}
     names = store.facts["classes"]
     draw_confusion({spec: confusion(predicted[spec], labels[spec], len(names)) for spec in rows}, names, folder)
-    draw_reliability(
-        {spec: reliability([row.probabilities() for row in own], labels[spec]) for spec, own in rows.items()}, folder
-    )
+    if min(map(len, rows.values())) >= _FEWEST:
+        shares = {spec: [row.probabilities() for row in own] for spec, own in rows.items()}
+        draw_reliability({spec: reliability(shares[spec], labels[spec]) for spec in rows}, folder)
 
 
 def draw_confusion(counts: dict[str, np.ndarray], names: list[str], folder: Path) -> None:
