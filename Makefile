@@ -20,7 +20,7 @@ export MALLOC_TRIM_THRESHOLD_ ?= 40000000000
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # what is timed, and what rewrites README.md
-.PHONY: help venv demo test slow lint types imports results claims ablation readme pictures benchmarks train clean
+.PHONY: help venv demo test slow drill lint types imports results claims ablation readme pictures benchmarks train clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ test: $(STAMP) ## the tests, without the slow ones
 
 slow: $(STAMP) ## the slow tests alone
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+drill: $(STAMP) ## twenty minutes: runs whose workers, driver, node, disk or files are struck at random moments
+	$(BIN)/python -m pytest -m drill $(PYTEST_ARGS)
 
 lint: $(STAMP) ## ruff, and its format
 	$(BIN)/ruff check .

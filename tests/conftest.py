@@ -151,7 +151,7 @@ def family(request: pytest.FixtureRequest) -> Family:
     return FAMILIES[request.param]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def families() -> dict[str, Family]:
     """All supported families by name."""
     return FAMILIES

@@ -228,11 +228,11 @@ def test_the_command_that_is_kept_makes_the_same_settings(
     monkeypatch: pytest.MonkeyPatch, call: Callable[..., Any]
 ) -> None:
     given = ["-m", "lgtm-0.5 todo-2", "-m", "iekvd:factor=2,alpha=0.8>1.2", "--to-keep", "2 1", "--seed", 3]
-    settings = settings_of(monkeypatch, call, *given, "--shard", "1/2", "--out", "x")
+    settings = settings_of(monkeypatch, call, *given, "--engine", "ray", "--workers", 2, "--out", "x")
     assert settings.command is not None
     program, name, *arguments = shlex.split(settings.command)
     assert (program, name) == ("bigain", "evaluate")
-    again = settings_of(monkeypatch, call, *arguments, "--shard", "1/2")
+    again = settings_of(monkeypatch, call, *arguments, "--engine", "ray", "--workers", 2)
     assert again == settings
     assert again.command == settings.command
     assert again.identity() == replace(settings, command=None).identity()
@@ -278,19 +278,6 @@ def test_speed_alone(call: Callable[..., Any], tiny_model: str, tmp_path: Path) 
     assert "ms per forward, batch 2" in again
 
 
-def test_two_processes_share_a_run(call: Callable[..., Any], arguments: list[str], tmp_path: Path) -> None:
-    shared = [sys.executable, "-m", "bigain", *arguments, "--out", tmp_path / "shared", "--shard"]
-    processes = [subprocess.Popen([*shared, share], stdout=subprocess.PIPE, text=True) for share in ("1/2", "2/2")]
-    for process in processes:
-        assert "run again without --shard" in process.communicate()[0]
-        assert process.returncode == 0
-    assert rows(tmp_path / "shared" / "results.sqlite") == [COUNTS[0] * COUNTS[2], COUNTS[1] * COUNTS[2]]
-    call(*arguments, "--out", tmp_path / "shared")
-    call(*arguments, "--out", tmp_path / "whole")
-    for name in ("results.json", "results.csv", "samples.png", "table.md"):
-        assert (tmp_path / "shared" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
-
-
 def test_methods_are_compared_at_equal_flops_besides(call: Callable[..., Any], tiny_model: str, tmp_path: Path) -> None:
     sizes = "--classify 1 --generate 0 --to-keep 1 --n-samples 1 --features none --timing-rounds 0 --quiet"
     asked = ["--methods", "none tome-0.2 tome-0.4 abm", "--equal-flops", "todo-2", "--equal-flops", "tome-0.3"]
@@ -321,8 +308,8 @@ def test_methods_are_compared_at_equal_flops_besides(call: Callable[..., Any], t
         (["--equal-flops", "todo-8"], "give larger cells, more levels or layers"),
         (["--equal-flops", ""], "--equal-flops must name at least one method"),
         (["--equal-flops", "todo-2", "--loss", "l3"], "--loss must be one of"),
-        (["--shard", "3/2"], "--shard must be I/N with I from 1 to N"),
-        (["--shard", "half"], "such as 2/4, not 'half'"),
+        (["--workers", "2"], "--workers must be left out unless the engine is ray (--engine ray)"),
+        (["--engine", "dask"], "--engine must be one of local, ray, not 'dask'"),
     ],
 )
 def test_bad_input_is_named(

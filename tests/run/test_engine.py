@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from bigain.data.glyphs import CLASSES
 from bigain.diffusion import open_model
 from bigain.metrics import features
 from bigain.metrics.features import Recogniser, RecogniserConfig
-from bigain.run import engine
+from bigain.run import engine, work
 from bigain.run.engine import run
 from bigain.run.files import fingerprint
 from bigain.run.settings import Settings
@@ -25,15 +24,7 @@ from bigain.run.store import Store
 from bigain.run.summary import summarise
 
 Make = Callable[..., Settings]
-
-
-def contents(path: Path) -> list[Any]:
-    """Everything that should repeat."""
-    with sqlite3.connect(path) as connection:
-        return [
-            connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall()
-            for table in ("method", "classification", "generation", "reference")
-        ]
+Contents = Callable[[Path], list[Any]]
 
 
 def test_every_method_gets_a_row_per_image(tiny_settings: Make, tmp_path: Path) -> None:
@@ -58,7 +49,7 @@ def test_predictions_are_those_of_the_classifier_alone(tiny_settings: Make, tmp_
     denoiser = open_model(settings.model.model)
     classifier = DiffusionClassifier(denoiser, range(10), to_keep=(2, 1), n_samples=(1, 2), batch_size=3)
     items = [load("glyphs", image_size=16)[i] for i in range(5)]
-    with engine.applied(denoiser, "todo-2"):
+    with work.applied(denoiser, "todo-2"):
         alone = classifier.predict(torch.stack([preprocess(i.image, 16) for i in items]), [i.id for i in items])
     with Store(path) as store:
         for kept, wanted, item in zip(store.classified("todo:factor=2"), alone, items, strict=True):
@@ -66,23 +57,9 @@ def test_predictions_are_those_of_the_classifier_alone(tiny_settings: Make, tmp_
             np.testing.assert_allclose(kept.errors, wanted.errors, rtol=1e-5)
 
 
-def test_shares_of_several_processes_make_the_run_of_one(tiny_settings: Make, tmp_path: Path) -> None:
-    settings = {"batch_size": 2}
-    run(tiny_settings(**settings), tmp_path / "whole.sqlite")
-    path = tmp_path / "shared.sqlite"
-    for share in ("2/2", "1/2"):
-        run(tiny_settings(**settings, shard=share, timing_rounds=1), path)
-        with Store(path) as store:
-            assert store.timing()[1] == {}
-            if share == "2/2":
-                assert sorted(store.generated_images("none")) == [2, 3]
-                assert len(store.classified_ids("none")) == 2
-    assert contents(path) == contents(tmp_path / "whole.sqlite")
-
-
 @pytest.mark.parametrize("stop", ["add_classified", "add_generated"])
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
-    tiny_settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: str
+    tiny_settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: str, contents: Contents
 ) -> None:
     settings = tiny_settings(batch_size=2)
     run(settings, tmp_path / "whole.sqlite")
@@ -105,7 +82,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
 
 
 def test_methods_and_images_can_be_added_and_nothing_is_done_twice(
-    tiny_settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, contents: Contents
 ) -> None:
     path = tmp_path / "r.sqlite"
     run(tiny_settings(methods=("todo-2",), classify=2, generate=1), path)
@@ -118,7 +95,7 @@ def test_methods_and_images_can_be_added_and_nothing_is_done_twice(
         rows = [(row.method, row.classified, row.generated) for row in summarise(store).rows]
     assert rows == [("none", 3, 2), ("abm:ratio=0.3", 3, 2), ("todo:factor=2", 3, 2)]
     monkeypatch.setattr(DiffusionClassifier, "predict", None)
-    monkeypatch.setattr(engine, "sample", None)
+    monkeypatch.setattr(work, "sample", None)
     run(tiny_settings(methods=("abm-0.3", "todo-2"), classify=3, generate=2, batch_size=5), path)
     assert contents(path) == after
 
@@ -209,7 +186,7 @@ def test_a_folder_of_images_with_a_bad_one(tiny_settings: Make, tmp_path: Path) 
     for index in range(10):
         folder = tmp_path / "data" / CLASSES[index]
         folder.mkdir(parents=True)
-        (folder / "0.png").write_bytes(engine.encode_png(glyphs[index].image))
+        (folder / "0.png").write_bytes(work.encode_png(glyphs[index].image))
     (tmp_path / "data" / "B" / "0.png").write_text("no image")
     settings = tiny_settings(data=f"folder:{tmp_path / 'data'}", methods=(), classify=3, generate=0)
     with pytest.raises(ValueError, match=r"B.0\.png"):

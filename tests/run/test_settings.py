@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
+from bigain.methods.text import split_specs
 from bigain.run.settings import (
-    CountSettings,
     DataSettings,
+    EngineSettings,
     SamplingSettings,
     Settings,
     differences,
     identity_hash,
-    split_specs,
 )
 
 
@@ -86,21 +86,17 @@ def test_stages_that_cannot_be_are_named(
         make_settings(to_keep=to_keep, n_samples=n_samples).classifier.made(26)
 
 
-@pytest.mark.parametrize(("text", "share"), [(None, (0, 1)), ("1/2", (0, 2)), ("4/4", (3, 4))])
-def test_a_share_is_counted_from_zero(text: str | None, share: tuple[int, int]) -> None:
-    assert CountSettings(shard=text).share == share
-
-
-@pytest.mark.parametrize("text", ["3/2", "0/2", "half", "1/2/3", "-1/2", ""])
-def test_a_share_that_cannot_be_is_named(text: str) -> None:
-    with pytest.raises(ValueError, match="shard must be I/N with I from 1 to N"):
-        CountSettings(shard=text)
+@pytest.mark.parametrize("given", [{"workers": 2}, {"address": "auto"}])
+def test_what_is_rays_needs_ray(given: dict[str, Any]) -> None:
+    assert EngineSettings(engine="ray", **given)
+    with pytest.raises(ValueError, match=f"{next(iter(given))} must be left out unless the engine is ray"):
+        EngineSettings(**given)
 
 
 def test_what_may_change_when_a_run_goes_on_is_not_part_of_its_identity(make_settings: Callable[..., Settings]) -> None:
     grown = make_settings(
         methods=("lgtm-0.7",), classify=7, generate=9, batch_size=3, device="cuda", threads=1, timing_rounds=1,
-        shard="1/2",
+        engine="ray", workers=2,
     )  # fmt: skip
     grown = dataclasses.replace(grown, command="bigain evaluate")
     assert identity_hash(grown.identity()) == identity_hash(Settings().identity())

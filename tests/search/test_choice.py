@@ -14,12 +14,13 @@ from bigain.diffusion import Denoiser
 from bigain.metrics.accuracy import paired_difference
 from bigain.metrics.distribution import mean_psnr
 from bigain.run.results import Gain
-from bigain.run.settings import DataSettings, ModelSettings, TargetSettings
+from bigain.run.settings import DataSettings, ModelSettings
 from bigain.run.store import Store
 from bigain.run.summary import Paired
 from bigain.search import choice as module
 from bigain.search.choice import STEPS, joint_settings, largest_saving
 from bigain.search.offers import Offer, Offers, allocate, most_saved
+from bigain.search.target import TargetSettings
 
 OFFERS = Offers(
     {},

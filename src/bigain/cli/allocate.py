@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from bigain.cli import options
-from bigain.run.settings import DataSettings, ModelSettings, ProbeSettings, TargetSettings, TimingSettings
+from bigain.run.settings import DataSettings, ModelSettings, ProbeSettings, TimingSettings
+from bigain.search.target import TargetSettings
 
 _TIMING = TimingSettings()
 

@@ -38,7 +38,8 @@ _MENDABLE = (
     zlib.error,
 )
 _RESUMABLE = ("evaluate", "allocate", "analyse")
-_NOT_REPEATED = ("config", "out", "quiet", "shard")  # of the command that would repeat a run's results
+# What the command that would repeat a run's results leaves out.
+_NOT_REPEATED = ("config", "out", "quiet", "engine", "workers", "address")
 _BUILT_IN = ("demo",)
 
 

@@ -60,7 +60,7 @@ def evaluate(
 
       bigain evaluate -m "tome:cell=4x4,queries=full lgtm:cell=4x4" --equal-flops "iekvd-2 iekvd-3"
 
-      bigain evaluate --config my.toml --out runs/mine --device cuda:1 --shard 2/4
+      bigain evaluate --config my.toml --out runs/mine --engine ray
 
       bigain evaluate --model stabilityai/stable-diffusion-2-base --data imagenet:/data/imagenet --classify 2000
       --generate 0 --dtype bfloat16 -m tome-0.7 -m lgtm-0.7
@@ -81,9 +81,6 @@ def evaluate(
     path = out / "results.sqlite"
     run(settings, path, progress=not quiet, denoiser=denoiser)
     screen = options.console()
-    if settings.counts.shard is not None:
-        screen.print(f"Share {settings.counts.shard} of {path} is done; once all are, run again without --shard.")
-        return
     with Store(path) as store:
         results, times = write_folder(store, out)
     screen.print(terminal(results, times, screen.width))

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bigain.methods import Compression
-from bigain.run.settings import METHODS_HELP, Group, read, split_specs
+from bigain.methods.text import split_specs
+from bigain.run.settings import METHODS_HELP, Group, read
 
 if TYPE_CHECKING:
     from rich.console import Console

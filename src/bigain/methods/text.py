@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import Field, dataclass, fields
 from functools import cached_property
@@ -232,3 +233,22 @@ def _variant(method: Method) -> list[str]:
         elif not default:
             others.append(f"{name} {shown}")
     return [phrase for phrase in (*always, *others) if phrase]
+
+
+def split_specs(texts: Iterable[str]) -> tuple[str, ...]:
+    """Takes lists of methods apart at spaces, semicolons, and those commas that do not part a method's own settings.
+
+    Example:
+        >>> split_specs(["lgtm-0.7,tome:ratio=0.5,destinations=random todo-2"])
+        ('lgtm-0.7', 'tome:ratio=0.5,destinations=random', 'todo-2')
+    """
+    specs: list[str] = []
+    for word in (word for text in texts for word in re.split(r"[\s;]+", text) if word):
+        start = len(specs)
+        for part in filter(None, word.split(",")):
+            setting = re.match(r"\w+=", part) is not None  # "ratio=0.5", but not "tome:ratio=0.5"
+            if setting and len(specs) > start:
+                specs[-1] += f",{part}"
+            else:
+                specs.append(part)
+    return tuple(specs)

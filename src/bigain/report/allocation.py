@@ -13,10 +13,10 @@ from bigain.report.style import NOTHING, label
 
 if TYPE_CHECKING:
     from bigain.run.results import Gain
-    from bigain.run.settings import TargetSettings
     from bigain.search.choice import Choice
     from bigain.search.clock import Clocked
     from bigain.search.offers import Offer
+    from bigain.search.target import TargetSettings
 
 
 def allocation(choice: Choice) -> Group:

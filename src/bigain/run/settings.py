@@ -9,7 +9,6 @@ import hashlib
 import json
 import math
 import os
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -240,26 +239,28 @@ class CountSettings(Group):
         choices=("auto", "recogniser", "inception", "none"),
     )
     seed: int = setting(0, "Of all randomness.")
-    shard: str | None = setting(
-        None,
-        "I/N: do the I-th of N shares of the images (1/2, 2/2 …), as one of N processes with the same --out; then run "
-        "once without, which times and writes the tables.",
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSettings(Group):
+    """Who does it. Results do not depend on it."""
+
+    engine: str = setting(
+        "local",
+        "local, this process; or ray, a process for each GPU, or for each --threads CPU cores (1 if left out), on this "
+        "machine or a cluster.",
+        choices=("local", "ray"),
+    )
+    workers: int | None = setting(None, "Processes on Ray; as many as there is room for if left out.", low=1)
+    address: str | None = setting(
+        None, "Of a running Ray cluster, such as auto; Ray is started on this machine if left out."
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.share  # noqa: B018 - raises for what is none
-
-    @property
-    def share(self) -> tuple[int, int]:
-        """The share as (i, n), i counted from 0; (0, 1) is everything."""
-        if self.shard is None:
-            return 0, 1
-        match = re.fullmatch(r"([0-9]+)/([0-9]+)", self.shard.strip())
-        number, count = (int(part) for part in match.groups()) if match else (0, 0)
-        if not 1 <= number <= count:
-            raise ValueError(f"shard must be I/N with I from 1 to N, such as 2/4, not {self.shard!r}")
-        return number - 1, count
+        for name in ("workers", "address"):
+            if self.engine != "ray" and getattr(self, name) is not None:
+                raise ValueError(f"{name} must be left out unless the engine is ray (--engine ray)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,52 +274,6 @@ class ProbeSettings(Group):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TargetSettings(Group):
-    """What an allocation is to save, or may lose: save, speed_up, or lose_at_most and psnr (both, too)."""
-
-    save: float | None = setting(None, "Share of a forward's FLOPs to save, such as 0.25.")
-    speed_up: float | None = setting(
-        None, "How many times as fast a forward is to be, such as 1.2: time, measured here in batches of --batch-size."
-    )
-    lose_at_most: float | None = setting(
-        None, "Or save as much as costs at most so many points of accuracy, such as 2.", low=0
-    )
-    psnr: float | None = setting(
-        None, "Or save as much as keeps generated images within so many dB of the uncompressed ones, such as 25.", low=0
-    )
-    contrast: float = setting(
-        3.0,
-        "Weight of what tells classes apart: the cost is the change of the prediction + this x the change of its "
-        "difference between two classes. 0 looks at the prediction only.",
-        low=0,
-    )
-    classify: int = setting(200, "Images to classify at each step of --lose-at-most.", low=1)
-    generate: int = setting(64, "Images to generate at each step of --psnr.", low=1)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.save is not None and not 0 < self.save < 1:
-            raise ValueError(f"save must lie between 0 and 1, not {self.save:g}")
-        if self.speed_up is not None and not (math.isfinite(self.speed_up) and self.speed_up > 1):
-            raise ValueError(f"speed_up must be above 1, not {self.speed_up:g}")
-
-    def check(self) -> None:
-        """Raises ValueError unless there is a target, and one that can be kept: see the class."""
-        given = self.given
-        if len({"loss" if name in ("lose_at_most", "psnr") else name for name in given}) != 1:
-            raise ValueError(
-                "the target must be one of save (--save 0.25), speed_up (--speed-up 1.2) and lose_at_most or psnr or "
-                f"both (--lose-at-most 2, --psnr 25), not {' and '.join(given) or 'none'}"
-            )
-
-    @property
-    def given(self) -> dict[str, float]:
-        """The targets that were asked for, by name."""
-        targets = {name: getattr(self, name) for name in ("save", "speed_up", "lose_at_most", "psnr")}
-        return {name: value for name, value in targets.items() if value is not None}
-
-
-@dataclass(frozen=True, kw_only=True)
 class Settings(Group):
     """What a joint run is to do; ``methods`` (specs or presets) are made canonical, each once, and "none" is first."""
 
@@ -329,6 +284,7 @@ class Settings(Group):
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     timing: TimingSettings = field(default_factory=TimingSettings)
     counts: CountSettings = field(default_factory=CountSettings)
+    engine: EngineSettings = field(default_factory=EngineSettings)
     # Those of the methods that were given as presets, to be compared with the model once it is open.
     presets: tuple[str, ...] = field(default=(), compare=False, repr=False)
     command: str | None = field(default=None, compare=False, repr=False)  # what would repeat the run, where asked for
@@ -379,25 +335,6 @@ class Settings(Group):
 def read(texts: Iterable[str]) -> tuple[Compression, ...]:
     """The methods that texts stand for, presets of models and preset files included; without repetition."""
     return tuple(dict.fromkeys(Compression.of(text_of(text)) for text in texts))
-
-
-def split_specs(texts: Iterable[str]) -> tuple[str, ...]:
-    """Takes lists of methods apart at spaces, semicolons, and those commas that do not part a method's own settings.
-
-    Example:
-        >>> split_specs(["lgtm-0.7,tome:ratio=0.5,destinations=random todo-2"])
-        ('lgtm-0.7', 'tome:ratio=0.5,destinations=random', 'todo-2')
-    """
-    specs: list[str] = []
-    for word in (word for text in texts for word in re.split(r"[\s;]+", text) if word):
-        start = len(specs)
-        for part in filter(None, word.split(",")):
-            setting = re.match(r"\w+=", part) is not None  # "ratio=0.5", but not "tome:ratio=0.5"
-            if setting and len(specs) > start:
-                specs[-1] += f",{part}"
-            else:
-                specs.append(part)
-    return tuple(specs)
 
 
 def identity_hash(identity: dict[str, Any]) -> str:

@@ -28,13 +28,13 @@ from bigain.run.settings import (
     ModelSettings,
     ProbeSettings,
     Settings,
-    TargetSettings,
     TimingSettings,
 )
 from bigain.run.store import Store
 from bigain.run.summary import Paired
 from bigain.search.clock import Clocked, clock_offers, clock_together, kept_times
 from bigain.search.offers import CANDIDATES, Allocation, Offers, allocate, measure_offers, most_saved
+from bigain.search.target import TargetSettings
 
 STEPS = 6  # of the bisection, which tells 2^6 - 1 savings apart
 _ROUNDING = 1e-9
