@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bigain.classify import Stages
 from bigain.classify.elimination import survivors
-from bigain.classify.prediction import probabilities, rank
+from bigain.classify.prediction import mean, probabilities, rank
 
 
 def test_five_of_twenty_are_every_fourth():
@@ -107,6 +107,18 @@ def test_survivors_have_the_lowest_mean_error():
 def test_of_equal_means_the_earlier_condition_is_kept():
     errors = np.ones((4, 2), dtype=np.float32)
     assert survivors(errors, [0, 1, 2, 3], 2) == [0, 1]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_the_order_is_that_of_a_slow_loop_to_the_last_bit(dtype, order):
+    rng = np.random.default_rng(0)
+    for conditions, timesteps in ((1, 1), (7, 3), (40, 25), (9, 300)):
+        errors = rng.choice(rng.random(30) / 7, (conditions, timesteps)).astype(dtype)  # sums that tie but for rounding
+        errors[:, 1:][rng.random((conditions, timesteps - 1)) < 0.4] = np.nan
+        errors, stage = np.array(errors, order=order), rng.integers(0, 3, conditions).tolist()
+        slow = sorted(range(conditions), key=lambda c: (-stage[c], mean(errors[c]), c))
+        assert rank(errors, stage) == slow
 
 
 def test_a_survivor_never_ranks_under_an_eliminated_condition():

@@ -149,7 +149,7 @@ def test_a_report_says_that_no_compression_is_missing_and_compares_with_no_other
     [
         (("-m", "todo-3"), "--methods must be among those of these results, none"),
         (("--export", "other.json"), "--export must be left out for "),
-        (("--export", "other.csv"), "--export must end in .json, not other.csv"),
+        (("--export", "other.csv"), "--export must end in .json or .parquet, not other.csv"),
     ],
 )
 def test_a_report_that_cannot_be_is_refused(

@@ -208,11 +208,18 @@ def test_the_calibration_error_is_torchmetrics():
     expected = multiclass_calibration_error(
         torch.from_numpy(shares), torch.from_numpy(labels), num_classes=5, n_bins=15, norm="l1"
     )
-    assert calibration_error(shares, labels) == pytest.approx(float(expected), abs=1e-6)
+    found = calibration_error(shares.max(1), shares.argmax(1) == labels)
+    assert found == pytest.approx(float(expected), abs=1e-6)
 
 
 def test_reliability_by_hand():
-    shares = [[0.95, 0.05], [0.9, 0.1], [0.45, 0.55], [1.0, 0.0]]
-    table = reliability(shares, [0, 1, 1, 0], bins=4)
+    shares, right = [0.95, 0.9, 0.55, 1.0], [True, False, True, True]
+    table = reliability(shares, right, bins=4)
     np.testing.assert_allclose(table, [[0.55, 1, 1], [0.95, 2 / 3, 3]])
-    assert calibration_error(shares, [0, 1, 1, 0], bins=4) == pytest.approx((0.45 + 3 * (0.95 - 2 / 3)) / 4)
+    assert calibration_error(shares, right, bins=4) == pytest.approx((0.45 + 3 * (0.95 - 2 / 3)) / 4)
+
+
+def test_reliability_refuses_lists_that_do_not_match():
+    for shares, right in (([0.5, 0.6], [True]), ([], [])):
+        with pytest.raises(ValueError, match="confidences and right must be equally long and not empty"):
+            reliability(shares, right)

@@ -56,7 +56,7 @@ def test_a_folder_of_three_letters_is_classified_and_generated_as_these_three(le
     )
     run(settings, tmp_path / "r.sqlite")
     with Store(tmp_path / "r.sqlite") as store:
-        classified, generated = store.classified("none"), store.generated("none")
+        classified, generated = [*store.classified("none")], [*store.generated("none")]
     right = sum(row.prediction in row.labels for row in classified)
     assert right >= 10, f"{right} of {len(classified)} are right; chance is a third"
     assert [LETTERS[row.label] for row in generated if row.label is not None] == list("KRXKRX")

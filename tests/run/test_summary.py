@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 
 from bigain.metrics.accuracy import accuracy_interval, mcnemar, paired_difference
 from bigain.metrics.distribution import fid, kid, precision_recall
+from bigain.run.files import encode_png
 from bigain.run.results import Results, Row, Timings
 from bigain.run.store import Classified, Generated, Store
 from bigain.run.summary import summarise, timings
@@ -95,7 +98,7 @@ def test_a_run_that_has_only_begun_has_rows_without_values(tmp_path: Any) -> Non
 
 def test_generated_images_without_features_have_no_fid(known_store: Store) -> None:
     known_store.add_methods(["none", "todo:factor=2", "abm-0.3"])
-    png = known_store.generated("none")[0].png
+    png = next(known_store.generated("none")).png
     known_store.add_generated("abm-0.3", [Generated(n, None, "a cat", png) for n in range(3)])
     row = summarise(known_store).rows[2]
     assert (row.generated, row.fid, row.recognised) == (3, None, None)
@@ -114,7 +117,7 @@ def test_precision_and_recall_are_those_of_the_stored_features(known_store: Stor
     assert (todo.precision, todo.recall) == (0.0, 0.0), "every feature is 10 higher, far out of every ball"
     real = known_store.reference()[1]
     known_store.add_methods(["none", "todo:factor=2", "abm:ratio=0.3"])
-    png, features = known_store.generated("none")[0].png, real + np.float32(1.5)
+    png, features = next(known_store.generated("none")).png, real + np.float32(1.5)
     known_store.add_generated("abm:ratio=0.3", [Generated(n, 0, "x", png, 0, one) for n, one in enumerate(features)])
     row = summarise(known_store).rows[2]
     assert (row.precision, row.recall) == pytest.approx(precision_recall(real, features, 3))
@@ -122,7 +125,7 @@ def test_precision_and_recall_are_those_of_the_stored_features(known_store: Stor
 
 
 def test_images_of_which_some_lack_features_are_an_error(known_store: Store) -> None:
-    png = known_store.generated("none")[0].png
+    png = next(known_store.generated("none")).png
     known_store.add_generated("todo:factor=2", [Generated(6, 0, "x", png)])
     with pytest.raises(ValueError, match="image 6 of todo:factor=2 must have 2 features as the others, not none"):
         summarise(known_store)
@@ -141,6 +144,40 @@ def test_an_unfinished_run_says_what_it_lacks(known_store: Store) -> None:
         "todo:factor=2 has 4 classified images and no compression 3; the two are compared on the 3 that both have.",
         "todo:factor=2 has 4 generated images and no compression 6; the two are compared on the 4 that both have.",
     ]
+
+
+def test_images_are_paired_by_number_where_both_have_gaps(known_store: Store) -> None:
+    plain = {row.image: row.pixels.astype(float) for row in known_store.generated("none")}
+    todo = {row.image: row.pixels.astype(float) for row in known_store.generated("todo:factor=2")}
+    with known_store.transaction() as connection:
+        connection.execute("DELETE FROM generation WHERE method = 'none' AND image IN (0, 3, 5)")
+        connection.execute("DELETE FROM generation WHERE method = 'todo:factor=2' AND image IN (1, 3)")
+    row = summarise(known_store).rows[1]
+    wanted = np.mean([np.square(todo[image] - plain[image]).mean() for image in (2, 4)])
+    assert (row.psnr_images, row.psnr) == (2, pytest.approx(10 * np.log10(255**2 / wanted), rel=1e-5))
+
+
+def _held(tmp_path: Path, images: int, make: Make) -> int:
+    """Bytes at the peak of a summary of so many images under two methods, 16 kB each unpacked, and 3 kB as a file."""
+    rng, errors = np.random.default_rng(0), np.zeros((200, 20), np.float32)
+    facts = {"multi_label": False, "conditions": 200, "timesteps": [*range(20)], "feature_network": "none"}
+    with Store.open(tmp_path / f"{images}.sqlite", {}, facts) as store:
+        store.add_methods(["none", "todo-2"])
+        for spec in store.methods():
+            store.add_classified(spec, [make(f"i{n}", n, (0,), tuple(range(200)), errors) for n in range(images)])
+            pixels = rng.integers(0, 256, (images, 32, 32, 3), dtype=np.uint8)
+            store.add_generated(spec, [Generated(n, 0, "x", encode_png(one)) for n, one in enumerate(pixels)])
+        summarise(store)  # what is imported and cached at first
+        tracemalloc.start()
+        summarise(store)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    return most
+
+
+def test_a_summary_holds_little_of_each_image(tmp_path: Path, classified: Make) -> None:
+    few, many = (_held(tmp_path, images, classified) for images in (100, 500))
+    assert (many - few) / 400 < 4000, "two methods hold both: 40 kB if they held all of it"
 
 
 def test_without_no_compression_nothing_is_compared(known_store: Store) -> None:

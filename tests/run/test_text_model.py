@@ -41,7 +41,7 @@ def test_prompts_of_a_csv_are_classified_and_generated(
     run(settings, tmp_path / "r.sqlite")
     with Store(tmp_path / "r.sqlite") as store:
         found = summarise(store)
-        first = store.classified("none")[0]
+        first = next(store.classified("none"))
         asked = [row.condition for row in store.generated("todo:factor=2")]
         assert set(store.timing()[1]) == set(store.methods())
     assert asked == [f"a letter {name}" for name in CLASSES[:3]]

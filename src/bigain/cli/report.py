@@ -15,15 +15,18 @@ if TYPE_CHECKING:
 
     Run = tuple[Results, Timings | None]
 
+_EXPORT_HELP = (
+    "From a .sqlite file: write FILE.json, FILE.csv and FILE.timings.json, a row per method; or FILE.parquet and "
+    "FILE.generated.parquet, a row per image."
+)
+
 
 def report(
     source: Annotated[Path, typer.Argument(help="A results.sqlite, or a .json that was exported from one.")],
     out: Annotated[
         Path | None, typer.Option(help="Folder for the tables and pictures. A .sqlite file's own folder if left out.")
     ] = None,
-    export: Annotated[
-        Path | None, typer.Option(help="Write FILE.json, FILE.csv and FILE.timings.json (from a .sqlite file).")
-    ] = None,
+    export: Annotated[Path | None, typer.Option(help=_EXPORT_HELP)] = None,
     methods: Annotated[
         list[str] | None,
         typer.Option(
@@ -39,11 +42,13 @@ def report(
 
       bigain report runs/evaluate/glyphs-dit/results.sqlite --export results/mine.json
 
+      bigain report runs/evaluate/glyphs-dit/results.sqlite --export mine.parquet
+
       bigain report results/glyphs-dit.json -m "lgtm-0.5 iekvd-2"
     """
     shown = None if methods is None else {"none", *(one.text for one in options.read_methods(methods))}
-    if export is not None and export.suffix != ".json":
-        raise ValueError(f"export must end in .json, not {export}")
+    if export is not None and export.suffix not in (".json", ".parquet"):
+        raise ValueError(f"export must end in .json or .parquet, not {export}")
     if source.suffix == ".json" and export is not None:
         raise ValueError(f"export must be left out for {source}, which is exported already")
     results, times = _from_json(source, out) if source.suffix == ".json" else _from_store(source, out, export)
@@ -73,15 +78,19 @@ def _from_json(source: Path, out: Path | None) -> Run:
 
 def _from_store(source: Path, out: Path | None, export: Path | None) -> Run:
     """The results of a run; all files go into its folder or ``out``, unless it is to be exported alone."""
+    from bigain.report.parquet import export_parquet
     from bigain.report.pictures import write_folder
     from bigain.run.results import write_results
     from bigain.run.store import Store
     from bigain.run.summary import summarise, timings
 
     with Store(source) as store:
+        if export is not None:
+            export.parent.mkdir(parents=True, exist_ok=True)
+            if export.suffix == ".parquet":
+                export_parquet(store, export)
         alone = export is not None and out is None
         run = (summarise(store), timings(store)) if alone else write_folder(store, out or source.parent)
-    if export is not None:
-        export.parent.mkdir(parents=True, exist_ok=True)
+    if export is not None and export.suffix == ".json":
         write_results(export, *run)
     return run

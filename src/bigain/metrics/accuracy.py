@@ -98,31 +98,34 @@ def confusion(predictions: Sequence[int], labels: Sequence[int], classes: int) -
     return counts
 
 
-def reliability(probabilities: Sequence[Sequence[float]], labels: Sequence[int], bins: int = 15) -> np.ndarray:
-    """Whether the probability of the likeliest class is the share of images in which it is right (Guo et al. 2017).
+def reliability(confidences: Sequence[float] | np.ndarray, right: Truths, bins: int = 15) -> np.ndarray:
+    """Whether the probability of the predicted class is the share of images in which it is right (Guo et al. 2017).
 
     Args:
-        probabilities: (N, K), of each class.
-        labels: (N,) true classes.
+        confidences: (N,) the probabilities of the predicted classes.
+        right: (N,) whether each is the true one.
         bins: of equal width over [0, 1]; empty ones are left out.
 
     Returns:
         float64 (at most bins, 3): mean probability, share that is right, and images of each bin.
     """
-    shares = np.asarray(probabilities)
-    sure, right = shares.max(1), shares.argmax(1) == np.asarray(labels)
+    sure, hits = np.asarray(confidences), np.asarray(right)
+    if sure.shape != hits.shape or sure.ndim != 1 or sure.size == 0:
+        raise ValueError(f"confidences and right must be equally long and not empty, not {sure.shape} and {hits.shape}")
     places = np.minimum((sure * bins).astype(int), bins - 1)
-    return np.array([[sure[own].mean(), right[own].mean(), own.sum()] for own in (places == b for b in range(bins))
+    return np.array([[sure[own].mean(), hits[own].mean(), own.sum()] for own in (places == b for b in range(bins))
                      if own.any()])  # fmt: skip
 
 
-def calibration_error(probabilities: Sequence[Sequence[float]], labels: Sequence[int], bins: int = 15) -> float:
+def calibration_error(confidences: Sequence[float] | np.ndarray, right: Truths, bins: int = 15) -> float:
     """Expected calibration error (Guo et al. 2017) in [0, 1]: the mean gap of :func:`reliability`, by images."""
-    table = reliability(probabilities, labels, bins)
+    table = reliability(confidences, right, bins)
     return float(np.average(np.abs(table[:, 0] - table[:, 1]), weights=table[:, 2]))
 
 
-def per_image_ap(rankings: Sequence[Sequence[int]] | np.ndarray, labels: Sequence[Sequence[int]]) -> np.ndarray:
+def per_image_ap(
+    rankings: Sequence[Sequence[int] | np.ndarray] | np.ndarray, labels: Sequence[Sequence[int]]
+) -> np.ndarray:
     """Average precision of each image's ranking of the classes, float64 (N,) in (0, 1].
 
     The precision among the classes down to each of the image's labels, averaged over its labels. Its mean over the
@@ -162,7 +165,7 @@ def per_class_ap(scores: np.ndarray, labels: Sequence[Sequence[int]]) -> np.ndar
         scores: (N, K), higher means that the image shows the class more surely; comparable between images.
         labels: per image its class indices in [0, K); an image may have none.
     """
-    scores = np.asarray(scores, dtype=np.float64)
+    scores = np.asarray(scores)
     if scores.ndim != 2 or len(scores) != len(labels) or scores.size == 0:
         raise ValueError(f"scores must be (N, K) for the {len(labels)} labelled images, not {scores.shape}")
     if np.isnan(scores).any():
@@ -173,7 +176,8 @@ def per_class_ap(scores: np.ndarray, labels: Sequence[Sequence[int]]) -> np.ndar
             if not 0 <= label < scores.shape[1]:
                 raise ValueError(f"the labels of image {image} must lie in [0, {scores.shape[1]}), not {label}")
             shown[image, label] = True
-    return np.array([_voc_ap(scores[:, k], shown[:, k]) for k in range(scores.shape[1])])
+    # A class at a time as float64: scores of many classes come as small integers.
+    return np.array([_voc_ap(scores[:, k].astype(np.float64), shown[:, k]) for k in range(scores.shape[1])])
 
 
 def per_class_map(scores: np.ndarray, labels: Sequence[Sequence[int]]) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 
 from bigain.metrics.accuracy import confusion, reliability
 from bigain.report.style import PLAIN, label, new_figure, save, styles
+from bigain.run.outcomes import outcomes
 
 if TYPE_CHECKING:
     from bigain.run.store import Store
@@ -22,17 +23,16 @@ def draw_classification(store: Store, folder: Path) -> None:
     """Writes confusion.png and reliability.png, of the first methods; nothing where images have several labels."""
     if store.facts["multi_label"]:
         return
-    rows = {spec: store.classified(spec) for spec in store.methods()[:_MOST]}
-    rows = {spec: own for spec, own in rows.items() if own}
-    if not rows:
-        return
-    predicted = {spec: [row.prediction for row in own] for spec, own in rows.items()}
-    labels = {spec: [row.labels[0] for row in own] for spec, own in rows.items()}
-    names = store.facts["classes"]
-    draw_confusion({spec: confusion(predicted[spec], labels[spec], len(names)) for spec in rows}, names, folder)
-    if min(map(len, rows.values())) >= _FEWEST:
-        shares = {spec: [row.probabilities() for row in own] for spec, own in rows.items()}
-        draw_reliability({spec: reliability(shares[spec], labels[spec]) for spec in rows}, folder)
+    counts, bins = {}, {}
+    for spec in store.methods()[:_MOST]:
+        if images := outcomes(store, spec):
+            true, predicted = [one.labels[0] for one in images], [one.prediction for one in images]
+            counts[spec] = confusion(predicted, true, len(store.facts["classes"]))
+            bins[spec] = reliability([one.confidence for one in images], [one.right for one in images])
+    if counts:
+        draw_confusion(counts, store.facts["classes"], folder)
+        if min(own.sum() for own in counts.values()) >= _FEWEST:
+            draw_reliability(bins, folder)
 
 
 def draw_confusion(counts: dict[str, np.ndarray], names: list[str], folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,7 @@ def write_folder(store: Store, folder: Path) -> tuple[Results, Timings]:
 
 def draw_page(store: Store, path: Path) -> None:
     """Draws the first generated images of every method, each column from one noise."""
-    first = store.generated("none", _COLUMNS)
+    first = [*islice(store.generated("none"), _COLUMNS)]
     numbers = [image.image for image in first]
     names, multi_label = store.facts["classes"], store.facts["multi_label"]
     headings = []
@@ -69,7 +70,7 @@ def draw_page(store: Store, path: Path) -> None:
         headings.append(image.condition if image.label is None or captioned else names[image.label])
     rows = []
     for spec in store.methods():
-        made = {image.image: image for image in store.generated(spec, _COLUMNS)}
+        made = {image.image: image for image in islice(store.generated(spec), _COLUMNS)}
         if all(number in made for number in numbers):
             rows.append((str(label(spec)), [made[number].pixels for number in numbers]))
     draw_samples(rows, headings, path, "Each column starts from the same noise")

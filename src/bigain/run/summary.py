@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache, cached_property
+from dataclasses import replace
+from functools import cache, lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,9 +20,10 @@ from bigain.metrics.accuracy import (
     per_image_ap,
 )
 from bigain.metrics.distribution import decibels, fid, kid, precision_recall, resampled_fid, squared_errors
+from bigain.run.outcomes import Outcome, outcomes
 from bigain.run.results import Comparison, Gain, Results, Row, Timing, Timings
 from bigain.run.settings import identity_hash
-from bigain.run.store import Classified, Floats, Generated, Store
+from bigain.run.store import Floats, Generated, Store
 
 _DIGITS = 6  # significant, of what is exported: beyond them there is only rounding
 _NEIGHBOURS = 3  # of precision and recall, as in Kynkaanniemi et al. 2019
@@ -49,18 +51,18 @@ def summarise(store: Store, against: Sequence[str] = ()) -> Results:
 def _rows(store: Store, real: Floats | None) -> tuple[Row, ...]:
     """One per method, each against no compression."""
     flops = store.flops()
-    plain_classified = {row.id: row for row in store.classified("none")}
-    plain_pixels = {row.image: row.pixels for row in store.generated("none")}
+    plain = {one.id: one for one in outcomes(store, "none")}
     rows = []
     for spec in store.methods():
         values: dict[str, Any] = {"flops": flops.get(spec)}
-        classified, generated = store.classified(spec), store.generated(spec)
+        classified = [*plain.values()] if spec == "none" else outcomes(store, spec)
+        generated = [replace(row, png=b"") for row in store.generated(spec)]  # the files of all are too much to hold
         if classified:
             values |= _classification(classified, multi_label=store.facts["multi_label"])
         if generated:
             values |= _generation(generated, real, spec)
         if spec != "none":
-            values |= _change(classified, plain_classified) | _fidelity(generated, plain_pixels)
+            values |= _change(classified, plain) | _fidelity(store, spec)
             if spec in flops and "none" in flops:
                 values["flops_change"] = flops[spec] / flops["none"] - 1
         rows.append(Row(method=spec, **{name: _rounded(value) for name, value in values.items()}))
@@ -78,32 +80,31 @@ def timings(store: Store) -> Timings:
     return Timings(environment=environment, methods=methods)
 
 
-def _classification(rows: Sequence[Classified], multi_label: bool) -> dict[str, Any]:
-    correct, count = sum(row.prediction in row.labels for row in rows), len(rows)
+def _classification(images: Sequence[Outcome], multi_label: bool) -> dict[str, Any]:
+    right, count = [one.right for one in images], len(images)
+    correct = sum(right)
     low, high = accuracy_interval(correct, count)
     values: dict[str, Any] = {"classified": count, "correct": correct}
-    values["forwards"] = float(np.mean([row.forwards for row in rows]))
+    values["forwards"] = float(np.mean([one.forwards for one in images]))
     values |= {"accuracy": correct / count, "accuracy_low": low, "accuracy_high": high}
     if multi_label:
-        labels = [row.labels for row in rows]
-        rankings = [row.ranking for row in rows]
-        places = np.argsort(np.asarray(rankings), axis=1)  # (N, K): the place of each class, best 0
+        labels, rankings = [one.labels for one in images], [one.ranking for one in images]
+        places = np.stack([np.argsort(own).astype(np.int32) for own in rankings])  # (N, K): of each class, best 0
         values["class_map"] = per_class_map(-places, labels)
         values["image_ap"] = float(np.mean(per_image_ap(rankings, labels)))
     else:
-        true = [row.labels[0] for row in rows]
-        values["class_accuracy"] = mean_per_class_accuracy([row.prediction for row in rows], true)
-        values["calibration_error"] = calibration_error([row.probabilities() for row in rows], true)
+        true = [one.labels[0] for one in images]
+        values["class_accuracy"] = mean_per_class_accuracy([one.prediction for one in images], true)
+        values["calibration_error"] = calibration_error([one.confidence for one in images], right)
     return values
 
 
-def _change(rows: Sequence[Classified], plain: Mapping[str, Classified]) -> dict[str, Any]:
+def _change(images: Sequence[Outcome], plain: Mapping[str, Outcome]) -> dict[str, Any]:
     """Against no compression, on the images that both classified."""
-    both = [row for row in rows if row.id in plain]
+    both = [one for one in images if one.id in plain]
     if not both:
         return {}
-    ours = [row.prediction in row.labels for row in both]
-    theirs = [plain[row.id].prediction in row.labels for row in both]
+    ours, theirs = [one.right for one in both], [plain[one.id].right for one in both]
     change, low, high = paired_difference(ours, theirs)
     compared = {"change": change, "change_low": low, "change_high": high}
     return {**compared, "change_images": len(both), "mcnemar_p": mcnemar(ours, theirs)}
@@ -126,9 +127,9 @@ def _generation(rows: Sequence[Generated], real: Floats | None, spec: str) -> di
     return values
 
 
-def _fidelity(rows: Sequence[Generated], plain: Mapping[int, npt.NDArray[np.uint8]]) -> dict[str, Any]:
+def _fidelity(store: Store, spec: str) -> dict[str, Any]:
     """To the images of no compression, on those that both generated."""
-    errors = np.array([*_squared_errors(rows, plain).values()])
+    errors = np.array([*_squared_errors(store, spec).values()])
     if not len(errors):
         return {}
     psnr = float(decibels(errors.mean()))  # infinite: the very same images
@@ -146,8 +147,8 @@ class Paired:
         self.store = store
         self._reference = store.reference()
         self._right = cache(lambda method: {row.id: row.prediction in row.labels for row in store.classified(method)})
-        self._features = cache(lambda method: features_of(store.generated(method), method))
-        self._errors = cache(lambda method: _squared_errors(store.generated(method), self._plain))
+        self._features = lru_cache(2)(lambda method: features_of(store.generated(method), method))  # of a pair
+        self._errors = cache(lambda method: _squared_errors(store, method))
         self._fids = cache(self._resample_fids)
         self._psnrs = cache(self._resample_psnrs)
 
@@ -194,10 +195,6 @@ class Paired:
         low, high = np.quantile([errors[index].mean() for index in _resamples(len(errors))], _TAILS)
         return Gain(*(float(decibels(error)) for error in (errors.mean(), high, low)))  # a larger error has fewer dB
 
-    @cached_property
-    def _plain(self) -> dict[int, npt.NDArray[np.uint8]]:
-        return {row.image: row.pixels for row in self.store.generated("none")}
-
     def _resample_fids(self, method: str, images: tuple[int, ...]) -> _Doubles:
         """Of all images, then of each resample."""
         assert self._reference is not None  # asked before
@@ -238,13 +235,16 @@ def features_of(rows: Iterable[Generated], method: str) -> dict[int, npt.NDArray
     return known
 
 
-def _squared_errors(rows: Iterable[Generated], plain: Mapping[int, npt.NDArray[np.uint8]]) -> dict[int, float]:
+def _squared_errors(store: Store, method: str) -> dict[int, float]:
     """Mean squared error of each image to that of no compression, where there is one."""
-    both = [row for row in rows if row.image in plain]
-    if not both:
-        return {}
-    errors = squared_errors(np.stack([row.pixels for row in both]), np.stack([plain[row.image] for row in both]))
-    return {row.image: float(error) for row, error in zip(both, errors, strict=True)}
+    plain, errors = store.generated("none"), {}
+    other = next(plain, None)
+    for row in store.generated(method):  # in order, as the others, so that one pair at a time is held
+        while other is not None and other.image < row.image:
+            other = next(plain, None)
+        if other is not None and other.image == row.image:
+            errors[row.image] = float(squared_errors(row.pixels[None], other.pixels[None])[0])
+    return errors
 
 
 def _shared(ours: Mapping[_Key, object], theirs: Mapping[_Key, object]) -> tuple[_Key, ...]:
