@@ -87,6 +87,16 @@ def interpolate_extrapolate(
     return torch.lerp(mean.to(wide), near.to(wide), alpha).to(x.dtype)
 
 
+def window_sizes(grid: Grid, factor: int, device: torch.device | str | None = None) -> Tensor:
+    """How many tokens lie in each window: (M,) float32, less than ``factor ** 2`` in partial ones."""
+    _check_factor(factor)
+    rows, columns = (
+        torch.tensor([min(factor, side - start) for start in range(0, side, factor)], dtype=torch.float32, device=device)
+        for side in (grid.height, grid.width)
+    )
+    return torch.outer(rows, columns).flatten()
+
+
 def band_select(x: Tensor, score: Tensor, count: int, highest: bool) -> Tensor:
     """Keep only the tokens with the highest (or lowest) scores, in raster order; on ties the first ones.
 
