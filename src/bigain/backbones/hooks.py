@@ -106,8 +106,8 @@ class RootHook(ModelHook):
             if timestep.dim() == 2:  # of each token, where what conditions a video is clean
                 timestep = timestep.amax(1)
             timestep = timestep.reshape(-1).expand(batch)
-        keys = (_per_row(own, batch, device) for own in (self.session.image_keys, self.session.draw_keys))
-        return Forward(timestep, *keys)
+        image_keys, draw_keys = self.session.image_keys, self.session.draw_keys
+        return Forward(timestep, _per_row(image_keys, batch, device), _per_row(draw_keys, batch, device))
 
 
 def _per_row(keys: Tensor | None, batch: int, device: torch.device) -> Tensor | None:
@@ -263,7 +263,7 @@ class AttentionHook(ModelHook):
             raise ValueError(f"{self.name} must have no attention_mask over tokens, which compression cannot keep to")
         queries, sources, bias = merged, None, None
         if assignment is not None and block.merging is not None:
-            bias = key_bias(assignment, block.merging.size_aware)
+            bias = key_bias(assignment, bool(block.merging.size_aware))
             if block.merging.queries == "full":
                 queries, sources = hidden_states, merged
         if block.downsampling is not None:

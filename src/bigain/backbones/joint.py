@@ -89,8 +89,8 @@ def _of_cogvideo(model: Any, given: Arguments) -> Grids:
 
 def _of_sizes(_: Any, given: Arguments) -> Grids | None:
     """From the arguments num_frames, height and width."""
-    frames, height, width = (given.get(name) for name in ("num_frames", "height", "width"))
-    return None if None in (frames, height, width) else (Grid(height, width, frames),)
+    sizes = [given.get(name) for name in ("height", "width", "num_frames")]
+    return None if None in sizes else (Grid(*sizes),)
 
 
 def _of_shapes(_: Any, given: Arguments) -> Grids | None:
