@@ -23,6 +23,7 @@ from bigain.backbones.hooks import (
     see_grid,
 )
 from bigain.backbones.presets import Applicable, resolve
+from bigain.backbones.seam import Seam, check_seam, seam
 from bigain.backbones.state import Seen, Session
 from bigain.backbones.summary import Summary, cost
 from bigain.methods import Compression, Method, TokenDownsampling, TokenMerging
@@ -35,7 +36,7 @@ class Handle:
     In a with-block it removes what was applied at the end.
     """
 
-    def __init__(self, model: nn.Module, session: Session, blocks: Sequence[BlockHook]) -> None:
+    def __init__(self, model: nn.Module, session: Session, blocks: Sequence[BlockHook | Seam]) -> None:
         self.model = model
         self.session = session
         self._blocks = blocks
@@ -66,7 +67,9 @@ class Handle:
         return f"Handle({type(self.model).__name__}, {self.methods.text!r})"
 
 
-def apply(pipe_or_model: object, method: Applicable, *, replace: bool = False) -> Handle:
+def apply(
+    pipe_or_model: object, method: Applicable, *, replace: bool = False, grid: tuple[int, ...] | None = None
+) -> Handle:
     """Compresses the tokens of a diffusers pipeline or model from its next forward on.
 
     Args:
@@ -75,9 +78,11 @@ def apply(pipe_or_model: object, method: Applicable, *, replace: bool = False) -
         method: a config, a text such as "lgtm-0.7", a preset such as "glyphs-dit/balanced", the path of a preset file
             (.json), or several configs that go together: in each layer at most one merging and one downsampling method.
         replace: takes what is applied already off first.
+        grid: height and width in tokens, after the number of frames of a video, for models whose compiled forward does
+            not show them (FLUX and its kin, which are told by img_ids).
 
     Raises:
-        TypeError: if the model is not supported, or ``method`` is none of these; lists what is.
+        TypeError: if the model or an attention is not supported, or ``method`` is none of these; lists what is.
         ValueError: if something is applied already and ``replace`` is False, the methods do not go together or with the
             model, or a preset was made for another architecture (for other weights or another dtype it is a
             UserWarning). What is applied then stays.
@@ -96,11 +101,15 @@ def apply(pipe_or_model: object, method: Applicable, *, replace: bool = False) -
             f"{applied.methods.text}, not False: or call bigain.remove() first"
         )
     methods, where = resolve(method, model), layout(model)
+    if where.family is None and grid is not None:
+        raise ValueError(f"grid must be left out for a {type(model).__name__}, whose forwards show it, not {grid}")
     _check_methods(methods, where)
     if applied is not None:
         detach(model)
     session = Session(methods)
-    return Handle(model, session, _register(where, session) if methods else ())
+    if not methods:
+        return Handle(model, session, ())
+    return Handle(model, session, _register(where, session) if where.family is None else seam(where, session, grid))
 
 
 def remove(pipe_or_model: object) -> None:
@@ -201,7 +210,9 @@ def _check_methods(methods: tuple[Method, ...], where: Layout) -> None:
             _check_fits(method, where.grid)
     for number, layer in enumerate(where.layers):
         acting = [method for method in methods if method.includes(layer.level, number)]
-        if acting:
+        if acting and where.family is not None:
+            check_seam(layer.name, acting)
+        elif acting:
             _check_attention(layer)
             _check_layer(layer, acting)
 
@@ -233,7 +244,7 @@ def _check_places(method: Method, where: Layout) -> None:
         )
     blocks = [layer.block for number, layer in enumerate(where.layers) if method.includes(layer.level, number)]
     crossed = isinstance(method, TokenMerging) and "cross_attention" in method.locations
-    if crossed and all(block.attn2 is None for block in blocks):
+    if crossed and all(getattr(block, "attn2", None) is None for block in blocks):
         raise ValueError(
             f"locations of {method} must do without 'cross_attention', which this {kind} does not have in its layers"
         )

@@ -44,6 +44,8 @@ def detach(model: nn.Module) -> bool:
                 f"cannot be taken off: put that forward back as it was, then call remove() again"
             )
     for module, registry, name in hooked:
+        if hasattr(registry.hooks[name], "undo"):
+            registry.hooks[name].undo()
         _remove(module, registry, name)
         registry.invalidate_child_registries_cache()
     return bool(hooked)

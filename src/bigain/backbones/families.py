@@ -1,12 +1,13 @@
 """The supported model families: which blocks take part, on which resolution level, and where the grid is seen.
 
-Everything here is made of diffusers' `BasicTransformerBlock`. A family is one entry of `SUPPORTED`.
+A family of diffusers' `BasicTransformerBlock` is one entry of `SUPPORTED`, another one of `bigain.backbones.joint`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from diffusers import DiTTransformer2DModel, PixArtTransformer2DModel, Transformer2DModel, UNet2DConditionModel
@@ -14,6 +15,7 @@ from diffusers.models.attention import BasicTransformerBlock
 from diffusers.utils.torch_utils import unwrap_module as unwrap_compiled
 from torch import nn
 
+from bigain.backbones.joint import FAMILIES, Family, Site
 from bigain.operators.grid import Grid
 
 
@@ -23,7 +25,7 @@ class Layer:
 
     name: str
     level: int
-    block: BasicTransformerBlock
+    block: Any
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Layout:
         grids: modules whose input (B, C, h, w) shows the token grid, with the patch size that divides it.
         layers: the transformer blocks in order of the forward.
         grid: of all layers, where the model takes samples of one size only; None where a forward shows it.
+        family, sites: of attentions whose keys and values are reached in their processors; None in the other families.
     """
 
     model: nn.Module
@@ -43,6 +46,8 @@ class Layout:
     grids: tuple[tuple[nn.Module, int], ...]
     layers: tuple[Layer, ...]
     grid: Grid | None = None
+    family: Family | None = None
+    sites: tuple[Site, ...] = ()
 
     @property
     def levels(self) -> int:
@@ -84,10 +89,16 @@ def _dit(model: DiTTransformer2DModel) -> Layout:
     return replace(_isotropic(model), grid=Grid(side, side))
 
 
+def _jointly(family: Family, model: nn.Module) -> Layout:
+    layers = [Layer(name, 1, block) for name, block in family.each_block(model)]
+    return Layout(model, family.sample, (), tuple(layers), family=family, sites=tuple(family.sites(model)))
+
+
 SUPPORTED: dict[type[nn.Module], Callable[..., Layout]] = {
     UNet2DConditionModel: _unet,
     DiTTransformer2DModel: _dit,
     PixArtTransformer2DModel: _isotropic,
+    **{model: partial(_jointly, family) for model, family in FAMILIES.items()},
 }
 
 
@@ -116,6 +127,6 @@ def layout(model: nn.Module) -> Layout:
     if not result.layers:
         raise ValueError(f"model must have transformer blocks to compress, and this {type(model).__name__} has none")
     for layer in result.layers:
-        if not isinstance(layer.block, BasicTransformerBlock):
+        if result.family is None and not isinstance(layer.block, BasicTransformerBlock):
             raise ValueError(f"{layer.name} must be a BasicTransformerBlock, not a {type(layer.block).__name__}")
     return result

@@ -46,12 +46,12 @@ def argument(module: nn.Module, name: str) -> Callable[[tuple[Any, ...], dict[st
 class RootHook(ModelHook):
     """Begins and ends the state of a forward."""
 
-    def __init__(self, session: Session, module: nn.Module, sample: str) -> None:
+    def __init__(self, session: Session, module: nn.Module, sample: str, timestep: str = "timestep") -> None:
         super().__init__()
         self.session = session
         self.module = module
         self.sample = sample
-        self.find_sample, self.find_timestep = argument(module, sample), argument(module, "timestep")
+        self.find_sample, self.find_timestep = argument(module, sample), argument(module, timestep)
 
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Refuses a copy of the model."""
@@ -99,26 +99,29 @@ class RootHook(ModelHook):
         sample = self.find_sample(args, kwargs)
         if sample is None:
             raise TypeError(f"{type(module).__name__} must be called with {self.sample}")
-        batch = sample.shape[0]
+        batch, device = len(sample), sample[0].device
         timestep = self.find_timestep(args, kwargs)
         if timestep is not None:
-            timestep = torch.as_tensor(timestep, device=sample.device).reshape(-1).expand(batch)
-        return Forward(timestep, _per_row(self.session.image_keys, sample), _per_row(self.session.draw_keys, sample))
+            timestep = torch.as_tensor(timestep, device=device)
+            if timestep.dim() == 2:  # of each token, where what conditions a video is clean
+                timestep = timestep.amax(1)
+            timestep = timestep.reshape(-1).expand(batch)
+        image_keys, draw_keys = self.session.image_keys, self.session.draw_keys
+        return Forward(timestep, _per_row(image_keys, batch, device), _per_row(draw_keys, batch, device))
 
 
-def _per_row(keys: Tensor | None, sample: Tensor) -> Tensor | None:
+def _per_row(keys: Tensor | None, batch: int, device: torch.device) -> Tensor | None:
     """Keys (B,), repeated where classifier-free guidance stacks the batch several times."""
     if keys is None:
         return None
-    batch = sample.shape[0]
     if batch % keys.shape[0]:
         raise ValueError(
             f"row_keys must be one per row, guidance aside, not {keys.shape[0]} rows for a batch of {batch}"
         )
-    return keys.to(sample.device).repeat(batch // keys.shape[0])
+    return keys.to(device).repeat(batch // keys.shape[0])
 
 
-def _without_autocast(x: Tensor) -> AbstractContextManager[object]:
+def without_autocast(x: Tensor) -> AbstractContextManager[object]:
     """Tokens are scored and compared in the precision that the operators choose, which autocast would lower."""
     kind = x.device.type
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
@@ -212,7 +215,7 @@ class BlockHook(EnteringHook):
         if merging.cached and key in forward.cached:
             return forward.cached[key]
         features = forward.features
-        with _without_autocast(features):
+        with without_autocast(features):
             assignment = merging.assign(features.detach(), forward.context)
         self.assigned = True
         self.matched = assignment.groups < features.shape[1] or assignment.padded
@@ -223,7 +226,7 @@ class BlockHook(EnteringHook):
     def pooled(self, tokens: Tensor, method: TokenDownsampling) -> Tensor:
         """Tokens (B, M, C) that take the place of the input (B, N, C) of self-attention as its keys and values."""
         forward = self.session.current()
-        with _without_autocast(tokens):
+        with without_autocast(tokens):
             sources = method.pool(tokens, forward.context)
         forward.note(self.downsampling_number, sources.shape[1] < tokens.shape[1])
         if self.session.observer is not None:
@@ -260,7 +263,7 @@ class AttentionHook(ModelHook):
             raise ValueError(f"{self.name} must have no attention_mask over tokens, which compression cannot keep to")
         queries, sources, bias = merged, None, None
         if assignment is not None and block.merging is not None:
-            bias = key_bias(assignment, block.merging.size_aware)
+            bias = key_bias(assignment, bool(block.merging.size_aware))
             if block.merging.queries == "full":
                 queries, sources = hidden_states, merged
         if block.downsampling is not None:

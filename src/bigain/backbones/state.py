@@ -28,6 +28,8 @@ class Forward:
     block_input: Tensor = field(init=False)
     features: Tensor = field(init=False)  # tokens that its assignment is made from
     assignment: Assignment | None = None
+    grids: tuple[Grid, ...] = ()  # of the image tokens of all attentions, in families that show them at the root
+    arrived: dict[str, bool] = field(default_factory=dict)  # attentions whose keys have come through
     cached: dict[tuple[int, int], Assignment] = field(default_factory=dict)  # by level and number of the method
     compressed: dict[int, bool] = field(default_factory=dict)  # whether a method that was reached took tokens away
 

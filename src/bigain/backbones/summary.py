@@ -9,6 +9,7 @@ from diffusers.models.attention_processor import Attention
 from torch import nn
 
 from bigain.backbones.hooks import BlockHook
+from bigain.backbones.seam import Seam
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,10 @@ def _change(before: int, after: int) -> tuple[str, str]:
     return _arrow(f"{before / 1e6:.1f}", f"{after / 1e6:.1f}"), f"{100 * (after / before - 1):+.1f}%"
 
 
-def cost(hook: BlockHook) -> LayerCost:
-    """What the latest forward did to one block, from what its hooks saw."""
+def cost(hook: BlockHook | Seam) -> LayerCost:
+    """What the latest forward did to one block, from what its hooks saw; of a seam, to its attention alone."""
+    if isinstance(hook, Seam):
+        return _seam_cost(hook)
     assert hook.grid is not None
     tokens, block = hook.grid.tokens, hook.block
     attention, merging = block.attn1, hook.merging if hook.matched else None
@@ -81,6 +84,23 @@ def cost(hook: BlockHook) -> LayerCost:
         (tokens, hook.queries),
         (tokens, hook.keys),
         (before, after),
+        matching,
+    )
+
+
+def _seam_cost(seam: Seam) -> LayerCost:
+    """Of the products of queries, keys and values: all else stays as it was."""
+    assert seam.grid is not None
+    frame = seam.grid.frame
+    channels = seam.attention.to_q.in_features if hasattr(seam.attention, "to_q") else seam.width
+    matching = 0 if seam.merging is None else seam.grid.frames * seam.merging.matching_flops(frame, channels)
+    before, after = (4 * seam.queries * keys * seam.width for keys in (seam.keys_before, seam.keys))
+    return LayerCost(
+        seam.name,
+        (frame.height, frame.width),
+        (seam.queries, seam.queries),
+        (seam.keys_before, seam.keys),
+        (before, after + matching),
         matching,
     )
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin, 
 from bigain.methods.schedules import Linear, bounds, is_whole, resolve
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from bigain.operators.assignment import Assignment
@@ -154,7 +155,9 @@ class TokenMerging(Method):
         ratio: share of the tokens that is merged away, in [0, 1): ⌊ratio·N⌋ tokens, or a schedule over t.
         locations: where tokens are merged; self-attention always is (BiGain, table 6).
         operator: how a group becomes one token: "mean", "mlerp" (mean direction, largest norm) or "prune".
-        size_aware: proportional attention (ToMe, arXiv 2210.09461): log group size is added to the keys' logits.
+        size_aware: proportional attention (ToMe, arXiv 2210.09461): log group size is added to the keys' logits, so
+            that a group weighs what its tokens weighed. None is yes in models that attend jointly or over video, no in
+            U-Nets and DiTs, as published.
         queries: "merged", or "full" to merge K and V only, so that there is nothing to un-merge.
         cached: compute the assignment in a level's first block and reuse it for the rest of the forward.
         features: which tokens are scored and matched: the "block"'s input; or the input of the "first" block of the
@@ -169,7 +172,7 @@ class TokenMerging(Method):
     ratio: float | Linear = field(default=0.5, metadata={"expects": "a number in [0, 1) or a schedule such as 0.7>0.3"})
     locations: tuple[Location, ...] = ("self_attention",)
     operator: Literal["mean", "mlerp", "prune"] = "mean"
-    size_aware: bool = False
+    size_aware: bool | None = None
     queries: Literal["merged", "full"] = "merged"
     cached: bool = False
     features: Literal["block", "first"] = "block"
@@ -289,12 +292,16 @@ class TokenDownsampling(Method):
 
     Args:
         factor: side s of the s×s windows; N tokens become about N / s².
+        size_aware: the log of a window's size is added to its key's logits, so that it weighs what its tokens weighed.
+            None is yes where text shares the softmax with the image, or windows of a video are partial; no in U-Nets
+            and DiTs, as published.
     """
 
     strength: ClassVar[str] = "factor"
     strengths: ClassVar[tuple[str, ...]] = ("2", "3", "4")
 
     factor: int = field(default=2, metadata={"expects": "a whole number from 1"})
+    size_aware: bool | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -318,6 +325,18 @@ class TokenDownsampling(Method):
     def pool(self, x: Tensor, context: Context) -> Tensor:
         """Downsamples tokens x (B, N, C) to (B, M, C)."""
         raise NotImplementedError
+
+    def sizes(self, grid: Grid, device: torch.device) -> Tensor:
+        """How many tokens each of the M stands for: (M,) float32."""
+        from bigain.operators.pooling import window_sizes
+
+        return window_sizes(grid, self.factor, device)
+
+    def kept(self, grid: Grid, device: torch.device) -> Tensor:
+        """A token of each of the M windows: (M,) int64."""
+        from bigain.operators.pooling import nearest_tokens
+
+        return nearest_tokens(grid, self.factor, "first", device)
 
 
 @cache

@@ -11,7 +11,10 @@ from bigain.methods.base import Context, Score, TokenDownsampling
 from bigain.methods.schedules import Linear, bounds, resolve
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
+
+    from bigain.operators.grid import Grid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,3 +111,7 @@ class FrequencySelection(TokenDownsampling):
         scores = operators.frequency.score(x, context.grid, self.score)
         count = operators.grid.cell_count(context.grid, (self.factor, self.factor))
         return operators.pooling.band_select(x, scores, count, highest=self.keep == "high")
+
+    def sizes(self, grid: Grid, device: torch.device) -> Tensor:
+        windows = super().sizes(grid, device)
+        return windows.mean().expand_as(windows)  # those that are kept are all alike

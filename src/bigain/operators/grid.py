@@ -18,20 +18,26 @@ Cell = tuple[int, int]  # (sy, sx): rows and columns of one cell
 
 @dataclass(frozen=True)
 class Grid:
-    """The height and width of a token grid, in tokens, from 1."""
+    """The height and width of a token grid, in tokens, from 1; and the frames, each of them such a grid."""
 
     height: int
     width: int
+    frames: int = 1
 
     def __post_init__(self) -> None:
-        for name, side in (("height", self.height), ("width", self.width)):
+        for name, side in (("height", self.height), ("width", self.width), ("frames", self.frames)):
             if side < 1:
                 raise ValueError(f"{name} must be a whole number from 1, not {side!r}")
 
     @property
     def tokens(self) -> int:
-        """Number of tokens, N = height * width."""
-        return self.height * self.width
+        """Number of tokens, N = frames * height * width."""
+        return self.frames * self.height * self.width
+
+    @property
+    def frame(self) -> Grid:
+        """The grid of one frame."""
+        return Grid(self.height, self.width)
 
 
 def check_cell(cell: Cell) -> Cell:

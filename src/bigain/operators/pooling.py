@@ -87,6 +87,13 @@ def interpolate_extrapolate(
     return torch.lerp(mean.to(wide), near.to(wide), alpha).to(x.dtype)
 
 
+def window_sizes(grid: Grid, factor: int, device: torch.device | str | None = None) -> Tensor:
+    """How many tokens lie in each window: (M,) float32, less than ``factor ** 2`` in partial ones."""
+    _check_factor(factor)
+    sides = [[min(factor, side - start) for start in range(0, side, factor)] for side in (grid.height, grid.width)]
+    return torch.outer(*(torch.tensor(side, dtype=torch.float32, device=device) for side in sides)).flatten()
+
+
 def band_select(x: Tensor, score: Tensor, count: int, highest: bool) -> Tensor:
     """Keep only the tokens with the highest (or lowest) scores, in raster order; on ties the first ones.
 

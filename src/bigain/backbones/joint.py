@@ -1,0 +1,167 @@
+"""Families that attend over images or videos and text together, or over videos alone: where, and on which grid.
+
+A family is one entry of `FAMILIES`: the lists of its blocks in the order of the forward, their attentions, where the
+image lies among the keys, how the grids follow from the arguments of a forward, and how its timestep is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import diffusers
+import torch
+from torch import Tensor, nn
+
+from bigain.operators.grid import Grid
+
+Arguments = Mapping[str, Any]  # of a forward, by name
+Grids = tuple[Grid, ...]  # of the image tokens in their order: what is denoised, then references
+
+
+@dataclass(frozen=True)
+class Site:
+    """One attention: its name in the model, itself, and the number of its block in the order of the forward."""
+
+    name: str
+    attention: nn.Module
+    layer: int
+
+
+@dataclass(frozen=True)
+class Family:
+    """What hooks need to know of a family.
+
+    Args:
+        blocks: names of the model's lists of blocks that take part, in the order of the forward.
+        attentions: names of the attentions in a block; one that a block lacks is left out.
+        image: where the image's tokens lie among the keys, "first" or "last"; others are text, registers and padding.
+        grids: of the image's tokens, from the model and the arguments of a forward; None where those do not show them.
+        sample: name of the argument that holds the sample.
+        timestep: name of the argument that holds the timestep.
+        level: the timestep as given to one of a thousand, 0 being the clean image.
+    """
+
+    blocks: tuple[str, ...]
+    attentions: tuple[str, ...]
+    image: Literal["first", "last"]
+    grids: Callable[[Any, Arguments], Grids | None]
+    sample: str = "hidden_states"
+    timestep: str = "timestep"
+    level: Callable[[Tensor], Tensor] = lambda t: t
+
+    def each_block(self, model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+        """The blocks by name, in the order of the forward."""
+        for blocks in self.blocks:
+            for number, block in enumerate(getattr(model, blocks, None) or ()):
+                yield f"{blocks}.{number}", block
+
+    def sites(self, model: nn.Module) -> Iterator[Site]:
+        """The attentions, in the order of the forward."""
+        for layer, (name, block) in enumerate(self.each_block(model)):
+            for part in self.attentions:
+                if getattr(block, part, None) is not None:
+                    yield Site(f"{name}.{part}", getattr(block, part), layer)
+
+
+def _of_image(model: Any, given: Arguments) -> Grids:
+    """From a sample (B, C, H, W)."""
+    height, width = given["hidden_states"].shape[-2:]
+    return (Grid(height // model.config.patch_size, width // model.config.patch_size),)
+
+
+def _of_video(model: Any, given: Arguments) -> Grids:
+    """From a sample (B, C, T, H, W), or (B, T, C, H, W) where the model patches no time."""
+    frames, height, width = given["hidden_states"].shape[-3:]
+    patch = model.config.patch_size
+    if not isinstance(patch, int):
+        return (Grid(height // patch[1], width // patch[2], frames // patch[0]),)
+    return (Grid(height // patch, width // patch, frames // model.config.patch_size_t),)
+
+
+def _of_cogvideo(model: Any, given: Arguments) -> Grids:
+    """From a sample (B, T, C, H, W)."""
+    frames, _, height, width = given["hidden_states"].shape[-4:]
+    patch = model.config.patch_size
+    return (Grid(height // patch, width // patch, frames // (model.config.patch_size_t or 1)),)
+
+
+def _of_sizes(_: Any, given: Arguments) -> Grids | None:
+    """From the arguments num_frames, height and width."""
+    sizes = [given.get(name) for name in ("height", "width", "num_frames")]
+    return None if None in sizes else (Grid(*sizes),)
+
+
+def _of_shapes(_: Any, given: Arguments) -> Grids | None:
+    """From img_shapes: per row a (frames, height, width) for each image, or one of these alone."""
+    rows = given.get("img_shapes")
+    if not rows:
+        return None
+    rows = [[row] if isinstance(row[0], int) else row for row in rows]
+    if any(list(map(tuple, row)) != list(map(tuple, rows[0])) for row in rows):
+        raise ValueError(f"img_shapes must be the same for all rows of a compressed forward, not {rows}")
+    return tuple(Grid(height, width, frames) for frames, height, width in rows[0])
+
+
+def _of_list(_: Any, given: Arguments) -> Grids:
+    """From a list of samples (C, F, H, W)."""
+    samples = given["x"]
+    if not all(isinstance(sample, Tensor) for sample in samples):
+        raise ValueError("x must be one image for each row of a compressed forward, not several")
+    if len({sample.shape for sample in samples}) > 1:
+        sizes = ", ".join(sorted({str(tuple(sample.shape)) for sample in samples}))
+        raise ValueError(f"x must have images of one size in a compressed forward, not {sizes}")
+    _, frames, height, width = samples[0].shape
+    patch, patch_of_frames = given.get("patch_size", 2), given.get("f_patch_size", 1)
+    return (Grid(height // patch, width // patch, frames // patch_of_frames),)
+
+
+def grids_of_ids(ids: Tensor) -> Grids:
+    """From img_ids (N, 3) or (N, 4), whose first column tells the images apart; it waits for the device.
+
+    ValueError where the tokens of an image are no grid in raster order.
+    """
+    rows = (ids if ids.dim() == 2 else ids[0]).detach().cpu()
+    grids, start = [], 0
+    breaks = (rows[1:, 0] != rows[:-1, 0]).nonzero().flatten() + 1
+    for end in [*breaks.tolist(), len(rows)]:
+        row, column = rows[start:end, 1].unique(), rows[start:end, 2].unique()
+        grid = Grid(len(row), len(column))
+        if not torch.equal(torch.cartesian_prod(row, column).reshape(-1, 2), rows[start:end, 1:3]):
+            raise ValueError(
+                f"img_ids must name the tokens of a grid row by row, which tokens {start} to {end - 1} do not: give "
+                f"apply() the grid, such as grid=(64, 64)"
+            )
+        grids.append(grid)
+        start = end
+    return tuple(grids)
+
+
+_THOUSANDTHS: Callable[[Tensor], Tensor] = lambda t: 1000 * t  # noqa: E731
+_REVERSED: Callable[[Tensor], Tensor] = lambda t: 1000 * (1 - t)  # noqa: E731
+_DUAL_AND_SINGLE = ("transformer_blocks", "single_transformer_blocks")
+
+_BY_NAME: dict[str, Family] = {
+    "SD3Transformer2DModel": Family(("transformer_blocks",), ("attn", "attn2"), "first", _of_image),
+    "FluxTransformer2DModel": Family(_DUAL_AND_SINGLE, ("attn",), "last", lambda *_: None, level=_THOUSANDTHS),
+    "ChromaTransformer2DModel": Family(_DUAL_AND_SINGLE, ("attn",), "last", lambda *_: None, level=_THOUSANDTHS),
+    "Flux2Transformer2DModel": Family(_DUAL_AND_SINGLE, ("attn",), "last", lambda *_: None, level=_THOUSANDTHS),
+    "QwenImageTransformer2DModel": Family(("transformer_blocks",), ("attn",), "last", _of_shapes, level=_THOUSANDTHS),
+    "ZImageTransformer2DModel": Family(
+        ("noise_refiner", "layers"), ("attention",), "first", _of_list, "x", "t", level=_REVERSED
+    ),
+    "WanTransformer3DModel": Family(("blocks",), ("attn1",), "first", _of_video),
+    "LTXVideoTransformer3DModel": Family(("transformer_blocks",), ("attn1",), "first", _of_sizes),
+    "HunyuanVideoTransformer3DModel": Family(_DUAL_AND_SINGLE, ("attn",), "first", _of_video),
+    "CogVideoXTransformer3DModel": Family(("transformer_blocks",), ("attn1",), "last", _of_cogvideo),
+    "AuraFlowTransformer2DModel": Family(
+        ("joint_transformer_blocks", "single_transformer_blocks"), ("attn",), "last", _of_image, level=_THOUSANDTHS
+    ),
+    "Lumina2Transformer2DModel": Family(("noise_refiner", "layers"), ("attn",), "last", _of_image, level=_REVERSED),
+    "PRXTransformer2DModel": Family(("blocks",), ("attention",), "last", _of_image, level=_THOUSANDTHS),
+}
+FAMILIES: dict[type[nn.Module], Family] = {
+    getattr(diffusers, name): family for name, family in _BY_NAME.items() if hasattr(diffusers, name)
+}
+"""The families by class, of those that the installed diffusers has."""

@@ -1,0 +1,273 @@
+"""Fewer keys and values between rotary embedding and softmax, in every family that attends jointly or over video."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import bigain
+from bigain.backbones import recorded
+from bigain.backbones.families import layout
+from bigain.backbones.hooks import NothingCompressedError
+from bigain.operators.grid import Grid
+
+_spec = importlib.util.spec_from_file_location("joint_models", Path(__file__).with_name("joint_models.py"))
+joint_models = importlib.util.module_from_spec(_spec)
+import sys  # noqa: E402
+
+sys.modules["joint_models"] = joint_models
+_spec.loader.exec_module(joint_models)
+JOINT = joint_models.JOINT
+
+Groups = Callable[[str, Grid, int], list[list[int]]]
+"""The groups of the tokens of one row's grid, by the name of the attention, the grid and the row."""
+
+
+@torch.no_grad()
+def output(model: nn.Module, inputs: dict[str, Any]) -> Tensor:
+    """The sample that a forward gives."""
+    result = model(**inputs, return_dict=False)[0]
+    return result if isinstance(result, Tensor) else torch.stack(result)
+
+
+def windows(grid: Grid, factor: int) -> list[list[int]]:
+    """The tokens of each window of each frame, written out."""
+    groups = []
+    for frame in range(grid.frames):
+        for top in range(0, grid.height, factor):
+            for left in range(0, grid.width, factor):
+                rows = range(top, min(top + factor, grid.height))
+                columns = range(left, min(left + factor, grid.width))
+                groups.append([(frame * grid.height + y) * grid.width + x for y in rows for x in columns])
+    return groups
+
+
+@contextmanager
+def slowly(joint: Any, model: nn.Module, groups: Groups, size_aware: bool) -> Iterator[None]:
+    """Attention in float64 in which all tokens of a group have the mean key and value; or one key each has them."""
+    inside: list[str] = []
+    fused = functional.scaled_dot_product_attention
+
+    def attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None, **options: Any) -> Tensor:
+        if not inside:
+            return fused(query, key, value, attn_mask, **options)
+        name = inside.pop()
+        key, value = key.double().clone(), value.double().clone()
+        stays = torch.ones(key.shape[0], key.shape[2], dtype=torch.bool)
+        tokens = sum(grid.tokens for grid in joint.grids)
+        start = 0 if layout(model).family.image == "first" else key.shape[2] - tokens
+        for grid in joint.grids:
+            for row in range(key.shape[0]):
+                for group in groups(name, grid, row):
+                    places = [start + token for token in group]
+                    for x in (key, value):
+                        x[row, :, places] = x[row, :, places].mean(1, keepdim=True)
+                    if not size_aware:
+                        stays[row, places[1:]] = False
+            start += grid.tokens
+        logits = query.double() @ key.transpose(-1, -2) * (options.get("scale") or 1 / math.sqrt(query.shape[-1]))
+        if attn_mask is not None:
+            logits = logits.masked_fill(~attn_mask, -math.inf) if attn_mask.dtype == torch.bool else logits + attn_mask
+        logits = logits.masked_fill(~stays[:, None, None], -math.inf)
+        shares = logits.softmax(-1).nan_to_num(0)  # a padded token of text may attend to nothing
+        return (shares @ value).to(query.dtype)
+
+    def entered(name: str) -> Callable[..., None]:
+        return lambda *_: inside.append(name)
+
+    hooks = [site.attention.register_forward_pre_hook(entered(site.name)) for site in layout(model).sites]
+    functional.scaled_dot_product_attention = attention
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention = fused
+        for hook in hooks:
+            hook.remove()
+
+
+@pytest.fixture(params=sorted(JOINT))
+def joint(request: pytest.FixtureRequest) -> Any:
+    """Each family in turn."""
+    return JOINT[request.param]
+
+
+@pytest.mark.parametrize("size_aware", [None, True, False])
+@pytest.mark.parametrize("factor", [2, 4])
+def test_pooled_keys_weigh_what_their_tokens_weighed(joint: Any, factor: int, size_aware: bool | None) -> None:
+    model, inputs = joint.build(), joint.inputs()
+    plain = output(model, inputs)
+    with slowly(joint, model, lambda name, grid, row: windows(grid, factor), size_aware is not False):
+        wanted = output(model, inputs)
+    with bigain.compressed(model, bigain.AveragePooling(factor=factor, size_aware=size_aware)):
+        pooled = output(model, inputs)
+    torch.testing.assert_close(pooled, wanted, rtol=0, atol=2e-5)
+    assert (pooled - plain).abs().max() > 1e-5, "that it is near says something"
+
+
+@pytest.mark.parametrize("spec", ["lgtm:ratio=0.5,queries=full", "abm:ratio=0.5,queries=full"])
+def test_merged_keys_weigh_what_their_tokens_weighed(joint: Any, spec: str) -> None:
+    model, inputs, seen = joint.build(), joint.inputs(), {}
+
+    def note(one: Any) -> None:
+        seen.setdefault(one.name, []).append(one.assignment)
+
+    with recorded(model, spec, note):
+        merged = output(model, inputs)
+    assert len(seen) == joint.sites
+
+    def groups(name: str, grid: Grid, row: int) -> list[list[int]]:
+        assignment, frame = seen[name][joint.grids.index(grid)], grid.height * grid.width
+        found: dict[int, list[int]] = {}
+        for number in range(grid.frames):
+            for token, group in enumerate(assignment.index[row * grid.frames + number].tolist()):
+                found.setdefault(number * frame + group, []).append(number * frame + token)
+        return list(found.values())
+
+    with slowly(joint, model, groups, True):
+        wanted = output(model, inputs)
+    torch.testing.assert_close(merged, wanted, rtol=0, atol=2e-5)
+
+
+def test_what_compresses_nothing_and_what_was_removed_leave_every_bit(joint: Any) -> None:
+    model, inputs = joint.build(), joint.inputs()
+    plain, state = output(model, inputs), {**model.state_dict()}
+    processors = [site.attention.processor for site in layout(model).sites]
+    for spec in ("avgpool-1", "lgtm:ratio=0,queries=full"):
+        with bigain.compressed(model, spec):
+            assert torch.equal(output(model, inputs), plain), spec
+    handle = bigain.apply(model, "todo-2")
+    assert len(handle.summary() if output(model, inputs) is not None else ()) == joint.sites
+    assert {**model.state_dict()}.keys() == state.keys()
+    handle.remove()
+    assert torch.equal(output(model, inputs), plain)
+    assert all(site.attention.processor is one for site, one in zip(layout(model).sites, processors, strict=True))
+
+
+def test_queries_and_text_come_through_to_the_bit(joint: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, inputs, calls = joint.build(), joint.inputs(), list[tuple[Tensor, Tensor, Tensor]]()
+    fused = functional.scaled_dot_product_attention
+
+    def spying(query: Tensor, key: Tensor, value: Tensor, *rest: Any, **options: Any) -> Tensor:
+        calls.append((query.clone(), key.clone(), value.clone()))
+        return fused(query, key, value, *rest, **options)
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", spying)
+    output(model, inputs)
+    plain, calls[:] = list(calls), []
+    with bigain.compressed(model, bigain.AveragePooling(layers=(0,))):
+        output(model, inputs)
+    place = next(number for number, (one, two) in enumerate(zip(plain, calls, strict=True))
+                 if one[1].shape != two[1].shape)  # fmt: skip
+    (query, key, value), (same, fewer_key, fewer_value) = plain[place], calls[place]
+    assert torch.equal(query, same)
+    tokens = sum(grid.tokens for grid in joint.grids)
+    left = sum(len(windows(grid, 2)) for grid in joint.grids)
+    assert key.shape[2] - fewer_key.shape[2] == tokens - left
+    first = layout(model).family.image == "first"
+    text, same_text = (slice(tokens, None), slice(left, None)) if first else (slice(-tokens), slice(-left))
+    assert torch.equal(key[:, :, text], fewer_key[:, :, same_text])
+    assert torch.equal(value[:, :, text], fewer_value[:, :, same_text])
+
+
+@pytest.mark.parametrize("name", sorted(set(JOINT) - {"lumina2", "kontext"}))  # the one cannot alone, see grid for both
+def test_compiled_as_one_graph_it_gives_what_eager_gives(name: str) -> None:
+    joint = JOINT[name]
+    model, inputs = joint.build(), joint.inputs()
+    bigain.apply(model, "iekvd-2", **joint.hint)
+    eager = output(model, inputs)
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(output(compiled, inputs), eager, rtol=0, atol=1e-6)
+
+
+def test_a_compiled_forward_that_does_not_show_its_grid_asks_for_it() -> None:
+    joint = JOINT["flux"]
+    model, inputs = joint.build(), joint.inputs()
+    bigain.apply(model, "todo-2")
+    torch._dynamo.reset()
+    with pytest.raises(Exception, match=r"grid must be given to apply\(\).*such as grid=\(64, 64\)"):
+        output(torch.compile(model, backend="eager", fullgraph=True), inputs)
+
+
+def test_a_processor_that_is_set_later_is_an_error_and_not_silence() -> None:
+    joint = JOINT["wan"]
+    model, inputs = joint.build(), joint.inputs()
+    handle = bigain.apply(model, "todo-2")
+    other = type(handle._blocks[0].original)()
+    model.blocks[1].attn1.processor = other
+    with pytest.raises(NothingCompressedError, match=r"blocks\.1\.attn1 must have the attention processor"):
+        output(model, inputs)
+    handle.remove()
+    assert model.blocks[1].attn1.processor is other
+    output(model, inputs)
+
+
+def test_a_backend_that_is_set_while_compressed_stays() -> None:
+    joint = JOINT["flux"]
+    model, inputs = joint.build(), joint.inputs()
+    plain = output(model, inputs)
+    with bigain.compressed(model, "todo-2"):
+        before = output(model, inputs)
+        model.set_attention_backend("_native_math")
+        torch.testing.assert_close(output(model, inputs), before, rtol=0, atol=1e-5)
+    torch.testing.assert_close(output(model, inputs), plain, rtol=0, atol=1e-5)
+    assert str(model.transformer_blocks[0].attn.processor._attention_backend).endswith("_NATIVE_MATH")
+    model.reset_attention_backend()
+
+
+@pytest.mark.parametrize(
+    ("name", "spec", "words"),
+    [
+        ("flux", "lgtm-0.5", "queries must be 'full'"),
+        ("flux", "lgtm:ratio=0.5,queries=full,cached=true", "cached must be False in transformer_blocks.0"),
+        ("flux", "lgtm:ratio=0.5,queries=full+todo-2", "methods must be one in a layer of this model"),
+        ("wan", "todo:factor=2,layers=2", r"layers must lie in 0 to 1"),
+        ("wan", "todo:factor=2,levels=2", r"levels must lie in 1 to 1"),
+    ],
+)
+def test_what_does_not_fit_is_refused(name: str, spec: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        bigain.apply(JOINT[name].build(), spec)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("qwen", {"img_shapes": [[(1, 5, 6)], [(1, 6, 5)]]}, "img_shapes must be the same for all rows"),
+        ("zimage", {"x": [torch.zeros(4, 1, 10, 12), torch.zeros(4, 1, 12, 12)]}, "x must have images of one size"),
+        ("flux", {"img_ids": torch.zeros(30, 3)}, "img_ids must name the tokens of a grid row by row"),
+        ("hunyuan", {"hint": (3, 50, 6)}, r"must attend to the 900 tokens of its grids, not to 97 in all"),
+    ],
+)
+def test_grids_that_cannot_be_are_named(name: str, change: dict[str, Any], words: str) -> None:
+    model = JOINT[name].build()
+    bigain.apply(model, "todo-2", grid=change.pop("hint", None))
+    with pytest.raises(ValueError, match=words):
+        output(model, {**JOINT[name].inputs(), **change})
+
+
+def test_context_parallelism_is_refused() -> None:
+    model = JOINT["wan"].build()
+    model.blocks[1].attn1.processor._parallel_config = object()
+    with pytest.raises(ValueError, match=r"blocks\.1\.attn1 must not be run context-parallel"):
+        bigain.apply(model, "todo-2")
+    assert "Twin" not in type(model.blocks[0].attn1.processor).__name__
+
+
+def test_timesteps_of_each_token_and_of_each_family_come_as_thousandths() -> None:
+    seen: list[Tensor] = []
+    for name, wanted in (("wan", [500, 100]), ("flux", [500, 100]), ("zimage", [500, 100]), ("lumina2", [500, 100])):
+        model, inputs = JOINT[name].build(), JOINT[name].inputs()
+        with recorded(model, "avgpool-2", lambda one: seen.append(one.context.timestep)):
+            output(model, inputs)
+        frames = JOINT[name].grids[0].frames
+        torch.testing.assert_close(seen[-1][::frames].double(), torch.tensor(wanted).double(), rtol=1e-5, atol=0)
