@@ -89,8 +89,9 @@ def _of_cogvideo(model: Any, given: Arguments) -> Grids:
 
 def _of_sizes(_: Any, given: Arguments) -> Grids | None:
     """From the arguments num_frames, height and width."""
-    sizes = [given.get(name) for name in ("height", "width", "num_frames")]
-    return None if None in sizes else (Grid(*sizes),)
+    if any(given.get(name) is None for name in ("height", "width", "num_frames")):
+        return None
+    return (Grid(given["height"], given["width"], given["num_frames"]),)
 
 
 def _of_shapes(_: Any, given: Arguments) -> Grids | None:
