@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,14 +17,6 @@ from bigain.backbones import recorded
 from bigain.backbones.families import layout
 from bigain.backbones.hooks import NothingCompressedError
 from bigain.operators.grid import Grid
-
-_spec = importlib.util.spec_from_file_location("joint_models", Path(__file__).with_name("joint_models.py"))
-joint_models = importlib.util.module_from_spec(_spec)
-import sys  # noqa: E402
-
-sys.modules["joint_models"] = joint_models
-_spec.loader.exec_module(joint_models)
-JOINT = joint_models.JOINT
 
 Groups = Callable[[str, Grid, int], list[list[int]]]
 """The groups of the tokens of one row's grid, by the name of the attention, the grid and the row."""
@@ -92,12 +82,6 @@ def slowly(joint: Any, model: nn.Module, groups: Groups, size_aware: bool) -> It
         functional.scaled_dot_product_attention = fused
         for hook in hooks:
             hook.remove()
-
-
-@pytest.fixture(params=sorted(JOINT))
-def joint(request: pytest.FixtureRequest) -> Any:
-    """Each family in turn."""
-    return JOINT[request.param]
 
 
 @pytest.mark.parametrize("size_aware", [None, True, False])
@@ -178,9 +162,9 @@ def test_queries_and_text_come_through_to_the_bit(joint: Any, monkeypatch: pytes
     assert torch.equal(value[:, :, text], fewer_value[:, :, same_text])
 
 
-@pytest.mark.parametrize("name", sorted(set(JOINT) - {"lumina2", "kontext"}))  # the one cannot alone, see grid for both
-def test_compiled_as_one_graph_it_gives_what_eager_gives(name: str) -> None:
-    joint = JOINT[name]
+def test_compiled_as_one_graph_it_gives_what_eager_gives(joint: Any) -> None:
+    if joint.kind.startswith("Lumina2") or len(joint.grids) > 1:
+        pytest.skip("Lumina 2 cannot be one graph without us either, and img_ids of several images are no hint")
     model, inputs = joint.build(), joint.inputs()
     bigain.apply(model, "iekvd-2", **joint.hint)
     eager = output(model, inputs)
@@ -189,8 +173,8 @@ def test_compiled_as_one_graph_it_gives_what_eager_gives(name: str) -> None:
     torch.testing.assert_close(output(compiled, inputs), eager, rtol=0, atol=1e-6)
 
 
-def test_a_compiled_forward_that_does_not_show_its_grid_asks_for_it() -> None:
-    joint = JOINT["flux"]
+def test_a_compiled_forward_that_does_not_show_its_grid_asks_for_it(joints: Any) -> None:
+    joint = joints["flux"]
     model, inputs = joint.build(), joint.inputs()
     bigain.apply(model, "todo-2")
     torch._dynamo.reset()
@@ -198,8 +182,8 @@ def test_a_compiled_forward_that_does_not_show_its_grid_asks_for_it() -> None:
         output(torch.compile(model, backend="eager", fullgraph=True), inputs)
 
 
-def test_a_processor_that_is_set_later_is_an_error_and_not_silence() -> None:
-    joint = JOINT["wan"]
+def test_a_processor_that_is_set_later_is_an_error_and_not_silence(joints: Any) -> None:
+    joint = joints["wan"]
     model, inputs = joint.build(), joint.inputs()
     handle = bigain.apply(model, "todo-2")
     other = type(handle._blocks[0].original)()
@@ -211,8 +195,8 @@ def test_a_processor_that_is_set_later_is_an_error_and_not_silence() -> None:
     output(model, inputs)
 
 
-def test_a_backend_that_is_set_while_compressed_stays() -> None:
-    joint = JOINT["flux"]
+def test_a_backend_that_is_set_while_compressed_stays(joints: Any) -> None:
+    joint = joints["flux"]
     model, inputs = joint.build(), joint.inputs()
     plain = output(model, inputs)
     with bigain.compressed(model, "todo-2"):
@@ -234,9 +218,9 @@ def test_a_backend_that_is_set_while_compressed_stays() -> None:
         ("wan", "todo:factor=2,levels=2", r"levels must lie in 1 to 1"),
     ],
 )
-def test_what_does_not_fit_is_refused(name: str, spec: str, words: str) -> None:
+def test_what_does_not_fit_is_refused(joints: Any, name: str, spec: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        bigain.apply(JOINT[name].build(), spec)
+        bigain.apply(joints[name].build(), spec)
 
 
 @pytest.mark.parametrize(
@@ -248,26 +232,27 @@ def test_what_does_not_fit_is_refused(name: str, spec: str, words: str) -> None:
         ("hunyuan", {"hint": (3, 50, 6)}, r"must attend to the 900 tokens of its grids, not to 97 in all"),
     ],
 )
-def test_grids_that_cannot_be_are_named(name: str, change: dict[str, Any], words: str) -> None:
-    model = JOINT[name].build()
+def test_grids_that_cannot_be_are_named(joints: Any, name: str, change: dict[str, Any], words: str) -> None:
+    model = joints[name].build()
     bigain.apply(model, "todo-2", grid=change.pop("hint", None))
     with pytest.raises(ValueError, match=words):
-        output(model, {**JOINT[name].inputs(), **change})
+        output(model, {**joints[name].inputs(), **change})
 
 
-def test_context_parallelism_is_refused() -> None:
-    model = JOINT["wan"].build()
+def test_context_parallelism_is_refused(joints: Any) -> None:
+    model = joints["wan"].build()
+    before = model.blocks[0].attn1.processor
     model.blocks[1].attn1.processor._parallel_config = object()
     with pytest.raises(ValueError, match=r"blocks\.1\.attn1 must not be run context-parallel"):
         bigain.apply(model, "todo-2")
-    assert "Twin" not in type(model.blocks[0].attn1.processor).__name__
+    assert model.blocks[0].attn1.processor is before
 
 
-def test_timesteps_of_each_token_and_of_each_family_come_as_thousandths() -> None:
+def test_timesteps_of_each_token_and_of_each_family_come_as_thousandths(joints: Any) -> None:
     seen: list[Tensor] = []
     for name, wanted in (("wan", [500, 100]), ("flux", [500, 100]), ("zimage", [500, 100]), ("lumina2", [500, 100])):
-        model, inputs = JOINT[name].build(), JOINT[name].inputs()
+        model, inputs = joints[name].build(), joints[name].inputs()
         with recorded(model, "avgpool-2", lambda one: seen.append(one.context.timestep)):
             output(model, inputs)
-        frames = JOINT[name].grids[0].frames
+        frames = joints[name].grids[0].frames
         torch.testing.assert_close(seen[-1][::frames].double(), torch.tensor(wanted).double(), rtol=1e-5, atol=0)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import diffusers
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -176,3 +177,15 @@ JOINT = {
     ),
 }  # fmt: skip
 """By a short name; the sides of the grids are odd, so that windows of 2 are partial."""
+
+
+@pytest.fixture(params=sorted(JOINT))
+def joint(request: pytest.FixtureRequest) -> Joint:
+    """Each family that attends jointly or over video, in turn."""
+    return JOINT[request.param]
+
+
+@pytest.fixture(scope="session")
+def joints() -> dict[str, Joint]:
+    """All of them by name."""
+    return JOINT
