@@ -71,6 +71,7 @@ def test_two_workers_one_of_which_is_killed_make_the_run_of_one_process(
     assert workers() == [], "none outlives the run"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_cores")
 def test_a_task_at_which_workers_die_again_and_again_is_an_error(tiny_settings: Make) -> None:
     settings, stop = tiny_settings(**SIZES, engine="ray", workers=1), threading.Event()
@@ -116,6 +117,7 @@ def test_more_workers_than_there_is_room_for_are_refused(tiny_settings: Make, tm
         run(tiny_settings(**SIZES, engine="ray", workers=3), tmp_path / "r.sqlite")
 
 
+@pytest.mark.slow
 def test_a_run_whose_driver_was_killed_goes_on(tiny_model: Path, tmp_path: Path, contents: Contents) -> None:
     sizes = "--classify 40 --generate 4 --to-keep 1 --n-samples 1 --steps 2 --guidance 1 --batch-size 2 --threads 1"
     words = f"--methods todo-2 {sizes} --features none --timing-rounds 0 --quiet".split()
