@@ -114,8 +114,9 @@ def test_of_equal_means_the_earlier_condition_is_kept():
 def test_the_order_is_that_of_a_slow_loop_to_the_last_bit(dtype, order):
     rng = np.random.default_rng(0)
     for conditions, timesteps in ((1, 1), (7, 3), (40, 25), (9, 300)):
-        errors = rng.choice(rng.random(30) / 7, (conditions, timesteps)).astype(dtype)  # sums that tie but for rounding
-        errors[:, 1:][rng.random((conditions, timesteps - 1)) < 0.4] = np.nan
+        values = rng.random(timesteps) / 7
+        values[1:][rng.random(timesteps - 1) < 0.4] = np.nan
+        errors = np.stack([rng.permutation(values) for _ in range(conditions)]).astype(dtype)  # tie but for rounding
         errors, stage = np.array(errors, order=order), rng.integers(0, 3, conditions).tolist()
         slow = sorted(range(conditions), key=lambda c: (-stage[c], mean(errors[c]), c))
         assert rank(errors, stage) == slow
