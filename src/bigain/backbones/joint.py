@@ -71,6 +71,16 @@ def _of_image(model: Any, given: Arguments) -> Grids:
     return (Grid(height // model.config.patch_size, width // model.config.patch_size),)
 
 
+def _of_lumina(model: Any, given: Arguments) -> Grids:
+    """From a sample (B, C, H, W); captions are as long as each other, as the image begins where its caption ends."""
+    lengths = given["encoder_attention_mask"].sum(1).tolist()
+    if len(set(lengths)) > 1:
+        raise ValueError(
+            f"encoder_attention_mask must show captions of one length in a compressed forward, not of {lengths}"
+        )
+    return _of_image(model, given)
+
+
 def _of_video(model: Any, given: Arguments) -> Grids:
     """From a sample (B, C, T, H, W), or (B, T, C, H, W) where the model patches no time."""
     frames, height, width = given["hidden_states"].shape[-3:]
@@ -159,7 +169,7 @@ _BY_NAME: dict[str, Family] = {
     "AuraFlowTransformer2DModel": Family(
         ("joint_transformer_blocks", "single_transformer_blocks"), ("attn",), "last", _of_image, level=_THOUSANDTHS
     ),
-    "Lumina2Transformer2DModel": Family(("noise_refiner", "layers"), ("attn",), "last", _of_image, level=_REVERSED),
+    "Lumina2Transformer2DModel": Family(("noise_refiner", "layers"), ("attn",), "last", _of_lumina, level=_REVERSED),
     "PRXTransformer2DModel": Family(("blocks",), ("attention",), "last", _of_image, level=_THOUSANDTHS),
 }
 FAMILIES: dict[type[nn.Module], Family] = {

@@ -95,17 +95,24 @@ class Seam:
         length, tokens = key.shape[1], sum(grid.tokens for grid in forward.grids)
         if length < tokens:
             raise ValueError(f"{self.name} must attend to the {tokens} tokens of its grids, not to {length} in all")
-        start = 0 if self.family.image == "first" else length - tokens
-        ends = (0, start), (start + tokens, length)
-        parts: list[_Fewer] = [_whole(key, value, *ends[0])]
+        start = self._start(length, tokens)
+        parts = [_whole(key, value, 0, start)]
         begin = start
         for grid in forward.grids:
             end = begin + grid.tokens
-            part = self._compressed(forward, grid, key[:, begin:end], value[:, begin:end], begin - start, length)
+            own = None if self.features is None else self.features[:, self._start(self.features.shape[1], tokens) :]
+            part = self._compressed(
+                forward,
+                grid,
+                key[:, begin:end],
+                value[:, begin:end],
+                None if own is None else own[:, begin - start : end - start],
+            )
             part.kept = part.kept + begin
             parts.append(part)
             begin = end
-        parts.append(_whole(key, value, *ends[1]))
+        self.features = None
+        parts.append(_whole(key, value, begin, length))
         parts = [part for part in parts if part.key.shape[1]]
         self.grid, self.keys_before = forward.grids[0], length
         self.keys = sum(part.key.shape[1] for part in parts)
@@ -113,6 +120,10 @@ class Seam:
         forward.note(number, self.keys < length)
         mask = _mask(mask, parts, self._size_aware(forward, length, tokens), key.dtype)
         return torch.cat([part.key for part in parts], 1), torch.cat([part.value for part in parts], 1), mask
+
+    def _start(self, length: int, tokens: int) -> int:
+        """Where the image's tokens begin in a sequence."""
+        return 0 if self.family.image == "first" else length - tokens
 
     def _size_aware(self, forward: Forward, length: int, tokens: int) -> bool:
         """Whether groups weigh by their size: as asked, else where they share the softmax with what is no group."""
@@ -125,7 +136,7 @@ class Seam:
         grid = forward.grids[0]
         return bool(grid.height % method.factor or grid.width % method.factor)
 
-    def _compressed(self, forward: Forward, grid: Grid, key: Tensor, value: Tensor, offset: int, length: int) -> _Fewer:
+    def _compressed(self, forward: Forward, grid: Grid, key: Tensor, value: Tensor, features: Tensor | None) -> _Fewer:
         """Of the tokens of one grid, frame by frame."""
         frames, frame = grid.frames, grid.frame
         context = Context(
@@ -146,30 +157,21 @@ class Seam:
             part = _Fewer(pooled_key, pooled_value, sizes, (kept + shift).flatten())
             self._observe(method, flat_key, context, None)
         else:
-            part = self._merged(forward, context, flat_key, flat_value, offset, frames)
+            assert features is not None  # `see` ran before
+            part = self._merged(context, flat_key, flat_value, _frames(features, frames), frames)
         batch = key.shape[0]
         part.key, part.value = (x.reshape(batch, -1, *heads) for x in (part.key, part.value))
         return part
 
-    def _merged(
-        self, forward: Forward, context: Context, key: Tensor, value: Tensor, offset: int, frames: int
-    ) -> _Fewer:
-        """Of keys and values (B * frames, N, C), matched by the attention's input."""
-        method, features = self.merging, self.features
-        assert method is not None
-        assert features is not None  # `see` ran before
+    def _merged(self, context: Context, key: Tensor, value: Tensor, features: Tensor, frames: int) -> _Fewer:
+        """Of keys and values (B * frames, N, C), matched by the attention's input there."""
+        method = self.merging
+        assert method is not None  # or there is nothing to match
         method.check(context.grid)
-        tokens = frames * context.grid.tokens
-        begin = (
-            offset
-            if self.family.image == "first"
-            else features.shape[1] - sum(grid.tokens for grid in forward.grids) + offset
-        )
-        own = _frames(features[:, begin : begin + tokens], frames)
-        with without_autocast(own):
-            assignment = method.assign(own.detach(), context)
-        self._observe(method, own, context, assignment)
-        batch = features.shape[0]
+        with without_autocast(features):
+            assignment = method.assign(features.detach(), context)
+        self._observe(method, features, context, assignment)
+        batch = features.shape[0] // frames
         shift = (torch.arange(frames, device=key.device) * context.grid.tokens).repeat(batch)[:, None]
         return _Fewer(
             merge(key, assignment, method.operator),
@@ -261,17 +263,19 @@ class SeamRootHook(RootHook):
         return forward
 
     def _grids(self, module: nn.Module, given: dict[str, Any]) -> Grids:
+        grids, ids, kind = self.family.grids(module, given), given.get("img_ids"), type(module).__name__
         if self.hint is not None:
+            tokens = given[self.family.sample].shape[1]
+            if self.hint.tokens != tokens if grids is None else grids != (self.hint,):
+                shown = f"{tokens} tokens" if grids is None else " and ".join(map(str, grids))
+                raise ValueError(f"grid must be what this {kind} is given, {shown}, not {self.hint}")
             return (self.hint,)
-        grids = self.family.grids(module, given)
         if grids is not None:
             return grids
-        ids = given.get("img_ids")
         if ids is None or torch.compiler.is_compiling():
-            when = "without img_ids" if ids is None else "when compiled"
             raise ValueError(
-                f"grid must be given to apply() for this {type(module).__name__}, the height and width in tokens such "
-                f"as grid=(64, 64): its forward does not show it {when}"
+                f"grid must be given to apply() for this {kind}, the height and width in tokens such as "
+                f"grid=(64, 64): this forward, {'without img_ids' if ids is None else 'compiled'}, does not show it"
             )
         if self.read is None or self.read[0] is not ids:
             self.read = ids, grids_of_ids(ids)

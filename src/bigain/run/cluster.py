@@ -90,7 +90,7 @@ class _Crew:
     ray: Any
     settings: Settings
     tasks: Iterator[Task]
-    queue: collections.deque[Task] = field(default_factory=collections.deque)  # what was lost, and the next of them
+    queue: collections.deque[Task] = field(default_factory=collections.deque)  # lost tasks, and the next one
     idle: list[Any] = field(default_factory=list)
     busy: dict[Any, tuple[Any, Task | None]] = field(default_factory=dict)  # by what is awaited; None: it is opening
     losses: collections.Counter[Task | None] = field(default_factory=collections.Counter)
@@ -106,7 +106,7 @@ class _Crew:
         self.hired = self.ray.remote(num_cpus=self.needs["CPU"], num_gpus=self.needs["GPU"], max_restarts=0)(_Worker)
         wanted, room = self.settings.engine.workers or 1, self._room()
         if self.settings.engine.address is None and room < wanted:
-            raise ValueError(f"workers must be at most {room}, as a worker needs {self._needs()}, not {wanted}")
+            raise ValueError(f"workers must be at most {room}, as a worker needs {self._worker_needs()}, not {wanted}")
 
     def results(self) -> Iterator[tuple[Task, Rows]]:
         """Until every task is done."""
@@ -122,7 +122,9 @@ class _Crew:
                 yield from self._collect(awaited)
             idle_patrols = 0 if done or any(task for _, task in self.busy.values()) else idle_patrols + 1
             if idle_patrols == _PATIENCE:
-                warnings.warn(f"no worker has begun yet: each needs {self._needs()}. Waiting for room", stacklevel=1)
+                warnings.warn(
+                    f"no worker has begun yet: each needs {self._worker_needs()}. Waiting for room", stacklevel=1
+                )
 
     def _next(self) -> Task | None:
         """The task to hand out next."""
@@ -188,7 +190,7 @@ class _Crew:
         needs = {name: amount for name, amount in self.needs.items() if amount}
         return sum(min(int(node.get(name, 0) // amount) for name, amount in needs.items()) for node in nodes)
 
-    def _needs(self) -> str:
+    def _worker_needs(self) -> str:
         cpus, gpus = self.needs["CPU"], self.needs["GPU"]
         return f"{cpus} CPU core{'s' if cpus > 1 else ''}{' and a GPU' if gpus else ''}"
 
