@@ -28,6 +28,15 @@ def test_a_row_of_the_confusion_matrix_is_a_true_class_and_sums_to_one(figures: 
     assert [text.get_text() for text in first.get_yticklabels()] == ["cat", "dog"]
 
 
+def test_a_page_that_has_not_every_method_says_so(figures: list, tmp_path: Path) -> None:
+    counts = {"none": np.eye(2)}
+    for methods in (1, 12):
+        classification.draw_confusion(counts, ["cat", "dog"], tmp_path, methods)
+    whole, part = (figure.get_suptitle() for figure, _ in figures)
+    assert whole == "Share of the images of each class"
+    assert part == f"{whole}, for the first 1 of 12 methods"
+
+
 def test_the_reliability_of_each_method_is_a_line_from_bin_to_bin(figures: list, tmp_path: Path) -> None:
     bins = {"none": np.array([[0.4, 0.5, 10], [0.9, 1.0, 30]]), "todo-2": np.array([[0.7, 0.2, 40]])}
     classification.draw_reliability(bins, tmp_path)

@@ -14,7 +14,7 @@ from bigain.run.outcomes import outcomes
 if TYPE_CHECKING:
     from bigain.run.store import Store
 
-_MOST = 6  # methods of a page
+_MOST = 9  # methods of a page
 _FEWEST = 100  # images of a reliability plot: the bins of fewer are noise
 _NAMED = 40  # classes whose names stand at the axes
 
@@ -23,20 +23,23 @@ def draw_classification(store: Store, folder: Path) -> None:
     """Writes confusion.png and reliability.png, of the first methods; nothing where images have several labels."""
     if store.facts["multi_label"]:
         return
-    counts, bins = {}, {}
-    for spec in store.methods()[:_MOST]:
+    methods, counts, bins = store.methods(), {}, {}
+    for spec in methods[:_MOST]:
         if images := outcomes(store, spec):
             true, predicted = [one.labels[0] for one in images], [one.prediction for one in images]
             counts[spec] = confusion(predicted, true, len(store.facts["classes"]))
             bins[spec] = reliability([one.confidence for one in images], [one.right for one in images])
     if counts:
-        draw_confusion(counts, store.facts["classes"], folder)
+        draw_confusion(counts, store.facts["classes"], folder, len(methods))
         if min(own.sum() for own in counts.values()) >= _FEWEST:
             draw_reliability(bins, folder)
 
 
-def draw_confusion(counts: dict[str, np.ndarray], names: list[str], folder: Path) -> None:
-    """Draws (classes, classes) counts, a row per true class, as shares of the row: a panel per method."""
+def draw_confusion(counts: dict[str, np.ndarray], names: list[str], folder: Path, methods: int = 0) -> None:
+    """Draws (classes, classes) counts, a row per true class, as shares of the row: a panel per method.
+
+    ``methods`` is how many there are, where that may be more than have a panel.
+    """
     figure = new_figure(3.6 * min(3, len(counts)) + 0.6, 3.9 * -(-len(counts) // 3) + 0.3)
     axes = figure.subplots(-(-len(counts) // 3), min(3, len(counts)), squeeze=False).flatten()
     for axis, (spec, own) in zip(axes, counts.items(), strict=False):
@@ -49,7 +52,8 @@ def draw_confusion(counts: dict[str, np.ndarray], names: list[str], folder: Path
             axis.set_yticks(range(len(names)), names, fontsize=7)
     for axis in axes[len(counts) :]:
         axis.set_axis_off()
-    figure.suptitle("Share of the images of each class", fontsize=10)
+    some = f", for the first {len(counts)} of {methods} methods" if methods > len(counts) else ""
+    figure.suptitle(f"Share of the images of each class{some}", fontsize=10)
     figure.tight_layout()
     save(figure, folder / "confusion.png")
 

@@ -104,9 +104,11 @@ class _Crew:
             self.settings, presets=(), model=replace(model, device=device, threads=self.needs["CPU"])
         )
         self.hired = self.ray.remote(num_cpus=self.needs["CPU"], num_gpus=self.needs["GPU"], max_restarts=0)(_Worker)
-        wanted, room = self.settings.engine.workers or 1, self._room()
-        if self.settings.engine.address is None and room < wanted:
-            raise ValueError(f"workers must be at most {room}, as a worker needs {self._worker_needs()}, not {wanted}")
+        self.room, self.counted_at = self._count_room(), time.monotonic()
+        wanted = self.settings.engine.workers or 1
+        if self.settings.engine.address is None and self.room < wanted:
+            needs = self._worker_needs()
+            raise ValueError(f"workers must be at most {self.room}, as a worker needs {needs}, not {wanted}")
 
     def results(self) -> Iterator[tuple[Task, Rows]]:
         """Until every task is done."""
@@ -134,7 +136,11 @@ class _Crew:
 
     def _hire(self) -> None:
         """As many workers as are wanted, or as there is room for at present."""
-        wanted = self.settings.engine.workers or self._room()
+        wanted = self.settings.engine.workers
+        if wanted is None:
+            if time.monotonic() - self.counted_at > _PATROL:  # to ask the cluster takes longer than a small task
+                self.room, self.counted_at = self._count_room(), time.monotonic()
+            wanted = self.room
         while len(self.idle) + len(self.busy) < wanted:
             worker = self.hired.remote()
             self.busy[worker.open.remote(self.settings)] = worker, None
@@ -184,7 +190,7 @@ class _Crew:
         for worker in [*self.idle, *(worker for worker, _ in self.busy.values())]:
             self.ray.kill(worker)
 
-    def _room(self) -> int:
+    def _count_room(self) -> int:
         """How many workers the nodes hold that are there now."""
         nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
         needs = {name: amount for name, amount in self.needs.items() if amount}
