@@ -43,8 +43,8 @@ def workers() -> list[psutil.Process]:
     """The processes that do tasks for this one."""
     found = []
     for one in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):  # a zombie among them
-            if "ray::_Worker" in "".join(one.cmdline()):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if one.status() != psutil.STATUS_ZOMBIE and "ray::_Worker" in "".join(one.cmdline()):
                 found.append(one)
     return found
 
@@ -58,7 +58,6 @@ def test_two_workers_one_of_which_is_killed_make_the_run_of_one_process(
 
     def killing(self: Store, *given: Any) -> None:
         if len(died) == 0:
-            assert len(workers()) == 2
             died.append(workers()[0].pid)
             os.kill(died[0], signal.SIGKILL)
         kept(self, *given)
@@ -68,6 +67,9 @@ def test_two_workers_one_of_which_is_killed_make_the_run_of_one_process(
         run(tiny_settings(**SIZES, engine="ray"), tmp_path / "shared.sqlite")
     assert died
     assert contents(tmp_path / "shared.sqlite") == contents(tmp_path / "whole.sqlite")
+    until = time.monotonic() + 30
+    while workers() and time.monotonic() < until:  # they are told to end, and take a moment
+        time.sleep(0.1)
     assert workers() == [], "none outlives the run"
 
 
