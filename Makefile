@@ -20,7 +20,7 @@ export MALLOC_TRIM_THRESHOLD_ ?= 40000000000
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # what is timed, and what rewrites README.md
-.PHONY: help venv demo test slow drill lint types imports results claims ablation readme pictures benchmarks train clean
+.PHONY: help venv demo test slow drill lint types imports results claims ablation many-classes readme pictures benchmarks train clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ ablation-%: $(STAMP)
 
 classifier-%: $(STAMP)
 	$(BIN)/python -m experiments.classifier $* results/classifier-$*.json
+
+many-classes: $(STAMP)
+	$(BIN)/python -m experiments.many_classes results/many-classes.json
 
 claims: claims-glyphs-dit claims-glyphs-sd ## an hour, resumes: the paper's tables, asked of the embedded models
 

@@ -49,6 +49,19 @@ def test_a_race_takes_what_was_fitted(call: Callable[..., Any], letters: Path, t
     assert "no fit" in message
 
 
+def test_a_tree_of_prompts_is_descended(call: Callable[..., Any], letters: Path, tmp_path: Path) -> None:
+    prompts = [f"a photo of a letter {letter}" for letter in "ABEG"]
+    tree = tmp_path / "tree.json"
+    tree.write_text(json.dumps({"a red letter": prompts[:2], "a blue letter": prompts[2:]}))
+    first = sorted(letters.iterdir())[0]
+    given = ("classify", first, *(part for prompt in prompts for part in ("-p", prompt)), "--quiet", "--json", "-")
+    [row] = json.loads(call(*given, "--elimination", tree, "--n-samples", "3").stdout)["images"]
+    assert sorted(place["class"] for place in row["ranking"]) == prompts
+    assert row["forwards"] == 2 * 2 + 2  # groups at two timesteps, and the classes of the better one at the third
+    message = call(*given, "-p", "a", "--elimination", tree, fails=True).stderr
+    assert "tree.json must be a tree of classes, as JSON: the tree must hold each class once" in message
+
+
 def test_json_alone_goes_to_standard_output(call: Callable[..., Any], tiny_model: str, letters: Path) -> None:
     first = sorted(letters.iterdir())[0]
     result = call("classify", first, "--model", tiny_model, *SMALL, "-m", "lgtm-0.5", "--json", "-")
@@ -71,6 +84,7 @@ def test_a_bad_image_is_fatal_or_skipped_as_asked(call: Callable[..., Any], tiny
         ("empty", [], "must hold images"),
         ("letters", ["-p", "a cat"], "class-conditional"),
         ("letters", ["--dtype", "int8"], "--dtype must be one of"),
+        ("letters", ["--elimination", "tree"], "--elimination must be staged, racing or the .json or .txt"),
     ],
 )
 def test_bad_input_is_named(

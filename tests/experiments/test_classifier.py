@@ -48,8 +48,9 @@ def test_another_setting_in_the_same_file_is_refused(small: None, tmp_path: Path
         go(tmp_path / "a.json", 4, "bfloat16")
 
 
-def test_all_variants_fit_the_embedded_models() -> None:
-    names = list(classifier.variants("glyphs-dit"))
-    assert names[0] == classifier.REFERENCE
-    for elimination, _ in classifier.variants("glyphs-dit").values():
+@pytest.mark.parametrize("model", classifier.MANY)
+def test_all_variants_fit_the_embedded_models(model: str) -> None:
+    variants = classifier.variants(model)
+    assert next(iter(variants)) == classifier.REFERENCE
+    for elimination, _ in variants.values():
         elimination.check(10, 1000)

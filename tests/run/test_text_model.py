@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from transformers import CLIPTextModel
 
 from bigain.data import load
 from bigain.data.glyphs import CLASSES
+from bigain.report import table
 from bigain.run.engine import run
 from bigain.run.settings import Settings
 from bigain.run.store import Store
@@ -51,6 +53,27 @@ def test_prompts_of_a_csv_are_classified_and_generated(
     assert found.facts["forwards_per_generated_image"] == 4
     assert [(row.classified, row.generated) for row in found.rows] == [(2, 3)] * 3
     assert all(row.psnr is not None for row in found.rows[1:])
+
+
+def test_a_tree_of_classes_is_part_of_what_cannot_change(
+    make_settings: Callable[..., Settings], pipeline_folder: Path, tmp_path: Path
+) -> None:
+    tree = tmp_path / "tree.json"
+    tree.write_text(json.dumps({"vowel": ["A", "E"], "other": ["B", "G", "H", "K", "M", "R", "S", "X"]}))
+    settings = make_settings(
+        model=str(pipeline_folder), classify=2, generate=0, elimination=str(tree), n_samples=(3,), features="none",
+        timing_rounds=0,
+    )  # fmt: skip
+    run(settings, tmp_path / "r.sqlite")
+    with Store(tmp_path / "r.sqlite") as store:
+        rows = list(store.classified("none"))
+        results = summarise(store)
+    assert {row.forwards for row in rows} <= {2 * 2 + 2, 2 * 2 + 8}
+    assert all(row.errors.shape == (10, 3) for row in rows)
+    assert "groups of tree.json, racing over 3 timesteps" in table.markdown(results, None)
+    tree.write_text(json.dumps({"vowel": ["A", "E", "B"], "other": ["G", "H", "K", "M", "R", "S", "X"]}))
+    with pytest.raises(ValueError, match="conditions is "):
+        run(settings, tmp_path / "r.sqlite")
 
 
 def test_results_of_another_text_encoder_are_refused(

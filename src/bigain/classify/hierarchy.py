@@ -9,9 +9,11 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bigain.classify import wordnet
 from bigain.classify.elimination import Ask, Contest, survivors
 from bigain.classify.racing import Racing
 
@@ -101,20 +103,40 @@ class Hierarchy:
         return cls(tuple(prompts), tuple(held), top, **settings)
 
     @classmethod
-    def read(cls, path: Path, classes: Sequence[str], template: str = "{}", **settings: Any) -> Hierarchy:
-        """From a JSON file with what :meth:`of` takes; raises a ValueError that names the file."""
+    def read(
+        cls,
+        path: Path,
+        classes: Sequence[str],
+        template: str = "{}",
+        wnids: Sequence[str] | None = None,
+        **settings: Any,
+    ) -> Hierarchy:
+        """From a JSON file with what :meth:`of` takes, or WordNet's: see :func:`bigain.classify.wordnet.tree`.
+
+        Args:
+            path: of JSON; or a .txt, such as wordnet.is_a.txt, with words.txt beside it.
+            classes, template, settings: as for :meth:`of`.
+            wnids: of the classes, for WordNet's file; left out, the classes are called by them.
+
+        Raises:
+            ValueError: that names the file.
+            FileNotFoundError: it is missing.
+        """
+        if path.suffix == ".txt":
+            own = wnids or classes
+            return cls.of(wordnet.tree(path, own), own, template, **settings)
         try:
             return cls.of(json.loads(path.read_text(encoding="utf-8")), classes, template, **settings)
         except (ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} must be a tree of classes, as JSON: {error}") from error
 
-    @property
+    @cached_property
     def classes(self) -> int:
         """How many the tree holds."""
         inside = [node for group in (*self.held, self.top) for node in group]
         return len(inside) - len(self.held)
 
-    @property
+    @cached_property
     def depth(self) -> int:
         """Levels that hold a group."""
 

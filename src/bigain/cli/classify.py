@@ -64,12 +64,14 @@ def classify(
     if prompt and named is not None and named.name == "DEFAULT":
         model = replace(model, model="glyphs-sd")
 
+    from bigain.data.prompts import PHOTO
     from bigain.run.cost import applied
 
     denoiser = model.open(quiet)
     options.check_presets(methods, denoiser)
     names, conditions = _classes(denoiser, prompt, data.prompts_csv)
-    judge = classifier.of(denoiser, conditions, classifier.seed, model.batch_size)
+    tree = classifier.tree(names, PHOTO if data.prompts_csv else "{}")
+    judge = classifier.of(denoiser, conditions, classifier.seed, model.batch_size, tree)
     with applied(denoiser, method):
         results = _classified(judge, files, data.bad_images, quiet)
     if not results:

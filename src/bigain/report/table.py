@@ -103,7 +103,8 @@ def _about_classification(results: Results, count: str) -> str:
     settings = results.settings
     name = measure(results.facts).capitalize()
     keep, samples = (" ".join(map(str, settings[field])) for field in ("to_keep", "n_samples"))
-    how = f"stages {keep} / {samples}" if keep else f"racing over {samples} timesteps"
+    tree = "" if (elimination := settings.get("elimination")) == "racing" else f"groups of {elimination}, "
+    how = f"stages {keep} / {samples}" if keep else f"{tree}racing over {samples} timesteps"
     told = f" that were fitted on {fitted['images']} images" if (fitted := settings.get("fitted")) else ""
     return (
         f"{name}: {count} images, {split_name(settings['split'])}, {how}{told}, {settings['loss']}; "

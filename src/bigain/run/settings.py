@@ -9,15 +9,16 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bigain.methods import Compression
 from bigain.zoo.presets import text_of
 
 if TYPE_CHECKING:
-    from bigain.classify import DiffusionClassifier, Elimination
+    from bigain.classify import DiffusionClassifier, Elimination, Hierarchy
     from bigain.data import ImageCollection
     from bigain.diffusion import Denoiser
     from bigain.generate import Sampling
@@ -137,8 +138,8 @@ class ClassifierSettings(Group):
 
     elimination: str = setting(
         "staged",
-        "staged, as in the papers; or racing: a class drops out once another is clearly better.",
-        choices=("staged", "racing"),
+        "staged, as in the papers; racing: a class drops out once another is clearly better; or the file of a tree of "
+        "classes for a text model, .json or WordNet's .txt: groups first, then a race.",
     )
     fitted: str | None = setting(
         None,
@@ -153,25 +154,49 @@ class ClassifierSettings(Group):
     )
     loss: str = setting("l2", "Of the prediction's error.", choices=("l2", "l1", "huber"))
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.elimination not in ("staged", "racing") and not self.is_tree:
+            raise ValueError(
+                f"elimination must be staged, racing or the .json or .txt of a tree of classes, not "
+                f"{self.elimination!r}"
+            )
+
+    @property
+    def is_tree(self) -> bool:
+        """Whether the classes are eliminated along a tree."""
+        return self.elimination.endswith((".json", ".txt"))
+
+    def tree(self, names: Sequence[str], template: str, wnids: Sequence[str] | None = None) -> Hierarchy | None:
+        """The tree of these classes, if there is one; its groups are asked by the template."""
+        if not self.is_tree:
+            return None
+        from bigain.classify import Hierarchy, elimination_of
+
+        race = elimination_of("racing", len(names), self.to_keep, self.n_samples)
+        return Hierarchy.read(Path(self.elimination), names, template, wnids, race=race)
+
     def resolved(self, conditions: int) -> ClassifierSettings:
         """With the stages for that many conditions where they are left out, or the timesteps of a race."""
-        if self.elimination == "racing":
+        if self.elimination != "staged":
             return replace(self, n_samples=(self.made(conditions).timesteps,))
         from bigain.classify import Stages
 
         stages = Stages.of(conditions, self.to_keep, self.n_samples)
         return replace(self, to_keep=stages.to_keep, n_samples=stages.n_samples)
 
-    def of(self, denoiser: Denoiser, conditions: Any, seed: int, batch_size: int) -> DiffusionClassifier:
-        """The classifier of a model, among ``conditions`` as it takes them."""
+    def of(
+        self, denoiser: Denoiser, conditions: Any, seed: int, batch_size: int, tree: Hierarchy | None = None
+    ) -> DiffusionClassifier:
+        """The classifier of a model, among ``conditions`` as it takes them, along :meth:`tree` where there is one."""
         from bigain.classify import DiffusionClassifier
 
         classifier = DiffusionClassifier(
             denoiser,
             conditions,
-            to_keep=self.to_keep,
-            n_samples=self.n_samples,
-            elimination=self.elimination,
+            to_keep=None if tree else self.to_keep,
+            n_samples=None if tree else self.n_samples,
+            elimination=tree or self.elimination,
             loss=self.loss,
             batch_size=batch_size,
             seed=seed,
@@ -179,10 +204,11 @@ class ClassifierSettings(Group):
         return classifier if self.fitted is None else classifier.use(self.fitted)
 
     def made(self, conditions: int) -> Elimination:
-        """How so many conditions are eliminated; ValueError where that cannot be."""
+        """How so many conditions are eliminated, at the end of a tree too; ValueError where that cannot be."""
         from bigain.classify import elimination_of
 
-        return elimination_of(self.elimination, conditions, self.to_keep, self.n_samples)
+        name = "racing" if self.is_tree else self.elimination
+        return elimination_of(name, conditions, self.to_keep, self.n_samples)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -319,7 +345,7 @@ class Settings(Group):
             self.model.identity()
             | self.data.identity()
             | {
-                "elimination": self.classifier.elimination,
+                "elimination": Path(self.classifier.elimination).name,  # a tree may move
                 "to_keep": list(self.classifier.to_keep or ()),
                 "n_samples": list(self.classifier.n_samples or ()),
                 "loss": self.classifier.loss,

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from bigain.backbones import resolve
-from bigain.classify import DiffusionClassifier
+from bigain.classify import DiffusionClassifier, Hierarchy
 from bigain.data import ImageCollection, labelled, preprocess
 from bigain.diffusion import Denoiser
 from bigain.generate import sample
@@ -48,6 +48,7 @@ class Work:
     network: FeatureNetwork | None
     conditions: tuple[tuple[str | int, ...], ...]  # per class
     classifier: DiffusionClassifier | None = None
+    tree: Hierarchy | None = None
 
     @classmethod
     def open(cls, settings: Settings, denoiser: Denoiser | None = None) -> Work:
@@ -77,7 +78,9 @@ class Work:
         if counts.classify:
             if not self.conditions:
                 raise ValueError(f"classify must be 0 (--classify 0) for {self.data.name}, which has no classes")
-            self.classifier = self.settings.classifier.of(self.denoiser, self.conditions, counts.seed, batch_size)
+            how, data = self.settings.classifier, self.data
+            self.tree = how.tree(data.classes, data.template, data.wnids)
+            self.classifier = how.of(self.denoiser, self.conditions, counts.seed, batch_size, self.tree)
         if counts.generate:
             self.sampling.scheduler(self.denoiser)  # refuses what it cannot do before anything is classified
             for entry in self.data.entries[: counts.generate]:
@@ -89,8 +92,9 @@ class Work:
         self.positions  # noqa: B018 - raises for more images than there are
 
     def identity(self) -> dict[str, Any]:
-        """Also of what the settings name: the weights and the prompts or labels."""
-        words = json.dumps(self.conditions).encode()
+        """Also of what the settings name: the weights, the prompts or labels, and the tree of classes."""
+        asked = self.conditions if self.tree is None else (self.conditions, asdict(self.tree))
+        words = json.dumps(asked).encode()
         fitted = None if self.classifier is None else self.classifier.fitted
         return self.settings.identity() | {
             "weights": fingerprint(*self.denoiser.networks),
