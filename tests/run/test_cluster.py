@@ -114,6 +114,21 @@ def test_what_a_task_raises_and_warns_of_is_as_in_one_process(tiny_settings: Mak
 
 
 @pytest.mark.usefixtures("two_cores")
+def test_a_worker_for_whom_no_room_comes_is_not_waited_for(
+    tiny_settings: Make, tmp_path: Path, contents: Contents
+) -> None:
+    run(tiny_settings(**SIZES), tmp_path / "whole.sqlite")
+    elsewhere = ray.remote(num_cpus=1)(threading.Event).remote()  # another program's
+    settings = tiny_settings(**SIZES, engine="ray", workers=2)
+    running = threading.Thread(target=run, args=(settings, tmp_path / "ray.sqlite"), daemon=True)
+    running.start()
+    running.join(120)
+    assert not running.is_alive()
+    ray.kill(elsewhere)
+    assert contents(tmp_path / "ray.sqlite") == contents(tmp_path / "whole.sqlite")
+
+
+@pytest.mark.usefixtures("two_cores")
 def test_more_workers_than_there_is_room_for_are_refused(tiny_settings: Make, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="workers must be at most 2, as a worker needs 1 CPU core, not 3"):
         run(tiny_settings(**SIZES, engine="ray", workers=3), tmp_path / "r.sqlite")

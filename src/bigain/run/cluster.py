@@ -113,7 +113,7 @@ class _Crew:
     def results(self) -> Iterator[tuple[Task, Rows]]:
         """Until every task is done."""
         idle_patrols = 0
-        while self._next() is not None or self.busy:
+        while self._next() is not None or self._working:  # who is still opening, or waits for room, is not waited for
             if self._next() is not None:
                 self._hire()
             while self.idle and self._next() is not None:
@@ -122,11 +122,16 @@ class _Crew:
             done = self._awaited()
             for awaited in done:
                 yield from self._collect(awaited)
-            idle_patrols = 0 if done or any(task for _, task in self.busy.values()) else idle_patrols + 1
+            idle_patrols = 0 if done or self._working else idle_patrols + 1
             if idle_patrols == _PATIENCE:
                 warnings.warn(
                     f"no worker has begun yet: each needs {self._worker_needs()}. Waiting for room", stacklevel=1
                 )
+
+    @property
+    def _working(self) -> bool:
+        """Whether a worker is at a task."""
+        return any(task is not None for _, task in self.busy.values())
 
     def _next(self) -> Task | None:
         """The task to hand out next."""
