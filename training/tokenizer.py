@@ -1,4 +1,4 @@
-"""The tokeniser of the embedded text-to-image model: a CLIPTokenizer whose words are those of the captions.
+"""The tokenisers of the embedded text-to-image models: a CLIPTokenizer and a T5Tokenizer with the captions' words.
 
 As in CLIP, text is lower-cased and any byte has a token, so no prompt is refused and nothing in it is dropped; a
 word that no caption holds falls apart into pieces. The article "a" and the letter A are one token, as lower-casing
@@ -10,12 +10,13 @@ from __future__ import annotations
 from itertools import pairwise
 
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import CLIPTokenizer
+from transformers import CLIPTokenizer, T5Tokenizer
 
 from captions import WORDS
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
+SPACE = "▁"  # as T5 marks the beginning of a word
 MAX_LENGTH = 48  # tokens with start and end; the longest caption, four letters with colour and place, has 40
 
 
@@ -29,6 +30,14 @@ def build() -> CLIPTokenizer:
         merges=merges,
         model_max_length=MAX_LENGTH,
     )
+
+
+def build_t5() -> T5Tokenizer:
+    """The tokeniser of a T5 encoder: whole words of the captions, else single characters of ASCII, else <unk>."""
+    words = [f"{SPACE}{word}" for word in WORDS]
+    letters = [SPACE, *map(chr, range(ord("!"), ord("~") + 1))]
+    pieces = {"<pad>": 0.0, "</s>": 0.0, "<unk>": 0.0} | dict.fromkeys(words, -1.0) | dict.fromkeys(letters, -10.0)
+    return T5Tokenizer(vocab=list(pieces.items()), extra_ids=0, model_max_length=MAX_LENGTH)
 
 
 def merges_for(words: list[str]) -> list[tuple[str, str]]:
