@@ -7,6 +7,7 @@ has it, and are told apart by the words around them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 from tokenizers.pre_tokenizers import ByteLevel
@@ -32,12 +33,12 @@ def build() -> CLIPTokenizer:
     )
 
 
-def build_t5() -> T5Tokenizer:
-    """The tokeniser of a T5 encoder: whole words of the captions, else single characters of ASCII, else <unk>."""
-    words = [f"{SPACE}{word}" for word in WORDS]
+def build_t5(words: Sequence[str] = WORDS, length: int = MAX_LENGTH) -> T5Tokenizer:
+    """The tokeniser of a T5 encoder: words as they are, any other by its characters of ASCII, else <unk>."""
     letters = [SPACE, *map(chr, range(ord("!"), ord("~") + 1))]
-    pieces = {"<pad>": 0.0, "</s>": 0.0, "<unk>": 0.0} | dict.fromkeys(words, -1.0) | dict.fromkeys(letters, -10.0)
-    return T5Tokenizer(vocab=list(pieces.items()), extra_ids=0, model_max_length=MAX_LENGTH)
+    whole = dict.fromkeys((f"{SPACE}{word}" for word in words), -1.0)
+    pieces = {"<pad>": 0.0, "</s>": 0.0, "<unk>": 0.0} | whole | dict.fromkeys(letters, -10.0)
+    return T5Tokenizer(vocab=list(pieces.items()), extra_ids=0, model_max_length=length)
 
 
 def merges_for(words: list[str]) -> list[tuple[str, str]]:
