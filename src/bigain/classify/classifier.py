@@ -282,10 +282,12 @@ class DiffusionClassifier:
         pair_image, pair_t = pair // count, self.timesteps[pair % count]
         clean = x0[pair_image.to(x0.device)]
         x_t, target = noised(self.denoiser, clean, [ids[i] for i in pair_image.tolist()], pair_t, self.seed)
-        row_pair = row_pair.to(x_t.device)
         row_ids, t = [ids[i] for i in image.tolist()], self.timesteps[position]
-        prediction = predictions(self.denoiser, x_t[row_pair], row_ids, t, self.conditions, condition, self.seed)
-        return LOSSES[self.loss](prediction, target[row_pair])
+        on_device = row_pair.to(x_t.device)
+        prediction = predictions(
+            self.denoiser, x_t[on_device], row_ids, t, self.conditions, condition, self.seed, row_pair
+        )
+        return LOSSES[self.loss](prediction, target[on_device])
 
     def _prediction(self, contest: Contest, forwards: int) -> Prediction:
         return contest.prediction(
