@@ -12,7 +12,7 @@ import argparse
 import time
 
 from bigain.classify import Racing, Stages
-from bigain.run.files import progress_bar
+from bigain.progress import progress_bar
 from bigain.run.settings import DataSettings, ModelSettings
 from experiments.classifier import MANY, made
 

@@ -20,9 +20,10 @@ from bigain.classify import DiffusionClassifier, Elimination, Fitted, Racing, St
 from bigain.data import ImageCollection, labelled
 from bigain.diffusion import Denoiser
 from bigain.metrics.accuracy import accuracy_interval, paired_difference
+from bigain.progress import progress_bar
 from bigain.report.style import markdown_table
 from bigain.run.cost import environment
-from bigain.run.files import class_conditions, progress_bar, read_json, versions, write_json
+from bigain.run.files import class_conditions, read_json, versions, write_json
 from bigain.run.settings import DataSettings, ModelSettings
 
 FORMAT = "bigain classifier variants 1"

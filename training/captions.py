@@ -8,6 +8,7 @@ from itertools import product
 import numpy as np
 
 from bigain.data.glyphs import CLASSES
+from bigain.data.moving import DIRECTIONS, Moving
 from bigain.data.prompts import LETTER
 from bigain.data.scenes import COLOURS, PLACES, Placed, describe, phrase, sentence
 
@@ -33,6 +34,16 @@ def vary(letters: Sequence[Placed], rng: np.random.Generator) -> str:
     return sentence([phrase(placed, *coin) for placed, coin in zip(part, coins.tolist(), strict=True)])
 
 
+def vary_moving(shown: Moving, moves: bool, rng: np.random.Generator) -> str:
+    """A caption of a moving letter, or of a still of it: with or without its colour and its direction."""
+    coloured, directed = rng.random(2) < (0.5, 0.7)
+    article = "an" if shown.colour[0] in "aeiou" else "a"
+    noun = f"{article} {shown.colour} letter {shown.letter}" if coloured else f"the letter {shown.letter}"
+    if not moves:
+        return f"a photo of {noun}"
+    return f"a video of {noun} moving {shown.direction}" if directed else f"a video of {noun}"
+
+
 def enumerate_letters(names: Sequence[str]) -> str:
     """The letters only: "a photo of the letters A and B", or ``prompts.LETTER`` for one of them."""
     if len(names) == 1:
@@ -48,3 +59,7 @@ def _words() -> tuple[str, ...]:
 
 WORDS: tuple[str, ...] = _words()
 """Every word that a caption of a scene or of one letter can hold."""
+VIDEO_WORDS: tuple[str, ...] = tuple(
+    sorted({word for text in (*WORDS, "video moving", *DIRECTIONS) for word in text.split()})
+)
+"""Those, and every word that a caption of a moving letter can hold."""

@@ -1,4 +1,4 @@
-"""The tokeniser of the embedded text-to-image model: a CLIPTokenizer whose words are those of the captions.
+"""The tokenisers of the embedded text-to-image models: a CLIPTokenizer and a T5Tokenizer with the captions' words.
 
 As in CLIP, text is lower-cased and any byte has a token, so no prompt is refused and nothing in it is dropped; a
 word that no caption holds falls apart into pieces. The article "a" and the letter A are one token, as lower-casing
@@ -7,15 +7,17 @@ has it, and are told apart by the words around them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import CLIPTokenizer
+from transformers import CLIPTokenizer, T5Tokenizer
 
 from captions import WORDS
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
+SPACE = "▁"  # as T5 marks the beginning of a word
 MAX_LENGTH = 48  # tokens with start and end; the longest caption, four letters with colour and place, has 40
 
 
@@ -29,6 +31,14 @@ def build() -> CLIPTokenizer:
         merges=merges,
         model_max_length=MAX_LENGTH,
     )
+
+
+def build_t5(words: Sequence[str] = WORDS, length: int = MAX_LENGTH) -> T5Tokenizer:
+    """The tokeniser of a T5 encoder: words as they are, any other by its characters of ASCII, else <unk>."""
+    letters = [SPACE, *map(chr, range(ord("!"), ord("~") + 1))]
+    whole = dict.fromkeys((f"{SPACE}{word}" for word in words), -1.0)
+    pieces = {"<pad>": 0.0, "</s>": 0.0, "<unk>": 0.0} | whole | dict.fromkeys(letters, -10.0)
+    return T5Tokenizer(vocab=list(pieces.items()), extra_ids=0, model_max_length=length)
 
 
 def merges_for(words: list[str]) -> list[tuple[str, str]]:

@@ -25,7 +25,7 @@ class Trainer:
     """A model in bfloat16, its weights once more in float32, their moving average, and the optimisers over them.
 
     Matrices that ``hidden`` picks are trained with Muon (Jordan 2024), convolutions among them as matrices of
-    (outputs, inputs · height · width); everything else with AdamW.
+    (outputs, inputs · kernel); everything else with AdamW.
 
     Args:
         model: its parameters are set to what a checkpoint holds, or trained from what they are.
@@ -119,7 +119,7 @@ class Trainer:
 
 def _matrix(p: Tensor) -> Tensor:
     """The weight of a convolution as a matrix, for Muon; anything else as it is."""
-    return p.flatten(1) if p.ndim == 4 else p
+    return p.flatten(1) if p.ndim in (4, 5) else p
 
 
 def options(parser: argparse.ArgumentParser, images: int, decay: int, folder: str) -> None:

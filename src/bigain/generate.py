@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from bigain.backbones import row_keys
 from bigain.diffusion import Conditions, Denoiser
 from bigain.diffusion.denoiser import memory_advice
 from bigain.images import Pixels, to_uint8
 from bigain.operators.random import image_key, seeded_generator
+from bigain.progress import progress_bar
 
 SAMPLERS: dict[str, str] = {"ddim": "DDIMScheduler", "euler": "EulerDiscreteScheduler"}
 """Samplers by name, and their class in diffusers: what the paper uses for DiT and for Stable Diffusion."""
@@ -139,7 +139,7 @@ def _images(
 ) -> Iterator[Pixels]:
     draw = _sample_class if denoiser.kind == "class" else _sample_text
     batches = [slice(first, first + sampling.batch_size) for first in range(0, len(index), sampling.batch_size)]
-    with tqdm(total=len(batches) * sampling.steps, disable=not progress, desc="generate", unit="step") as bar:
+    with progress_bar(len(batches) * sampling.steps, progress, desc="generate", unit="step") as bar:
         for part in batches:
             ids = image_ids[part]
             generators = [seeded_generator("generate", sampling.seed, image_id) for image_id in ids]

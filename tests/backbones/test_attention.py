@@ -10,9 +10,9 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
 import bigain
-from bigain.backbones import recorded
+from bigain.backbones import recorded, row_keys
 from bigain.backbones.families import layout
-from bigain.methods import Context
+from bigain.methods import Compression, Context
 from bigain.operators.assignment import group_sizes
 from bigain.operators.grid import Grid
 
@@ -151,6 +151,49 @@ def test_by_the_first_features_all_classes_of_an_image_merge_alike(families, for
             forward(model, inputs)
         alike[features] = [torch.equal(*each.assignment.index) for each in seen]
     assert alike == {"first": [True, True], "block": [True, False]}
+
+
+@pytest.mark.parametrize(
+    ("family", "spec", "rows"),
+    [
+        ("dit", "quadtree:ratio=0.5,features=first", 2),
+        ("dit", "tome:ratio=0.5,features=first,destinations=random", 2),
+        ("dit", "tome:ratio=0.5,features=first,destinations=random,redraw=forward", 5),
+        ("dit", "abm:ratio=0.5", 5),
+        ("unet", "abm:ratio=0.5,features=first", 5),  # where some add their prompt to the time
+    ],
+)
+def test_rows_that_are_alike_are_assigned_once_where_no_class_is_told_yet(
+    families, forward, monkeypatch, family, spec, rows
+):
+    model, keys = families[family].build(), torch.tensor([7, 4, 7, 7, 4])
+    inputs = families[family].inputs(batch=2)
+    kind = (keys == 4).long()
+    inputs = {name: x[kind] if isinstance(x, torch.Tensor) and x.ndim else x for name, x in inputs.items()}
+    if "class_labels" in inputs:
+        inputs["class_labels"] = torch.arange(5)
+    [method] = Compression.of(spec)
+    assign, met = type(method).assign, []
+
+    def noted(self, x, context):
+        met.append(len(x))
+        assert all(len(own) == len(x) for own in (context.timestep, context.image_keys, context.draw_keys))
+        return assign(self, x, context)
+
+    monkeypatch.setattr(type(method), "assign", noted)
+    with bigain.compressed(model, method):
+        with row_keys(model, image=keys, draw=torch.arange(5)):
+            plain = forward(model, inputs)
+        assert set(met) == {5}
+        met.clear()
+        with row_keys(model, image=keys, draw=torch.arange(5), alike=keys):
+            shared = forward(model, inputs)
+        assert set(met) == {rows}
+        met.clear()
+        with row_keys(model, image=keys, draw=torch.arange(5), alike=torch.arange(5)):
+            assert torch.equal(forward(model, inputs), plain)
+        assert set(met) == {5}
+    torch.testing.assert_close(shared, plain, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("queries", ["merged", "full"])

@@ -152,12 +152,12 @@ def test_several_conditions_per_class(build):
 
 
 def test_forwards_rows_and_keys(build, monkeypatch):
-    """Every forward is full but the last of a stage; keys name the image, and the (condition, timestep)."""
+    """Every forward is full but the last of a stage; keys name image, (condition, timestep), (image, timestep)."""
     made, calls = [], []
 
     @contextlib.contextmanager
-    def record(model, image, draw):
-        made.append((image.tolist(), draw.tolist()))
+    def record(model, image, draw, alike):
+        made.append((image.tolist(), draw.tolist(), alike.tolist()))
         yield
 
     monkeypatch.setattr(pairing, "row_keys", record)
@@ -173,10 +173,12 @@ def test_forwards_rows_and_keys(build, monkeypatch):
     sizes = [len(t) for t, _ in calls]
     assert sizes == [16, 16, 16, 12, 16, 16, 16]  # 3 images x 10 x 2, then 3 images x 4 x 4
     assert sum(sizes) == 3 * subject.forwards
-    images = [key for keys, _ in made for key in keys]
+    images = [key for keys, _, _ in made for key in keys]
     assert {key: images.count(key) for key in images} == {image_key(name, 0): subject.forwards for name in IDS}
     draws: dict[int, set] = {}
-    for (_, keys), (t, index) in zip(made, calls, strict=True):
+    for (images, keys, alike), (t, index) in zip(made, calls, strict=True):
+        kinds = set(zip(images, t, alike, strict=True))
+        assert len(kinds) == len(set(alike)) == len({kind[:2] for kind in kinds})
         for key, *where in zip(keys, t, index, strict=True):
             draws.setdefault(key, set()).add(tuple(where))
     assert all(len(where) == 1 for where in draws.values())

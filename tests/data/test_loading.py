@@ -16,7 +16,7 @@ def root(save_image, tmp_path):
 @pytest.mark.parametrize("name", ["cifar", "mnist:/tmp", "Glyphs", "/no/such/folder", "imagenet1k:x"])
 def test_an_unknown_data_set_lists_the_known_ones(name: str, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=f"must be .* one of glyphs, glyphs-scenes, imag.* hub:ID, not '{name}'"):
+    with pytest.raises(ValueError, match=f"must be .* one of glyphs, .*glyphs-moving, imag.* hub:ID, not '{name}'"):
         load(name, image_size=16)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import AutoencoderKLWan, FluxPipeline, StableDiffusionPipeline, WanPipeline
 from safetensors.torch import load_file
 
 from bigain.classify import DiffusionClassifier
@@ -78,6 +78,75 @@ def test_the_text_to_image_model_is_a_pipeline_that_opens(train: Train, tmp_path
     pipe.set_progress_bar_config(disable=True)
     made = pipe("a photo of the letter A", num_inference_steps=1, output_type="np").images
     assert made.shape == (1, 64, 64, 3)
+
+
+def test_the_model_with_joint_attention_grows_from_small_images_and_is_a_pipeline_that_opens(
+    train: Train, tmp_path: Path
+) -> None:
+    train("train_flux", *SMALL, "--images", 8, "--folder", "small")
+    train("train_flux", *SMALL, "--size", 128, "--start-from", "small/export", "--images", 0, "--folder", "large")
+    small, large = (weights(tmp_path / folder / "export") for folder in ("small", "large"))
+    assert small.keys() == large.keys()
+    for name in small:
+        assert torch.equal(small[name], large[name]), name
+    folder = tmp_path / "large" / "export"
+    assert max(file.stat().st_size for file in folder.rglob("*")) <= 10 * 2**20
+    pipe = FluxPipeline.from_pretrained(folder)
+    assert pipe.scheduler.config.shift == 2
+    pipe.set_progress_bar_config(disable=True)
+    size = {"height": 64, "width": 64, "max_sequence_length": pipe.tokenizer_2.model_max_length}
+    made = pipe("a photo of the letter A", num_inference_steps=1, output_type="np", **size).images
+    assert made.shape == (1, 64, 64, 3)
+
+
+def test_images_and_positions_are_packed_as_the_pipeline_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(TRAINING))
+    flux = importlib.import_module("train_flux")
+    latents = torch.arange(2 * 4 * 6 * 8.0).view(2, 4, 6, 8)
+    assert torch.equal(flux.packed(latents), FluxPipeline._pack_latents(latents, 2, 4, 6, 8))
+    text, image = flux.positions(5, 3, 4)
+    assert not text.any()
+    assert torch.equal(image, FluxPipeline._prepare_latent_image_ids(2, 3, 4, "cpu", torch.float32))
+    drawn = flux.levels(1000, 256, torch.Generator().manual_seed(0)).sort().values
+    uniform = (torch.arange(1000) + 0.5) / 1000
+    torch.testing.assert_close(drawn, 4 * uniform / (1 + 3 * uniform), atol=2e-3, rtol=0)
+
+
+def test_the_video_model_goes_from_stills_to_videos_and_is_a_pipeline_that_opens(train: Train, tmp_path: Path) -> None:
+    few = ("--batch", 2, "--train-length", 2, "--device", "cpu")
+    train("train_video_autoencoder", *few, "--images", 2, "--folder", "vae")
+    train("train_video", *few, "--vae", "vae/export", "--frames", 1, "--images", 2, "--folder", "still")
+    onward = ("--start-from", "still/export", "--vae", "vae/export", "--shift", 3, "--folder", "video")
+    train("train_video", *few, *onward, "--images", 0)
+    still, video = (weights(tmp_path / folder / "export") for folder in ("still", "video"))
+    assert still.keys() == video.keys()
+    for name in still:
+        assert torch.equal(still[name], video[name]), name
+    folder = tmp_path / "video" / "export"
+    assert max(file.stat().st_size for file in folder.rglob("*")) <= 10 * 2**20
+    pipe = WanPipeline.from_pretrained(folder)
+    assert pipe.scheduler.config.shift == 3
+    pipe.set_progress_bar_config(disable=True)
+    # Where an autoencoder does not shorten time, the pipeline makes a frame more than it is asked for.
+    size = {"height": 32, "width": 32, "num_frames": 4, "max_sequence_length": pipe.tokenizer.model_max_length}
+    made = pipe("a video of the letter A moving up", num_inference_steps=1, **size).frames
+    assert made.shape == (1, 5, 32, 32, 3)
+
+
+def test_a_clip_is_encoded_at_once_as_the_autoencoder_does_in_turns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(TRAINING))
+    program = importlib.import_module("train_video_autoencoder")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = AutoencoderKLWan(**program.CONFIG).eval()
+    clips = torch.rand(2, 3, 9, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        encoded = model.encode(clips).latent_dist.mean
+        decoded = model.decode(encoded).sample
+        error, _ = program.Reconstruction(model)(clips, torch.zeros_like(encoded))
+        assert error == pytest.approx((decoded - clips).square().mean().item(), rel=1e-3)
 
 
 def test_a_teacher_of_smaller_images_is_followed(train: Train, tmp_path: Path) -> None:

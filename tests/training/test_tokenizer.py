@@ -1,4 +1,4 @@
-"""The tokeniser of the embedded text-to-image model."""
+"""The tokenisers of the embedded text-to-image models."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import CLIPTokenizer
+from transformers import CLIPTokenizer, T5Tokenizer
 
 from bigain.data.glyphs import CLASSES
 from bigain.data.scenes import PLACES, Placed, describe
 from captions import WORDS, enumerate_letters
-from tokenizer import build, merges_for
+from tokenizer import build, build_t5, merges_for
 
 PRINTABLE = "".join(sorted(set(string.printable) - set(string.whitespace)))
 
@@ -99,3 +99,29 @@ def test_what_is_saved_is_what_is_loaded(prompt: str, tmp_path: Path) -> None:
 
 def test_two_builds_agree() -> None:
     assert build().get_vocab() == TOKENIZER.get_vocab()
+
+
+T5: T5Tokenizer = build_t5()
+
+
+def test_every_word_of_a_caption_is_one_token_of_t5() -> None:
+    for word in WORDS:
+        assert T5.tokenize(word) == [f"▁{word}"]
+    assert T5("").input_ids == [T5.eos_token_id]
+    assert T5.tokenize("A") != T5.tokenize("a")
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(PRINTABLE + " ", max_size=30).filter(lambda text: "<" not in text))
+def test_t5_drops_nothing_of_an_ascii_prompt(text: str) -> None:
+    pieces = T5.tokenize(text)
+    assert "".join(pieces).replace("▁", "") == "".join(text.split())
+    assert T5.unk_token not in pieces
+
+
+def test_what_is_saved_of_t5_is_what_is_loaded(tmp_path: Path) -> None:
+    T5.save_pretrained(tmp_path)
+    loaded = T5Tokenizer.from_pretrained(tmp_path)
+    prompt = "a photo of a red letter A at the top left, and a zebra"
+    assert loaded(prompt).input_ids == T5(prompt).input_ids
+    assert loaded.model_max_length == 48

@@ -106,7 +106,7 @@ def apply(
     _check_methods(methods, where)
     if applied is not None:
         detach(model)
-    session = Session(methods)
+    session = Session(methods, shares=where.enters_unconditioned)
     if not methods:
         return Handle(model, session, ())
     return Handle(model, session, _register(where, session) if where.family is None else seam(where, session, grid))
@@ -148,7 +148,9 @@ def recorded(pipe_or_model: object, method: Applicable, note: Callable[[Seen], o
 
 
 @contextmanager
-def row_keys(pipe_or_model: object, image: Tensor, draw: Tensor | None = None) -> Iterator[None]:
+def row_keys(
+    pipe_or_model: object, image: Tensor, draw: Tensor | None = None, alike: Tensor | None = None
+) -> Iterator[None]:
     """Tells the forwards inside which image each row of the batch shows, for methods that draw at random.
 
     Without it all rows count as one image. Nothing happens if no method is applied. A ValueError unless the keys are
@@ -157,17 +159,19 @@ def row_keys(pipe_or_model: object, image: Tensor, draw: Tensor | None = None) -
     Args:
         image: (B,) int64, equal for rows of the same image; a forward of 2B rows, as guidance stacks them, repeats it.
         draw: (B,) int64, on which what is redrawn in every forward depends too, such as a sampler's step.
+        alike: (B,) int64, equal for rows of the same noised sample and timestep: what is decided before class or prompt
+            reach the tokens is decided once for those.
     """
-    for name, keys in (("image", image), ("draw", draw)):
+    for name, keys in (("image", image), ("draw", draw), ("alike", alike)):
         if keys is not None and (keys.ndim != 1 or len(keys) != len(image)):
             raise ValueError(f"{name} must hold one key per row, not have the shape {tuple(keys.shape)}")
     session = session_of(find_model(pipe_or_model)) or Session(Compression())  # which nobody asks
-    before = session.image_keys, session.draw_keys
-    session.image_keys, session.draw_keys = image, draw
+    before = session.image_keys, session.draw_keys, session.alike
+    session.image_keys, session.draw_keys, session.alike = image, draw, alike
     try:
         yield
     finally:
-        session.image_keys, session.draw_keys = before
+        session.image_keys, session.draw_keys, session.alike = before
 
 
 def session_of(model: nn.Module) -> Session | None:

@@ -38,6 +38,7 @@ class Layout:
         grids: modules whose input (B, C, h, w) shows the token grid, with the patch size that divides it.
         layers: the transformer blocks in order of the forward.
         grid: of all layers, where the model takes samples of one size only; None where a forward shows it.
+        enters_unconditioned: whether tokens enter the first layer before class or prompt are told to the model.
         family, sites: of attentions whose keys and values are reached in their processors; None in the other families.
     """
 
@@ -46,6 +47,7 @@ class Layout:
     grids: tuple[tuple[nn.Module, int], ...]
     layers: tuple[Layer, ...]
     grid: Grid | None = None
+    enters_unconditioned: bool = False
     family: Family | None = None
     sites: tuple[Site, ...] = ()
 
@@ -81,7 +83,7 @@ def _unet(model: UNet2DConditionModel) -> Layout:
 
 def _isotropic(model: Any) -> Layout:
     layers = [Layer(f"transformer_blocks.{i}", 1, block) for i, block in enumerate(model.transformer_blocks)]
-    return Layout(model, "hidden_states", ((model, model.config.patch_size),), tuple(layers))
+    return Layout(model, "hidden_states", ((model, model.config.patch_size),), tuple(layers), enters_unconditioned=True)
 
 
 def _dit(model: DiTTransformer2DModel) -> Layout:

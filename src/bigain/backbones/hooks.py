@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from bigain.backbones.attachment import has_skipping_hooks
 from bigain.backbones.families import Layer
-from bigain.backbones.state import Forward, Seen, Session
+from bigain.backbones.state import Alike, Forward, Seen, Session
 from bigain.methods import Context, TokenDownsampling, TokenMerging
 from bigain.methods.base import Location
 from bigain.operators.assignment import Assignment, key_bias, merge, unmerge
@@ -106,8 +106,9 @@ class RootHook(ModelHook):
             if timestep.dim() == 2:  # of each token, where what conditions a video is clean
                 timestep = timestep.amax(1)
             timestep = timestep.reshape(-1).expand(batch)
-        image_keys, draw_keys = self.session.image_keys, self.session.draw_keys
-        return Forward(timestep, _per_row(image_keys, batch, device), _per_row(draw_keys, batch, device))
+        session = self.session
+        image_keys, draw_keys = (_per_row(own, batch, device) for own in (session.image_keys, session.draw_keys))
+        return Forward(timestep, image_keys, draw_keys, alike=_alike(session, batch, device))
 
 
 def _per_row(keys: Tensor | None, batch: int, device: torch.device) -> Tensor | None:
@@ -119,6 +120,17 @@ def _per_row(keys: Tensor | None, batch: int, device: torch.device) -> Tensor | 
             f"row_keys must be one per row, guidance aside, not {keys.shape[0]} rows for a batch of {batch}"
         )
     return keys.to(device).repeat(batch // keys.shape[0])
+
+
+def _alike(session: Session, batch: int, device: torch.device) -> Alike | None:
+    """Which rows are alike, where some are; None in a graph, whose shapes they would change in every forward."""
+    if session.alike is None or not session.shares or torch.compiler.is_compiling():
+        return None
+    kinds, kind = torch.unique(session.alike.cpu(), return_inverse=True)
+    if len(kinds) == batch:
+        return None
+    first = torch.full_like(kinds, len(kind)).scatter_reduce(0, kind, torch.arange(len(kind)), "amin")
+    return Alike(first.to(device), kind.to(device).repeat(batch // len(kind)))
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager[object]:
@@ -214,9 +226,14 @@ class BlockHook(EnteringHook):
         key = (self.level, self.merging_number)
         if merging.cached and key in forward.cached:
             return forward.cached[key]
-        features = forward.features
+        features, alike = forward.features, forward.alike
+        shared = alike is not None and merging.features == "first" and not merging.redraws
         with without_autocast(features):
-            assignment = merging.assign(features.detach(), forward.context)
+            if alike is not None and shared:
+                assignment = merging.assign(features[alike.first].detach(), forward.context.rows(alike.first))
+                assignment = assignment.rows(alike.kind)
+            else:
+                assignment = merging.assign(features.detach(), forward.context)
         self.assigned = True
         self.matched = assignment.groups < features.shape[1] or assignment.padded
         if merging.cached:

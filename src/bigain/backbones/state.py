@@ -15,6 +15,19 @@ from bigain.operators.grid import Grid
 AnyMethod = TypeVar("AnyMethod", bound=Method)
 
 
+@dataclass(frozen=True)
+class Alike:
+    """Rows that show the same noised sample at the same timestep, in a batch of B.
+
+    Args:
+        first: (U,) int64, a row of each kind.
+        kind: (B,) int64 in [0, U), of each row.
+    """
+
+    first: Tensor
+    kind: Tensor
+
+
 @dataclass
 class Forward:
     """What is known within one forward."""
@@ -28,6 +41,7 @@ class Forward:
     block_input: Tensor = field(init=False)
     features: Tensor = field(init=False)  # tokens that its assignment is made from
     assignment: Assignment | None = None
+    alike: Alike | None = None
     grids: tuple[Grid, ...] = ()  # of the image tokens of all attentions, in families that show them at the root
     arrived: dict[str, bool] = field(default_factory=dict)  # attentions whose keys have come through
     cached: dict[tuple[int, int], Assignment] = field(default_factory=dict)  # by level and number of the method
@@ -64,12 +78,17 @@ class Seen:
 
 @dataclass
 class Session:
-    """What the hooks of a model share; ``observer`` is called with each layer in which a method acts, in order."""
+    """What the hooks of a model share; ``observer`` is called with each layer in which a method acts, in order.
+
+    ``shares`` is whether rows that are alike are so where they enter the model's first layer.
+    """
 
     methods: Compression
+    shares: bool = False
     forward: Forward | None = None
     image_keys: Tensor | None = None
     draw_keys: Tensor | None = None
+    alike: Tensor | None = None
     observer: Callable[[Seen], object] | None = None
 
     def acting(self, kind: type[AnyMethod], level: int, layer: int) -> tuple[AnyMethod | None, int]:

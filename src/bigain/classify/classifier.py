@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from bigain import zoo
 from bigain.backbones import compressed
@@ -27,6 +26,7 @@ from bigain.classify.racing import Racing
 from bigain.diffusion import Conditions, Denoiser, open_model
 from bigain.diffusion.denoiser import memory_advice
 from bigain.images import as_batch, as_images, content_id
+from bigain.progress import progress_bar
 
 _WINDOW = 64  # images that share batches
 
@@ -200,7 +200,7 @@ class DiffusionClassifier:
         images = as_images(images)
         names = None if ids is None else _checked_ids(ids, len(images))
         results: list[Prediction] = []
-        with tqdm(total=len(images) * self.forwards, disable=not progress, desc="classify", unit="forward") as bar:
+        with progress_bar(len(images) * self.forwards, progress, desc="classify", unit="forward") as bar:
             for first in range(0, len(images), _WINDOW):
                 batch = as_batch(images[first : first + _WINDOW], self.denoiser.image_size)
                 own = [content_id(image) for image in batch] if names is None else names[first : first + _WINDOW]
@@ -282,10 +282,12 @@ class DiffusionClassifier:
         pair_image, pair_t = pair // count, self.timesteps[pair % count]
         clean = x0[pair_image.to(x0.device)]
         x_t, target = noised(self.denoiser, clean, [ids[i] for i in pair_image.tolist()], pair_t, self.seed)
-        row_pair = row_pair.to(x_t.device)
         row_ids, t = [ids[i] for i in image.tolist()], self.timesteps[position]
-        prediction = predictions(self.denoiser, x_t[row_pair], row_ids, t, self.conditions, condition, self.seed)
-        return LOSSES[self.loss](prediction, target[row_pair])
+        on_device = row_pair.to(x_t.device)
+        prediction = predictions(
+            self.denoiser, x_t[on_device], row_ids, t, self.conditions, condition, self.seed, row_pair
+        )
+        return LOSSES[self.loss](prediction, target[on_device])
 
     def _prediction(self, contest: Contest, forwards: int) -> Prediction:
         return contest.prediction(

@@ -41,14 +41,16 @@ def predictions(
     conditions: Conditions,
     index: Tensor,
     seed: int,
+    alike: Tensor | None = None,
 ) -> Tensor:
     """What a model predicts of x_t from :func:`noised`, (B, C, h, w) float32, under each row's condition.
 
     ``index``, the condition, and ``t`` are (B,) int64 on the CPU. The random draws of its compression are fixed: those
-    that are one per image by seed and image, those that are one per forward by condition and timestep too.
+    that are one per image by seed and image, those that are one per forward by condition and timestep too. ``alike``
+    (B,) int64 is equal for rows that differ in the condition alone.
     """
     keys = torch.tensor([image_key(name, seed) for name in ids]).to(denoiser.device)
-    with row_keys(denoiser.model, image=keys, draw=mix_keys(index, t).to(denoiser.device)):
+    with row_keys(denoiser.model, image=keys, draw=mix_keys(index, t).to(denoiser.device), alike=alike):
         return denoiser.predict(x_t, t, conditions, index)
 
 

@@ -125,7 +125,7 @@ def _classes(
 def _classified(
     classifier: DiffusionClassifier, files: list[Path], bad_images: str, quiet: bool
 ) -> list[tuple[Path, Prediction]]:
-    from bigain.run.files import progress_bar
+    from bigain.progress import progress_bar
 
     results: list[tuple[Path, Prediction]] = []
     with progress_bar(len(files), not quiet, unit="image") as bar:

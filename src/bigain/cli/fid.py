@@ -65,7 +65,7 @@ def fid(
 def _of_folder(folder: Path, size: int | None, network: FeatureNetwork, quiet: bool) -> Statistics:
     from bigain.images import image_files
     from bigain.metrics.statistics import Statistics
-    from bigain.run.files import progress_bar
+    from bigain.progress import progress_bar
 
     folders = [folder, *sorted(inside for inside in folder.rglob("*") if inside.is_dir())]
     files = [file for inside in folders for file in image_files(inside)]

@@ -40,6 +40,7 @@ SPLITS: dict[str, int] = {"train": 100_000, "validation": 2_000, "test": 5_000}
 SUPERSAMPLE = 4
 MAX_ROTATION_DEGREES = 20.0
 LUMA = np.array([0.299, 0.587, 0.114])  # of red, green and blue, by Rec. 601
+Typeface = ImageFont.FreeTypeFont
 _MIN_CONTRAST = 0.35  # of luma between letter and background, in [0, 1]
 
 
@@ -95,7 +96,7 @@ def quantised(pixels: np.ndarray) -> Pixels:
 
 
 @lru_cache(maxsize=256)
-def typeface(name: str, height: int) -> ImageFont.FreeTypeFont:
+def typeface(name: str, height: int) -> Typeface:
     """One of ``FONTS``, ``height`` pixels to the em."""
     import matplotlib
 
@@ -112,9 +113,7 @@ def _coverage(letter: str, size: int, rng: np.random.Generator) -> np.ndarray:
     return rasterised(letter, font, (canvas / 2 + shift[0], canvas / 2 + shift[1]), angle, size)
 
 
-def rasterised(
-    letter: str, font: ImageFont.FreeTypeFont, centre: tuple[float, float], angle: float, size: int
-) -> np.ndarray:
+def rasterised(letter: str, font: Typeface, centre: tuple[float, float], angle: float, size: int) -> np.ndarray:
     """The letter, its box centred on ``centre`` (x, y) and turned about it: float (size, size) in [0, 1].
 
     The font's height and the centre are in pixels of a canvas of ``SUPERSAMPLE`` times the size, the angle is in

@@ -11,12 +11,14 @@ from bigain.data.dataset import ImageCollection, OnBadImage
 from bigain.data.folder import folder, table
 from bigain.data.glyphs import glyphs
 from bigain.data.hub import hub, saved
+from bigain.data.moving import moving
 from bigain.data.prompts import Prompts, check_against, read_prompts, shared
 from bigain.data.scenes import scenes
 
 NAMES: tuple[str, ...] = (
     "glyphs",
     "glyphs-scenes",
+    "glyphs-moving",
     "imagenet:PATH",
     "imagenet100:PATH",
     "pets:PATH",
@@ -26,7 +28,7 @@ NAMES: tuple[str, ...] = (
     "hub:ID",
 )
 _KINDS = tuple(name.partition(":")[0] for name in NAMES)
-_EMBEDDED = {"glyphs": glyphs, "glyphs-scenes": scenes}
+_EMBEDDED = {"glyphs": glyphs, "glyphs-scenes": scenes, "glyphs-moving": moving}
 _WITH_CLASS_LIST = ("imagenet", "imagenet100", "folder")
 
 
@@ -48,9 +50,9 @@ def load(
     Args:
         name_or_path: one of ``NAMES``, or a plain path: a csv file, a folder that Hugging Face ``datasets`` saved, or a
             folder of class folders. The layouts are in the modules of these names.
-        image_size: the model's image size in pixels. Glyphs and scenes are drawn at it; files keep their own size,
-            which ``preprocess`` brings to the model's.
-        split: default: test (glyphs, scenes, pets), val (ImageNet), val2017 (COCO), the folder itself, see ``hub``.
+        image_size: the model's image size in pixels. Glyphs, scenes and moving letters are drawn at it; files keep
+            their own size, which ``preprocess`` brings to the model's.
+        split: default: test (embedded data, pets), val (ImageNet), val2017 (COCO), the folder itself, see ``hub``.
         limit: at most this many images, from 1 to the number there are; default: all.
         classes: a text file that restricts ImageNet to its wnids, or a folder to its class folders.
             ImageNet-100 needs one.

@@ -150,16 +150,27 @@ def tint(colour: str, rng: np.random.Generator) -> np.ndarray:
 def coverage(letter: str, size: int, rng: np.random.Generator) -> np.ndarray:
     """How much of each pixel of a quadrant the letter covers: float (size, size) in [0, 1]; no part is cut off."""
     canvas = size * SUPERSAMPLE
+    font, angle, box = cut(letter, canvas, _EXTENT, rng)
+    shift = rng.uniform(-_SHIFT, _SHIFT, size=2) * (canvas - box) / 2
+    centre = canvas / 2 + shift
+    return glyphs.rasterised(letter, font, (centre[0], centre[1]), angle, size)
+
+
+def cut(
+    letter: str, canvas: int, extent: tuple[float, float], rng: np.random.Generator
+) -> tuple[glyphs.Typeface, float, np.ndarray]:
+    """A typeface, an angle in degrees, and the width and height of the box around the letter in it, all in pixels.
+
+    The longer side of the box is a share of the canvas, drawn from ``extent``.
+    """
     name = FONTS[rng.integers(len(FONTS))]
     angle = rng.uniform(-MAX_ROTATION_DEGREES, MAX_ROTATION_DEGREES)
     left, top, right, bottom = glyphs.typeface(name, canvas).getbbox(letter)
     cosine, sine = math.cos(math.radians(angle)), abs(math.sin(math.radians(angle)))
     width, height = right - left, bottom - top
-    box = np.array([width * cosine + height * sine, width * sine + height * cosine])  # around the rotated letter
-    scale = rng.uniform(*_EXTENT) * canvas / box.max()
-    shift = rng.uniform(-_SHIFT, _SHIFT, size=2) * (canvas - box * scale) / 2
-    centre = canvas / 2 + shift
-    return glyphs.rasterised(letter, glyphs.typeface(name, int(canvas * scale)), (centre[0], centre[1]), angle, size)
+    box = np.array([width * cosine + height * sine, width * sine + height * cosine])
+    scale = rng.uniform(*extent) * canvas / box.max()
+    return glyphs.typeface(name, int(canvas * scale)), angle, box * scale
 
 
 def describe(letters: Sequence[Placed]) -> str:

@@ -25,7 +25,8 @@ from bigain.metrics.accuracy import paired_difference
 from bigain.operators.assignment import merge, unmerge
 from bigain.operators.frequency import radial_power
 from bigain.operators.grid import cell_index
-from bigain.run.files import progress_bar, read_json, versions, write_json
+from bigain.progress import progress_bar
+from bigain.run.files import read_json, versions, write_json
 from bigain.run.probe import Probe
 from bigain.run.settings import differences
 

@@ -56,6 +56,13 @@ class Context:
     image_keys: Tensor | None = None
     draw_keys: Tensor | None = None
 
+    def rows(self, index: Tensor) -> Context:
+        """That of some rows of the batch, ``index`` (R,) int64."""
+        timestep, image_keys, draw_keys = (
+            None if each is None else each[index] for each in (self.timestep, self.image_keys, self.draw_keys)
+        )
+        return Context(self.grid, self.layer, timestep, image_keys, draw_keys)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
@@ -214,6 +221,11 @@ class TokenMerging(Method):
     def fewest_tokens(self) -> int:
         """The least number of tokens that can be merged away."""
         return 1
+
+    @property
+    def redraws(self) -> bool:
+        """Whether rows of one image, timestep and sample may be assigned unlike each other."""
+        return False
 
     def limit(self, grid: Grid) -> int:
         """Most tokens that can be merged away on ``grid``."""

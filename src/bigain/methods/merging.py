@@ -79,6 +79,10 @@ class ToMe(_Matching):
     redraw: Literal["image", "forward"] = "image"
 
     @property
+    def redraws(self) -> bool:
+        return self.redraw == "forward"
+
+    @property
     def words(self) -> dict[str, str]:
         kind = "first of the cell" if self.destinations == "first" else f"random per {self.redraw}"
         fixed = {"destinations=first": kind, "destinations=random": kind, f"redraw={self.redraw}": ""}

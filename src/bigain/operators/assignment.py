@@ -47,6 +47,10 @@ class Assignment:
         """Number of groups, M: tokens after merging."""
         return self.kept.shape[1]
 
+    def rows(self, index: Tensor) -> Assignment:
+        """That of rows of the batch, ``index`` (R,) int64, which may come more than once."""
+        return Assignment(self.index[index], self.kept[index], self.padded)
+
 
 def by_representative(stands_for: Tensor, groups: int, padded: bool) -> Assignment:
     """The assignment in which tokens that are stood for by the same token are one group.

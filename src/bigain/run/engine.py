@@ -13,9 +13,10 @@ import torch
 from bigain.data import preprocess
 from bigain.diffusion import Denoiser
 from bigain.images import to_uint8
+from bigain.progress import progress_bar
 from bigain.run.cluster import on_ray
 from bigain.run.cost import environment, flops, measure
-from bigain.run.files import progress_bar, versions
+from bigain.run.files import versions
 from bigain.run.settings import REFERENCE_IMAGES, Settings
 from bigain.run.store import Store
 from bigain.run.work import Rows, Task, Work, chunks

@@ -11,7 +11,6 @@ import itertools
 import json
 import os
 import platform
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -101,10 +100,3 @@ def versions() -> dict[str, str]:
         with suppress(PackageNotFoundError):  # a clone that is not installed, or an extra that is not needed
             installed[package] = version(package)
     return installed
-
-
-def progress_bar(total: int, shown: bool, **options: Any) -> Any:
-    """A progress bar; in a log file it adds a line every half minute instead of ten a second."""
-    from tqdm.auto import tqdm
-
-    return tqdm(total=total, disable=not shown, mininterval=0.1 if sys.stderr.isatty() else 30, **options)

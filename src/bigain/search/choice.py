@@ -18,8 +18,9 @@ from typing import Any
 
 from bigain.backbones.presets import preset_file
 from bigain.diffusion import Denoiser
+from bigain.progress import progress_bar
 from bigain.run.engine import run
-from bigain.run.files import progress_bar, versions, write_whole
+from bigain.run.files import versions, write_whole
 from bigain.run.probe import Probe
 from bigain.run.results import Gain
 from bigain.run.settings import (

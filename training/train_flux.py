@@ -1,0 +1,229 @@
+"""Trains the embedded text-to-image model with joint attention: `python training/train_flux.py --help`.
+
+A small FLUX.1: blocks with a stream each for text and image, then blocks with one for both, rotary positions, flow
+matching. A T5 encoder gives the text's tokens and a CLIP text encoder the pooled text; both train with it, from
+scratch, on the latents of the embedded autoencoder. Half of a batch shows one letter, the other half scenes of
+several, with captions as for `train_text_to_image.py`. A tenth of the captions is empty, for guidance, and half of
+what CLIP sees, so that the text's tokens tell it all.
+
+It is trained from small images to large: each run has a size, and begins with the weights of the run before
+(`--start-from`). At larger sizes as much of a scene is seen through more noise, so noise levels are shifted with the
+side (Esser et al. 2024, section 5.3.2). The whole `FluxPipeline` is exported, in float16 and in files under 10 MB.
+"""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
+
+import tokenizer as vocabulary
+from bigain import zoo
+from bigain.data.glyphs import CLASSES
+from bigain.data.prompts import LETTER
+from bigain.data.scenes import Scenes
+from captions import vary
+from images import letters, scenes
+from train_text_to_image import encoded
+from trainer import Trainer, options, train
+
+UNSHIFTED = 64  # pixels of a side at which noise levels are uniform
+TEXT_WIDTH = 128
+FLUX: dict[str, Any] = dict(
+    in_channels=16,  # 2 x 2 latents of 4 channels
+    num_layers=3,
+    num_single_layers=6,
+    attention_head_dim=32,
+    num_attention_heads=6,
+    joint_attention_dim=TEXT_WIDTH,
+    pooled_projection_dim=TEXT_WIDTH,
+    axes_dims_rope=(4, 14, 14),
+)
+
+
+def scheduler(size: int) -> FlowMatchEulerDiscreteScheduler:
+    """The scheduler that ships with the model, whose steps are spaced as the noise levels of the training."""
+    return FlowMatchEulerDiscreteScheduler(shift=size / UNSHIFTED)
+
+
+def levels(count: int, size: int, generator: torch.Generator) -> Tensor:
+    """Noise levels (count,) in (0, 1), one in each of as many equal spans, in random order, shifted with the size."""
+    spans = torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)
+    uniform = spans / count
+    shift = size / UNSHIFTED
+    return shift * uniform / (1 + (shift - 1) * uniform)
+
+
+def positions(length: int, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """What FLUX takes as positions: zeros (length, 3) for text, 0, row and column (height · width, 3) for the image."""
+    rows, columns = torch.arange(height), torch.arange(width)
+    grid = torch.cartesian_prod(torch.zeros(1, dtype=torch.long), rows, columns)
+    return torch.zeros(length, 3), grid.float()
+
+
+def packed(latents: Tensor) -> Tensor:
+    """Latents (B, C, H, W) as tokens (B, H · W / 4, 4 · C), each with squares of 2 x 2."""
+    batch, channels, height, width = latents.shape
+    squares = latents.view(batch, channels, height // 2, 2, width // 2, 2)
+    return squares.permute(0, 2, 4, 1, 3, 5).reshape(batch, height * width // 4, 4 * channels)
+
+
+class TextToVelocity(nn.Module):
+    """Text encoders and transformer as one function, so that they train together."""
+
+    def __init__(self, clip: CLIPTokenizer, t5: T5Tokenizer) -> None:
+        super().__init__()
+        self.text_encoder = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(clip),
+                hidden_size=TEXT_WIDTH,
+                intermediate_size=4 * TEXT_WIDTH,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                max_position_embeddings=clip.model_max_length,
+                projection_dim=TEXT_WIDTH,
+                bos_token_id=clip.bos_token_id,
+                eos_token_id=clip.eos_token_id,
+                pad_token_id=clip.pad_token_id,
+            )
+        )
+        self.text_encoder_2 = T5EncoderModel(
+            T5Config(
+                vocab_size=len(t5),
+                d_model=TEXT_WIDTH,
+                d_kv=32,
+                d_ff=2 * TEXT_WIDTH,
+                num_layers=3,
+                num_heads=4,
+                dropout_rate=0.0,
+                feed_forward_proj="gated-gelu",
+                pad_token_id=t5.pad_token_id,
+                eos_token_id=t5.eos_token_id,
+            )
+        )
+        self.transformer = FluxTransformer2DModel(**FLUX)
+
+    def forward(self, latents: Tensor, level: Tensor, seen: Tensor, read: Tensor, ids: tuple[Tensor, Tensor]) -> Tensor:
+        """The velocity of packed latents (B, N, 16) at noise levels (B,), for CLIP's and T5's tokens (B, L) each."""
+        return self.transformer(
+            latents,
+            encoder_hidden_states=self.text_encoder_2(read)[0],
+            pooled_projections=self.text_encoder(seen).pooler_output,
+            timestep=level,
+            txt_ids=ids[0],
+            img_ids=ids[1],
+            return_dict=False,
+        )[0]
+
+
+class Captions:
+    """Draws captions and gives both encoders' tokens."""
+
+    def __init__(self, clip: CLIPTokenizer, t5: T5Tokenizer, length: int, drop: float) -> None:
+        self.clip, self.t5, self.drop = clip, t5, drop
+        self.layouts = Scenes("train")
+        self.length = length
+
+    def __call__(self, index: Tensor, half: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """For images of these numbers, single letters in the first half."""
+        rng = np.random.default_rng(int(torch.randint(2**31, (), generator=generator)))
+        told = [LETTER.format(CLASSES[i % len(CLASSES)]) for i in index[:half].tolist()]
+        told += [vary(self.layouts.letters(i), rng) for i in index[half:].tolist()]
+        kept = rng.random((2, len(told))) >= np.array([[self.drop], [0.5]])
+        read = [caption if keep else "" for caption, keep in zip(told, kept[0], strict=True)]
+        seen = [caption if keep else "" for caption, keep in zip(read, kept[1], strict=True)]
+        how = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
+        return self.clip(seen, **how).input_ids, self.t5(read, max_length=self.length, **how).input_ids
+
+
+def export(trainer: Trainer, parts: dict[str, Any], size: int, folder: Path) -> None:
+    """Writes the pipeline with the averaged weights, in float16 but for the text encoders."""
+    model = TextToVelocity(parts["tokenizer"], parts["tokenizer_2"])
+    trainer.average_into(model)
+    pipe = FluxPipeline(
+        scheduler=scheduler(size),
+        text_encoder=model.text_encoder,
+        text_encoder_2=model.text_encoder_2,
+        transformer=model.transformer,
+        **parts,
+    )
+    pipe.transformer.half()
+    pipe.vae.half()
+    pipe.save_pretrained(folder, safe_serialization=True, max_shard_size="9MB")
+    pipe.vae.float()
+
+
+def begun(folder: Path, model: TextToVelocity) -> None:
+    """Sets the weights to those of an exported pipeline, of any size."""
+    pipe = FluxPipeline.from_pretrained(folder, use_safetensors=True)
+    for name, part in model.named_children():
+        part.load_state_dict(getattr(pipe, name).state_dict())
+
+
+def main() -> None:
+    """Parses the command line and trains."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options(parser, images=200_000, decay=60_000, folder="runs/glyphs-flux")
+    parser.add_argument("--size", type=int, default=64, help="of the images in pixels; a token is 8 x 8 of them")
+    parser.add_argument("--start-from", type=Path, help="a trained pipeline whose weights to begin with, of any size")
+    parser.add_argument("--drop-captions", type=float, default=0.1, help="share of captions replaced by none")
+    parser.add_argument("--train-length", type=int, default=25_000, help="single letters, and scenes, to draw")
+    args = parser.parse_args()
+
+    cache = args.folder.parent / "cache"
+    vae = AutoencoderKL.from_pretrained(zoo.path("glyphs-sd"), subfolder="vae", use_safetensors=True)
+    # The name would tell of this machine's folders; FluxPipeline takes no autoencoder without a shift.
+    vae.register_to_config(_name_or_path="", shift_factor=0.0)
+    data = [
+        encoded(f"{name}-{args.size}", draw("train", args.size, args.train_length, cache), vae, args.device, cache)
+        for name, draw in (("letters", letters), ("scenes", scenes))
+    ]
+    clip, t5 = vocabulary.build(), vocabulary.build_t5()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(args.seed)
+        model = TextToVelocity(clip, t5)
+    if args.start_from is not None:
+        begun(args.start_from, model)
+    model.text_encoder.set_attn_implementation("eager")
+    trainer = Trainer(model, _is_hidden, args.device, args.learning_rate, args.muon_rate, args.ema)
+    forward = torch.compile(trainer.model) if args.compile else trainer.model
+    captions = Captions(clip, t5, vocabulary.MAX_LENGTH, args.drop_captions)
+    side = args.size // 8
+    ids = tuple(part.to(args.device) for part in positions(vocabulary.MAX_LENGTH, side, side))
+    # PyTorch's fused attention is slow to differentiate on CPU.
+    exact = partial(sdpa_kernel, SDPBackend.MATH) if args.device == "cpu" else nullcontext
+
+    def loss_of(generator: torch.Generator) -> Tensor:
+        half = args.batch // 2
+        index = torch.randint(args.train_length, (args.batch,), generator=generator)
+        seen, read = captions(index, half, generator)
+        level = levels(args.batch, args.size, generator).to(args.device)
+        latents = packed(torch.cat([data[0][index[:half]], data[1][index[half:]]]).to(args.device).float())
+        noise = torch.randn(latents.shape, generator=generator).to(args.device)
+        s = level.view(-1, 1, 1)
+        noised = ((1 - s) * latents + s * noise).bfloat16()
+        with exact():
+            velocity = forward(noised, level.bfloat16(), seen.to(args.device), read.to(args.device), ids)
+        return (velocity.float() - (noise - latents)).square().mean()
+
+    parts = {"vae": vae, "tokenizer": clip, "tokenizer_2": t5}
+    train(trainer, args, loss_of, partial(export, trainer, parts, args.size, args.folder / "export"))
+
+
+def _is_hidden(name: str, p: Tensor) -> bool:
+    """Whether Muon trains a matrix: those inside, not the embeddings and not the first and last layer."""
+    inside = any(part in name for part in ("blocks", "encoder.layers", "encoder.block"))
+    return inside and not any(part in name for part in ("embed", "relative_attention_bias"))
+
+
+if __name__ == "__main__":
+    main()

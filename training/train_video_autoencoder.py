@@ -1,0 +1,118 @@
+"""Trains the autoencoder of the embedded video model: `python training/train_video_autoencoder.py --help`.
+
+An `AutoencoderKLWan` that turns frames of 64×64 pixels into 32×32 latents of 4 channels, as many as frames, on clips of
+moving letters. As in `train_autoencoder.py` the loss is the mean squared error and a small pull of the latents towards
+a standard normal distribution. At the end mean and deviation of each channel are measured and kept in the config, by
+which the diffusion model's latents are normalised.
+"""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLWan
+from diffusers.models.autoencoders.autoencoder_kl_wan import patchify, unpatchify
+from torch import Tensor, nn
+
+from bigain.data.moving import FRAMES
+from images import to_pixels, videos
+from trainer import Trainer, options, train
+
+SIZE = 64
+CLIP = 5  # frames that it is trained on at once
+CONFIG: dict[str, Any] = dict(
+    base_dim=32,
+    z_dim=4,
+    dim_mult=[1],
+    num_res_blocks=2,
+    temperal_downsample=[],
+    patch_size=2,
+    in_channels=12,
+    out_channels=12,
+    scale_factor_temporal=1,
+    scale_factor_spatial=2,
+    latents_mean=[0.0] * 4,
+    latents_std=[1.0] * 4,
+)
+
+
+class Reconstruction(nn.Module):
+    """The model as a function of clips and noise to the two parts of its loss."""
+
+    def __init__(self, model: AutoencoderKLWan) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, clips: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean squared error, and mean KL divergence per latent value, of clips (B, 3, T, S, S).
+
+        All frames go through at once, which is what encoding them in turn gives, as no layer shortens time.
+        """
+        model = self.model
+        inside = model.encoder(patchify(clips, model.config.patch_size))
+        mean, log_variance = model.quant_conv(inside).float().chunk(2, dim=1)
+        log_variance = log_variance.clamp(-30, 20)
+        latents = mean + (0.5 * log_variance).exp() * noise
+        decoded = model.decoder(model.post_quant_conv(latents.to(clips.dtype)))
+        divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+        error = (unpatchify(decoded, model.config.patch_size).float() - clips.float()).square().mean()
+        return error, divergence
+
+
+def frames_first(videos: np.ndarray) -> Tensor:
+    """uint8 (B, T, S, S, 3) as float32 (B, 3, T, S, S) in [-1, 1]."""
+    batch = len(videos)
+    return to_pixels(videos.reshape(-1, *videos.shape[2:])).unflatten(0, (batch, -1)).transpose(1, 2)
+
+
+def export(trainer: Trainer, data: np.ndarray, folder: Path) -> None:
+    """Writes the averaged weights in diffusers' format, with the mean and deviation of the latents of ``data``."""
+    model = AutoencoderKLWan(**CONFIG)
+    trainer.average_into(Reconstruction(model))
+    with torch.no_grad():
+        parts = [model.encode(frames_first(data[i : i + 16])).latent_dist.mean for i in range(0, len(data), 16)]
+    latents = torch.cat(parts).transpose(0, 1).flatten(1)
+    model.register_to_config(
+        latents_mean=[round(x, 5) for x in latents.mean(1).tolist()],
+        latents_std=[round(x, 5) for x in latents.std(1).tolist()],
+    )
+    model.save_pretrained(folder, safe_serialization=True, max_shard_size="9MB")
+
+
+def main() -> None:
+    """Parses the command line and trains."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options(parser, images=16_000, decay=8_000, folder="runs/glyphs-video-vae")
+    parser.set_defaults(batch=16)
+    parser.add_argument("--kl-weight", type=float, default=1e-4, help="of the divergence, beside the squared error")
+    parser.add_argument("--train-length", type=int, default=8_000, help="videos to draw")
+    args = parser.parse_args()
+
+    data = videos("train", SIZE, FRAMES, args.train_length, args.folder.parent / "cache")
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(args.seed)
+        wrapped = Reconstruction(AutoencoderKLWan(**CONFIG))
+    trainer = Trainer(
+        wrapped, lambda name, p: ".conv1" in name or ".conv2" in name, args.device, args.learning_rate, args.muon_rate,
+        args.ema,
+    )  # fmt: skip
+    forward = torch.compile(trainer.model) if args.compile else trainer.model
+
+    def loss_of(generator: torch.Generator) -> Tensor:
+        index = torch.randint(args.train_length, (args.batch,), generator=generator).numpy()
+        start = int(torch.randint(FRAMES - CLIP + 1, (), generator=generator))
+        clips = frames_first(data[index, start : start + CLIP]).to(args.device, torch.bfloat16)
+        noise = torch.randn(args.batch, CONFIG["z_dim"], CLIP, SIZE // 2, SIZE // 2, generator=generator)
+        error, divergence = forward(clips, noise.to(args.device))
+        return error + args.kl_weight * divergence
+
+    train(trainer, args, loss_of, partial(export, trainer, data[:128], args.folder / "export"))
+
+
+if __name__ == "__main__":
+    main()
