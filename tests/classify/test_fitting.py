@@ -82,6 +82,16 @@ def test_the_temperature_makes_probabilities_mean_what_they_say():
     assert np.mean([max(race.probabilities(1.0)) for race in races]) < 0.5 * right.mean()  # as they were
 
 
+def test_where_all_images_were_right_the_next_one_may_be_wrong():
+    """Without doubt the temperature would fall without end, and every probability be 1."""
+    errors, labels = errors_and_labels(100, noise=1e-6)
+    fitted = fit(errors, labels, range(10), count=4, error_rate=0.05, groups=range(6))
+    races = [_race(own, fitted, range(6), 1) for own in errors[1::2][:, :, list(fitted.timesteps)]]
+    assert [race.prediction for race in races] == labels[1::2].tolist()
+    sure = np.array([max(race.probabilities(fitted.temperature)) for race in races])
+    assert sure.mean() == pytest.approx(51 / 52, abs=0.01)
+
+
 def test_without_labels_the_winners_of_the_full_evaluation_stand_for_them():
     errors, _ = errors_and_labels()
     winners = errors.mean(2).argmin(1)
