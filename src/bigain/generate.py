@@ -173,7 +173,7 @@ def _sample_class(denoiser: Denoiser, batch: _Batch, scheduler: Any, sampling: S
     for step, t in enumerate(scheduler.timesteps):
         x_in = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
         x_in = torch.cat([x_in, x_in]) if guidance > 1 else x_in
-        with row_keys(denoiser.model, image=keys, draw=torch.full_like(keys, step)):
+        with row_keys(denoiser.model, image=keys, draw=torch.full_like(keys, step), timesteps=t.reshape(1)):
             prediction = denoiser.predict(x_in, t.expand(len(x_in)), conditions, index)
         if guidance > 1:
             conditional, null = prediction.chunk(2)

@@ -16,7 +16,9 @@ from bigain.run.cost import flops
 from bigain.run.store import Store
 from bigain.search import choice, clock
 from bigain.search.clock import Clocked
-from bigain.search.offers import CONTRAST_WEIGHT, most_saved, read_offers
+from bigain.search.knapsack import most_saved
+from bigain.search.measuring import read_record
+from bigain.search.offers import CONTRAST_WEIGHT
 
 SMALL = (
     "--images",
@@ -37,7 +39,7 @@ def test_the_preset_saves_what_was_asked_for_and_is_taken_everywhere(
     denoiser = open_model(tiny_model)
     plain = flops(denoiser, "none", 0)
     call("allocate", "--save", 0.001, "--model", tiny_model, *SMALL, "--out", tmp_path)
-    most = most_saved(read_offers(tmp_path / "offers.json").offers) / plain
+    most = most_saved(read_record(tmp_path / "offers.json").offers().offers) / plain
     written = []
     for save in (most / 4, most * 0.9):
         text = call("allocate", "--save", save, "--model", tiny_model, *SMALL, "--out", tmp_path).output
@@ -71,7 +73,7 @@ def test_as_much_is_saved_as_keeps_accuracy_and_images(
     output = " ".join(call(*run, *SMALL, "--out", tmp_path).output.split())
     content = json.loads((tmp_path / "preset.json").read_text())
     assert content["targets"] == {"lose_at_most": 100, "psnr": 1}
-    offers = read_offers(tmp_path / "offers.json")
+    offers = read_record(tmp_path / "offers.json").offers()
     assert content["saved"] == pytest.approx(most_saved(offers.offers) / offers.flops, abs=1e-4)
     assert (content["measured"]["classified"], content["measured"]["generated"]) == (4, 2)
     assert content["measured"]["psnr"]["value"] >= 1

@@ -53,6 +53,11 @@ from bigain.operators.random import mix_keys, random_normal
         (lambda: bigain.ToMe(layers=()), "layers must be distinct whole numbers from 0"),
         (lambda: bigain.ToDo(layers=(1, 1)), "layers must be distinct whole numbers from 0"),
         (lambda: bigain.ToDo(layers=(-1,)), "layers must be distinct whole numbers from 0"),
+        (lambda: bigain.ToDo(timesteps=(500, 500)), r"timesteps must be two whole numbers from 0, the lower one first"),
+        (lambda: bigain.ToDo(timesteps=(-1, 5)), "timesteps must be two whole numbers from 0"),
+        (lambda: bigain.ToDo(timesteps=(0.5, 5)), "timesteps must be two whole numbers from 0"),
+        (lambda: bigain.ToDo(timesteps=(1, 2, 3)), r"timesteps must be two whole numbers .*, not \(1, 2, 3\)"),
+        (lambda: bigain.ToDo(timesteps=5), r"timesteps must be a tuple such as \(0, 1\), not 5"),
         (lambda: bigain.ToMe(locations=("mlp",)), "locations must hold 'self_attention'"),
         (lambda: bigain.ToMe(locations=("self_attention", "moon")), "locations must hold 'self_attention'"),
         (lambda: bigain.ToMe(operator="median"), "operator must be one of"),
@@ -361,3 +366,18 @@ def test_every_method_is_exported_by_name():
     from bigain import methods
 
     assert {method.__name__ for method in METHODS.values()} <= {*methods.__all__} & {*dir(bigain)}
+
+
+def test_a_range_of_timesteps_has_a_text_and_tells_which_methods_act():
+    methods = parse("tome:ratio=0.5,timesteps=500-1000+todo:factor=2,timesteps=0-700")
+    assert methods[0] == bigain.ToMe(timesteps=(500, 1000))
+    assert parse(methods.text) == methods
+    assert methods.text == "tome:ratio=0.5,timesteps=500-1000+todo:factor=2,timesteps=0-700"
+    assert methods[1].acts_at(0)
+    assert [methods.resting([t]) for t in (0, 500, 500.5, 700, 701, 1000)] == [(0,), (0,), (), (), (1,), (1,)]
+    assert methods.parted([900, 25, 600, 500, 1000]) == [[0, 4], [1, 3], [2]]
+    assert parse("tome-0.5").parted([1, 900]) == [[0, 1]]
+    with pytest.raises(ValueError, match="which differ between t = 25 and 600"):
+        methods.resting([25, 30, 600])
+    with pytest.raises(ValueError, match="timesteps of tome must be two whole numbers from 0, such as 500-1000"):
+        parse("tome:timesteps=0.5-1")

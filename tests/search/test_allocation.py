@@ -6,22 +6,25 @@ import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bigain.methods import parse, spec
-from bigain.search.offers import CONTRAST_WEIGHT, Offer, allocate
+from bigain.search.knapsack import allocate
+from bigain.search.offers import CONTRAST_WEIGHT, Offer
 
 CANDIDATES = ("todo:factor=2", "avgpool:factor=2", "iekvd:factor=2")
 
 several_offers = st.lists(
     st.builds(
-        lambda layer, candidate, saved, change, contrast: Offer(
-            layer, f"{candidate},layers={layer}", saved, change, contrast
+        lambda layer, timesteps, candidate, saved, change, contrast: Offer(
+            layer, f"{candidate},layers={layer}", saved, change, contrast, timesteps
         ),
-        st.integers(0, 3),
+        st.integers(0, 2),
+        st.sampled_from([(0, 300), (300, 1000)]),
         st.sampled_from(CANDIDATES),
         st.integers(-5, 60),
         st.floats(0, 1, allow_subnormal=False),
@@ -33,9 +36,9 @@ several_offers = st.lists(
 
 
 def all_choices(offers: list[Offer]) -> list[tuple[Offer, ...]]:
-    layers: dict[int, list[Offer | None]] = {}
+    layers: dict[Any, list[Offer | None]] = {}
     for offer in offers:
-        layers.setdefault(offer.layer, [None]).append(offer)
+        layers.setdefault(offer.place, [None]).append(offer)
     return [tuple(offer for offer in choice if offer) for choice in itertools.product(*layers.values())]
 
 
@@ -55,7 +58,7 @@ def test_no_choice_that_saves_enough_costs_less(offers: list[Offer], saving: int
     assert found.change + weight * found.contrast == pytest.approx(
         min(total(choice, weight) for choice in enough), abs=1e-12
     )
-    assert len({offer.layer for offer in found.offers}) == len(found.offers)
+    assert len({offer.place for offer in found.offers}) == len(found.offers)
     assert set(found.offers) <= set(offers)
 
 
@@ -69,7 +72,7 @@ def test_of_billions_of_flops_enough_are_saved_at_almost_the_least_change(offers
         return
     found = allocate(large, saving)
     assert found.saved >= saving
-    margin = round(4 * saving / 4096)
+    margin = round(6 * saving / 16384)
     easier = [choice for choice in all_choices(large) if sum(offer.saved for offer in choice) >= saving + margin]
     for choice in easier:
         assert total(found.offers, CONTRAST_WEIGHT) <= total(choice, CONTRAST_WEIGHT) + 1e-12
@@ -90,7 +93,7 @@ def test_layers_that_take_the_same_share_a_config() -> None:
 
 def test_all_that_can_be_saved_is_saved_where_that_is_asked_for() -> None:
     alike = [Offer(layer, f"iekvd:factor=2,layers={layer}", 37_748_736, 1.0, 0.1) for layer in range(6)]
-    assert allocate(alike, 6 * 37_748_736).offers == tuple(alike)  # 6 · 682 of 4096 steps
+    assert allocate(alike, 6 * 37_748_736).offers == tuple(alike)  # 6 · 2730 of 16,384 steps
 
 
 def test_what_cannot_be_saved_is_refused_with_what_can() -> None:
@@ -103,3 +106,26 @@ def test_what_cannot_be_saved_is_refused_with_what_can() -> None:
     for weight in (-1.0, math.nan, math.inf):
         with pytest.raises(ValueError, match="contrast_weight must be finite and at least 0"):
             allocate(offers, 100, weight)
+
+
+def ranged(layer: int, low: int, high: int, candidate: str = "todo:factor=2") -> Offer:
+    weight = (high - low) / 1000
+    return Offer(layer, f"{candidate},layers={layer},timesteps={low}-{high}", 10, 1.0, 0.1, (low, high), weight)
+
+
+def test_ranges_that_follow_each_other_share_a_config_and_all_of_them_are_every_t() -> None:
+    offers = [
+        *(ranged(0, *ends) for ends in ((0, 300), (300, 700), (700, 1000))),
+        *(ranged(1, *ends) for ends in ((300, 700), (700, 1000))),
+        *(ranged(2, *ends) for ends in ((0, 300), (700, 1000))),
+        ranged(2, 300, 700, "tome:ratio=0.5"),
+        *(ranged(3, *ends) for ends in ((0, 300), (300, 700), (700, 1000))),
+    ]
+    found = allocate(offers, 10 * len(offers))
+    assert spec(found.methods) == (
+        "todo:factor=2,layers=0/3+todo:factor=2,layers=1,timesteps=300-1000+"
+        "todo:factor=2,layers=2,timesteps=0-300+todo:factor=2,layers=2,timesteps=700-1000+"
+        "tome:ratio=0.5,layers=2,timesteps=300-700"
+    )
+    assert parse(spec(found.methods)) == found.methods
+    assert found.offers[0].everywhere == "todo:factor=2,layers=0"

@@ -19,7 +19,8 @@ from bigain.run.store import Store
 from bigain.run.summary import Paired
 from bigain.search import choice as module
 from bigain.search.choice import STEPS, joint_settings, largest_saving
-from bigain.search.offers import Offer, Offers, allocate, most_saved
+from bigain.search.knapsack import allocate, most_saved
+from bigain.search.offers import Offer, Offers
 from bigain.search.target import TargetSettings
 
 OFFERS = Offers(

@@ -14,7 +14,8 @@ from bigain.backbones.families import layout
 from bigain.diffusion import Denoiser
 from bigain.search import clock as module
 from bigain.search.clock import Clocked, clock_offers, kept_times
-from bigain.search.offers import Offer, allocate
+from bigain.search.knapsack import allocate
+from bigain.search.offers import Offer
 
 OFFERS = tuple(
     Offer(layer, f"{name},layers={layer}", 100, 0.1, 0.1)

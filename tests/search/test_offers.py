@@ -21,9 +21,12 @@ from bigain.methods import parse, spec
 from bigain.operators.grid import Grid
 from bigain.operators.random import image_key, mix_keys
 from bigain.run.cost import flops
+from bigain.run.probe import Probe
 from bigain.run.settings import DataSettings, ModelSettings, ProbeSettings
-from bigain.search import offers
-from bigain.search.offers import CANDIDATES, Space, read_offers
+from bigain.search import measuring, offers
+from bigain.search.measuring import read_record
+from bigain.search.offers import CANDIDATES, Space
+from bigain.search.ranges import Range
 
 FEW = ("todo-2", "tome:ratio=0.5,cell=4x4")
 VALIDATION = DataSettings(split="validation")
@@ -38,11 +41,13 @@ def measure(
     data: DataSettings = VALIDATION,
     settings: ProbeSettings = PROBE,
     candidates: tuple[str, ...] = FEW,
+    exact: bool = True,
     **options: Any,
-) -> offers.Offers:
-    probe = offers.Probe.of(model, data, settings, denoiser)
+) -> measuring.Record:
+    probe = Probe.of(model, data, settings, denoiser)
     with TemporaryDirectory() as folder:
-        return offers.measure_offers(probe, path or Path(folder, "o.json"), candidates=candidates, **options)
+        path = path or Path(folder, "o.json")
+        return measuring.measure_offers(probe, path, candidates=candidates, exact=exact, **options)
 
 
 def test_an_offer_is_what_the_analysis_finds_of_the_layer_alone(
@@ -52,16 +57,16 @@ def test_an_offer_is_what_the_analysis_finds_of_the_layer_alone(
     methods = [spec(parse(text)) for text in FEW]
     seen = analyse(probe_of(model, denoiser), methods, tmp_path / "a.json")
     expected = [(layer, spec(parse(in_layer(method, layer)))) for layer in (0, 1) for method in methods]
-    assert [(offer.layer, offer.method) for offer in found.offers] == expected
+    assert [(offer.layer, offer.method) for offer in found.offers().offers] == expected
     plain = flops(denoiser, "none", 0)
     assert found.flops == plain
-    for offer in found.offers:
+    for offer in found.offers().offers:
         assert offer.change == pytest.approx(seen.pieces[offer.method].change, rel=1e-6)
         assert offer.saved == plain - flops(denoiser, offer.method, 0) > 0
 
 
 def test_the_contrast_is_that_of_the_true_class_to_another(model: ModelSettings, denoiser: Denoiser) -> None:
-    [offer] = [one for one in measure(denoiser, model=model).offers if one.method == "todo:factor=2,layers=1"]
+    [offer] = [one for one in measure(denoiser, model=model).offers().offers if one.method == "todo:factor=2,layers=1"]
     probe = probe_of(model, denoiser)
     classifier, conditions = probe.classifier, probe.classifier.conditions
 
@@ -91,8 +96,8 @@ def test_the_contrast_is_that_of_the_true_class_to_another(model: ModelSettings,
     assert offer.contrast > 0
 
 
-def probe_of(model: ModelSettings, denoiser: Denoiser) -> offers.Probe:
-    return offers.Probe.of(model, VALIDATION, PROBE, denoiser)
+def probe_of(model: ModelSettings, denoiser: Denoiser) -> Probe:
+    return Probe.of(model, VALIDATION, PROBE, denoiser)
 
 
 def test_the_other_class_is_one_that_the_image_does_not_show(model: ModelSettings, denoiser: Denoiser) -> None:
@@ -114,7 +119,7 @@ def test_there_must_be_another_class(model: ModelSettings, denoiser: Denoiser) -
 
 def test_a_candidate_is_left_out_where_the_grid_does_not_suit_it() -> None:
     space = Space((1, 2), (Grid(8, 8), Grid(4, 4)))
-    found = offers._in_layers(("todo-8", "abm:ratio=0.1", "tome:ratio=0.05", "todo-2"), space)
+    found = offers.in_layers(("todo-8", "abm:ratio=0.1", "tome:ratio=0.05", "todo-2"), space)
     assert [(layer, spec(method)) for layer, method in found] == [
         (0, "todo:factor=8,layers=0"),
         (0, "abm:ratio=0.1,layers=0"),  # 6 of 64 tokens; of 16 it would be 1, and a block has 3 to give
@@ -126,7 +131,7 @@ def test_a_candidate_is_left_out_where_the_grid_does_not_suit_it() -> None:
 
 def test_a_candidate_that_is_given_twice_is_measured_once(model: ModelSettings, denoiser: Denoiser) -> None:
     found = measure(denoiser, model=model, candidates=("todo-2", "todo:factor=2,layers=1"))
-    assert [offer.method for offer in found.offers] == ["todo:factor=2,layers=0", "todo:factor=2,layers=1"]
+    assert [offer.method for offer in found.offers().offers] == ["todo:factor=2,layers=0", "todo:factor=2,layers=1"]
 
 
 def test_a_text_model_with_several_grids_has_offers_on_each(pipeline_folder: Path) -> None:
@@ -136,9 +141,9 @@ def test_a_text_model_with_several_grids_has_offers_on_each(pipeline_folder: Pat
     space = Space.of(denoiser)
     grids = [space.grids[level - 1] for level in space.levels]
     wide = {layer for layer, grid in enumerate(grids) if min(grid.height, grid.width) >= 2}
-    assert {offer.layer for offer in found.offers} == wide
+    assert {offer.layer for offer in found.offers().offers} == wide
     assert len({*space.levels}) > 1
-    assert all(offer.saved > 0 and offer.change > 0 for offer in found.offers)
+    assert all(offer.saved > 0 and offer.change > 0 for offer in found.offers().offers)
 
 
 def test_the_default_candidates_are_single_methods_with_layers_left_open() -> None:
@@ -155,27 +160,27 @@ def test_measuring_goes_on_where_it_was_stopped(
 ) -> None:
     path = tmp_path / "offers.json"
     whole = measure(denoiser, model=model)
-    changes, made = offers.Probe.changes, []
+    changes, made = Probe.changes, []
 
-    def killed(self: Any) -> tuple[float, float]:
+    def killed(self: Any) -> Any:
         if len(made) == 3:
             raise KeyboardInterrupt
         made.append(1)
         return changes(self)
 
-    monkeypatch.setattr(offers.Probe, "changes", killed)
+    monkeypatch.setattr(Probe, "changes", killed)
     with pytest.raises(KeyboardInterrupt):
         measure(denoiser, path, model=model)
-    assert read_offers(path).offers == whole.offers[:3]
+    assert read_record(path).measured == whole.measured[:3]
     made.clear()
     counts: list[tuple[int, int]] = []
     found = measure(denoiser, path, model=model, counted=lambda done, of: counts.append((done, of)))
     assert len(made) == 1
-    assert found == read_offers(path) == whole
+    assert found == read_record(path) == whole
     assert counts == [(1, 4), (2, 4), (3, 4), (4, 4)]
     fewer = measure(denoiser, path, model=model, candidates=("todo-2",))
-    assert [offer.candidate.text for offer in fewer.offers] == ["todo:factor=2"] * 2
-    assert read_offers(path) == whole  # nothing measured is lost
+    assert [offer.candidate.text for offer in fewer.offers().offers] == ["todo:factor=2"] * 2
+    assert read_record(path) == whole  # nothing measured is lost
 
 
 @pytest.mark.parametrize(
@@ -190,6 +195,7 @@ def test_measuring_goes_on_where_it_was_stopped(
         ({}, ("lgtm-0.8",), "must suit a layer of this model, whose grids are 8x8, not 'lgtm-0.8'"),
         ({}, ("abm:ratio=0,threshold=0.1",), "must have a ratio, not a threshold"),
         ({}, ("lgtm:ratio=0.5,cached=true",), "must not be cached"),
+        ({}, ("todo:factor=2,timesteps=0-500",), "must leave timesteps out"),
         ({}, ("lgtm-0",), "must compress by its ratio or factor"),
     ],
 )
@@ -209,7 +215,7 @@ def test_what_does_not_go_on_is_refused(
 def test_a_change_that_is_no_number_is_an_error(
     model: ModelSettings, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(offers.Probe, "changes", lambda self: (1.0, float("nan")))
+    monkeypatch.setattr(Probe, "changes", lambda self: ((1.0,), (float("nan"),)))
     with pytest.raises(ValueError, match=r"must be finite, not 1.0 and nan, under todo.*layers=0 in float32"):
         measure(denoiser, model=model)
 
@@ -217,7 +223,7 @@ def test_a_change_that_is_no_number_is_an_error(
 @pytest.mark.parametrize(
     "content",
     [
-        '{"format": "bigain offers 3", "flops": 1}',
+        '{"format": "bigain offers 4", "flops": 1}',
         '{"format": "bigain offers 1"}',
         "[]",
         '{"format": "bigain preset 1"}',
@@ -228,4 +234,34 @@ def test_another_file_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "o.json"
     path.write_text(content)
     with pytest.raises(ValueError, match=r"o\.json must (be|have|hold)"):
-        read_offers(path)
+        read_record(path)
+
+
+def test_estimates_do_not_go_on_where_measured_values_are(
+    model: ModelSettings, denoiser: Denoiser, tmp_path: Path
+) -> None:
+    measure(denoiser, tmp_path / "o.json", model=model, candidates=("todo-2",))
+    with pytest.raises(ValueError, match="exact is true there and false here: give another folder"):
+        measure(denoiser, tmp_path / "o.json", model=model, exact=False)
+
+
+def test_an_offer_in_a_range_counts_by_the_ranges_share(model: ModelSettings, denoiser: Denoiser) -> None:
+    found = measure(denoiser, model=model, candidates=("todo-2",))
+    assert found.timesteps == (250, 750)
+    low, high = Range((0, 300), 0.25), Range((300, 1000), 0.75)
+    offers_of = found.offers((low, high)).offers
+    assert [offer.place for offer in offers_of] == [(layer, one.timesteps) for layer in (0, 1) for one in (low, high)]
+    for one, (at_low, at_high) in zip(found.measured, zip(offers_of[::2], offers_of[1::2], strict=True), strict=True):
+        assert (at_low.saved, at_high.saved) == (round(one.saved / 4), round(one.saved * 3 / 4))
+        assert at_low.change == pytest.approx(one.change[0] / 4)
+        assert at_high.contrast == pytest.approx(one.contrast[1] * 3 / 4)
+        assert at_high.method == f"todo:factor=2,layers={one.layer},timesteps=300-1000"
+    [whole] = [offer for offer in found.offers().offers if offer.layer == 0]
+    assert whole.change == pytest.approx(sum(found.measured[0].change) / 2)
+
+
+def test_a_ratio_that_follows_t_has_no_ranges(model: ModelSettings, denoiser: Denoiser) -> None:
+    found = measure(denoiser, model=model, candidates=("tome:ratio=0.5>0.3",))
+    assert len(found.offers().offers) == 2
+    with pytest.raises(ValueError, match=r"must have one ratio where there are ranges of t, not 'tome:ratio=0.5>0.3"):
+        found.offers((Range((0, 500), 0.5), Range((500, 1000), 0.5)))

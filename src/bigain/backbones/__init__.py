@@ -1,6 +1,6 @@
 """Where a method acts in a model family: hooks on diffusers models, and the registry of supported classes."""
 
-from bigain.backbones.application import Handle, apply, compressed, recorded, remove, row_keys
+from bigain.backbones.application import Handle, applied_to, apply, compressed, recorded, remove, row_keys
 from bigain.backbones.families import SUPPORTED
 from bigain.backbones.presets import preset, preset_file, resolve
 from bigain.backbones.state import Seen
@@ -12,6 +12,7 @@ __all__ = [
     "LayerCost",
     "Seen",
     "Summary",
+    "applied_to",
     "apply",
     "compressed",
     "preset",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -149,7 +149,11 @@ def recorded(pipe_or_model: object, method: Applicable, note: Callable[[Seen], o
 
 @contextmanager
 def row_keys(
-    pipe_or_model: object, image: Tensor, draw: Tensor | None = None, alike: Tensor | None = None
+    pipe_or_model: object,
+    image: Tensor,
+    draw: Tensor | None = None,
+    alike: Tensor | None = None,
+    timesteps: Iterable[float] | None = None,
 ) -> Iterator[None]:
     """Tells the forwards inside which image each row of the batch shows, for methods that draw at random.
 
@@ -161,17 +165,27 @@ def row_keys(
         draw: (B,) int64, on which what is redrawn in every forward depends too, such as a sampler's step.
         alike: (B,) int64, equal for rows of the same noised sample and timestep: what is decided before class or prompt
             reach the tokens is decided once for those.
+        timesteps: of the forwards inside, in training timesteps, where they are at hand: for methods that act in a
+            range of t, which otherwise wait for the device to tell them, and could not in a compiled graph. A
+            ValueError where they lie on both sides of a bound.
     """
     for name, keys in (("image", image), ("draw", draw), ("alike", alike)):
         if keys is not None and (keys.ndim != 1 or len(keys) != len(image)):
             raise ValueError(f"{name} must hold one key per row, not have the shape {tuple(keys.shape)}")
     session = session_of(find_model(pipe_or_model)) or Session(Compression())  # which nobody asks
-    before = session.image_keys, session.draw_keys, session.alike
-    session.image_keys, session.draw_keys, session.alike = image, draw, alike
+    before = session.image_keys, session.draw_keys, session.alike, session.resting
+    resting = None if timesteps is None else session.methods.resting(timesteps)
+    session.image_keys, session.draw_keys, session.alike, session.resting = image, draw, alike, resting
     try:
         yield
     finally:
-        session.image_keys, session.draw_keys, session.alike = before
+        session.image_keys, session.draw_keys, session.alike, session.resting = before
+
+
+def applied_to(pipe_or_model: object) -> Compression:
+    """The methods that are applied to a pipeline's model, or to a model; none where it is not compressed."""
+    session = session_of(find_model(pipe_or_model))
+    return Compression() if session is None else session.methods
 
 
 def session_of(model: nn.Module) -> Session | None:
@@ -195,7 +209,7 @@ def _register(where: Layout, session: Session) -> list[BlockHook]:
         attach(block.ff, MLPHook(hook), NAME)
         blocks.append(hook)
     # What is registered last runs first: the root, the grid, the entry of a level, then its block.
-    matched = {hook.level for hook in blocks if hook.merging is not None and hook.merging.features == "first"}
+    matched = {hook.level for hook in blocks for _, merging in hook.mergings if merging.features == "first"}
     for level in sorted(matched):
         first = next(layer.block for layer in where.layers if layer.level == level)
         attach(first, EnteringHook(session, first, partial(see_entry, level)), ENTRY)
@@ -214,11 +228,21 @@ def _check_methods(methods: tuple[Method, ...], where: Layout) -> None:
             _check_fits(method, where.grid)
     for number, layer in enumerate(where.layers):
         acting = [method for method in methods if method.includes(layer.level, number)]
-        if acting and where.family is not None:
-            check_seam(layer.name, acting)
-        elif acting:
+        if acting and where.family is None:
             _check_attention(layer)
-            _check_layer(layer, acting)
+        for at_once in _acting_at_once(acting):
+            if where.family is not None:
+                check_seam(layer.name, at_once)
+            else:
+                _check_layer(layer, at_once)
+
+
+def _acting_at_once(methods: Sequence[Method]) -> list[list[Method]]:
+    """Those of a layer's methods that act together, at some t each."""
+    # What acts changes just above a range's lower end, and above its upper one; 0 is in the lowest.
+    ends = {end for method in methods for end in method.timesteps or ()}
+    groups = [[method for method in methods if method.acts_at(t)] for t in (0, *(end + 0.5 for end in sorted(ends)))]
+    return [group for group in groups if group]
 
 
 def _check_fits(method: Method, grid: Grid) -> None:
@@ -260,8 +284,8 @@ def _check_layer(layer: Layer, methods: list[Method]) -> None:
     downsampling = [method for method in methods if isinstance(method, TokenDownsampling)]
     if len(merging) > 1 or len(downsampling) > 1:
         raise ValueError(
-            f"methods must be at most one merging and one downsampling in a layer, not {Compression(methods).text} in "
-            f"{layer.name}"
+            f"methods must be at most one merging and one downsampling in a layer at a timestep, not "
+            f"{Compression(methods).text} in {layer.name}"
         )
     if downsampling and any(method.size_aware for method in merging):
         raise ValueError(

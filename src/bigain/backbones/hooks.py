@@ -72,6 +72,7 @@ class RootHook(ModelHook):
             )
         forward = session.forward = self._begin(module, args, kwargs)
         try:
+            forward.resting = session.resting_in(forward)
             output = self.fn_ref.original_forward(*args, **kwargs)
         finally:
             session.forward = None
@@ -82,7 +83,8 @@ class RootHook(ModelHook):
         """Refuses a forward in which a method took no token away, unless its settings or a cache say so."""
         methods, kind = self.session.methods, type(module).__name__
         required = [number for number, method in enumerate(methods) if not (method.is_identity or method.is_scheduled)]
-        idle = [number for number in required if not forward.compressed.get(number)]
+        acting = [number for number in required if number not in forward.resting]
+        idle = [number for number in acting if not forward.compressed.get(number)]
         for number in idle:
             if number in forward.compressed:
                 raise NothingCompressedError(
@@ -173,8 +175,12 @@ class BlockHook(EnteringHook):
         self.block = layer.block
         self.layer = number
         self.level = layer.level
-        self.merging, self.merging_number = session.acting(TokenMerging, layer.level, number)
-        self.downsampling, self.downsampling_number = session.acting(TokenDownsampling, layer.level, number)
+        self.mergings = session.acting(TokenMerging, layer.level, number)
+        self.downsamplings = session.acting(TokenDownsampling, layer.level, number)
+        # What acts at the t of the forward in progress, and its place among all methods.
+        self.merging: TokenMerging | None = None
+        self.downsampling: TokenDownsampling | None = None
+        self.merging_number = self.downsampling_number = -1
         # Token counts of the latest forward, for the summary; written, never read, by the hooks.
         self.grid: Grid | None = None
         self.queries = self.keys = self.cross_queries = self.cross_keys = self.mlp_tokens = 0
@@ -190,6 +196,8 @@ class BlockHook(EnteringHook):
                 f"{self.name} must be given the {context.grid.tokens} tokens of a {context.grid.height}x"
                 f"{context.grid.width} grid, not {entering.shape[1]}"
             )
+        self.merging, self.merging_number = forward.acting(self.mergings)
+        self.downsampling, self.downsampling_number = forward.acting(self.downsamplings)
         for method in (self.merging, self.downsampling):
             if method is not None:
                 method.check(context.grid)

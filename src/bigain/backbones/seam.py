@@ -47,8 +47,12 @@ class Seam:
         self.name = site.name
         self.attention: Any = site.attention
         self.layer = site.layer
-        self.merging, self.merging_number = session.acting(TokenMerging, 1, site.layer)
-        self.downsampling, self.downsampling_number = session.acting(TokenDownsampling, 1, site.layer)
+        self.mergings = session.acting(TokenMerging, 1, site.layer)
+        self.downsamplings = session.acting(TokenDownsampling, 1, site.layer)
+        # What acts at the t of the forward in progress, and its place among all methods.
+        self.merging: TokenMerging | None = None
+        self.downsampling: TokenDownsampling | None = None
+        self.merging_number = self.downsampling_number = -1
         self.features: Tensor | None = None  # the attention's input in the forward in progress
         # Token counts of the latest forward, for the summary; written, never read, by the hooks.
         self.grid: Grid | None = None
@@ -69,7 +73,9 @@ class Seam:
         forget(self.twin)
 
     def see(self, entering: Tensor, forward: Forward) -> None:
-        """Keeps what enters the attention, by which tokens are matched."""
+        """Finds what acts at this t, and keeps what enters the attention, by which tokens are matched."""
+        self.merging, self.merging_number = forward.acting(self.mergings)
+        self.downsampling, self.downsampling_number = forward.acting(self.downsamplings)
         self.features = entering if self.merging is not None else None
 
     def through(
@@ -80,7 +86,10 @@ class Seam:
         if forward.arrived.get(self.name):  # the second attention of a processor is over other keys
             return key, value, mask
         forward.arrived[self.name] = True
-        if axis == 2:
+        if self.merging is None and self.downsampling is None:
+            self.grid, self.keys_before = forward.grids[0], key.shape[axis]
+            self.keys = self.keys_before
+        elif axis == 2:
             fewer_key, fewer_value, mask = self._fewer(forward, key.transpose(1, 2), value.transpose(1, 2), mask)
             key, value = fewer_key.transpose(1, 2), fewer_value.transpose(1, 2)
         else:
@@ -285,7 +294,9 @@ class SeamRootHook(RootHook):
 def check_seam(name: str, methods: Sequence[Method]) -> None:
     """Refuses methods that do not go with each other, or with queries that stay whole, in the layer ``name``."""
     if len(methods) > 1:
-        raise ValueError(f"methods must be one in a layer of this model, not {Compression(methods).text} in {name}")
+        raise ValueError(
+            f"methods must be one in a layer of this model at a timestep, not {Compression(methods).text} in {name}"
+        )
     [method] = methods
     if not isinstance(method, TokenMerging):
         return

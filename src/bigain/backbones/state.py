@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -46,6 +46,14 @@ class Forward:
     arrived: dict[str, bool] = field(default_factory=dict)  # attentions whose keys have come through
     cached: dict[tuple[int, int], Assignment] = field(default_factory=dict)  # by level and number of the method
     compressed: dict[int, bool] = field(default_factory=dict)  # whether a method that was reached took tokens away
+    resting: tuple[int, ...] = ()  # numbers of the methods that do not act at this t
+
+    def acting(self, numbered: Sequence[tuple[int, AnyMethod]]) -> tuple[AnyMethod | None, int]:
+        """Of what may act in a layer, what does at this t, and its place among all methods."""
+        for number, method in numbered:
+            if number not in self.resting:
+                return method, number
+        return None, -1
 
     def note(self, number: int, fewer: bool) -> None:
         """Notes that a method was reached, and whether it took tokens away."""
@@ -89,14 +97,29 @@ class Session:
     image_keys: Tensor | None = None
     draw_keys: Tensor | None = None
     alike: Tensor | None = None
+    resting: tuple[int, ...] | None = None  # as in `Forward`, where it is told; else each forward's timestep tells
     observer: Callable[[Seen], object] | None = None
 
-    def acting(self, kind: type[AnyMethod], level: int, layer: int) -> tuple[AnyMethod | None, int]:
-        """What acts in a layer of the kind, `TokenMerging` or `TokenDownsampling`, and its place among all methods."""
-        for number, method in enumerate(self.methods):
-            if isinstance(method, kind) and not method.is_identity and method.includes(level, layer):
-                return method, number
-        return None, -1
+    def acting(self, kind: type[AnyMethod], level: int, layer: int) -> list[tuple[int, AnyMethod]]:
+        """What may act in a layer of the kind, `TokenMerging` or `TokenDownsampling`, after its place among all."""
+        return [
+            (number, method)
+            for number, method in enumerate(self.methods)
+            if isinstance(method, kind) and not method.is_identity and method.includes(level, layer)
+        ]
+
+    def resting_in(self, forward: Forward) -> tuple[int, ...]:
+        """Numbers of the methods that do not act in a forward; ValueError where its rows differ in that."""
+        if self.resting is not None:
+            return self.resting
+        if not self.methods.follows_t:
+            return ()
+        if forward.timestep is None:
+            raise ValueError(
+                f"timesteps of {self.methods.text} must be left out where the model is called without a timestep: "
+                f"pass timestep="
+            )
+        return self.methods.resting(forward.timestep.tolist())
 
     def current(self) -> Forward:
         """The forward in progress."""

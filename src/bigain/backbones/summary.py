@@ -51,7 +51,7 @@ class Summary(tuple[LayerCost, ...]):
         table.append(("all compressed layers", "", "", "", *_change(*self.flops)))
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in table]
-        if self.flops[1] >= self.flops[0]:
+        if self.flops[1] >= self.flops[0] and any(row.matching for row in self):
             lines.append("the matching costs more than the attention it saves: this cannot be faster on this grid")
         return "\n".join(lines)
 

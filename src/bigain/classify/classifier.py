@@ -7,6 +7,7 @@ import operator
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from bigain import zoo
-from bigain.backbones import compressed
+from bigain.backbones import applied_to, compressed
 from bigain.classify.classes import Classes
 from bigain.classify.elimination import Ask, Contest, Elimination, Stages
 from bigain.classify.fitting import Fitted, fit
@@ -236,10 +237,12 @@ class DiffusionClassifier:
             phase = min(ask.phase for ask in asks.values())
             wave = {image: ask for image, ask in asks.items() if ask.phase == phase}
             with self._compressed(phase):
-                losses = self._losses_of(x0, ids, wave, bar)
-            for (image, ask), errors in zip(wave.items(), losses, strict=True):
-                contests[image].errors[np.ix_(ask.conditions, ask.positions)] = errors.T
-                spent[image] += errors.size
+                for part in self._parted(wave):
+                    losses = self._losses_of(x0, ids, part, bar)
+                    for (image, ask), errors in zip(part.items(), losses, strict=True):
+                        contests[image].errors[np.ix_(ask.conditions, ask.positions)] = errors.T
+                        spent[image] += errors.size
+            for image in wave:
                 following = next(rounds[image], None)
                 if following is None:
                     del asks[image]
@@ -251,6 +254,20 @@ class DiffusionClassifier:
     def _compressed(self, phase: int) -> AbstractContextManager[object]:
         methods = self.elimination.methods
         return compressed(self.denoiser.model, methods[phase]) if methods else nullcontext()
+
+    def _parted(self, wave: dict[int, Ask]) -> Iterator[dict[int, Ask]]:
+        """The asks by the range of t in which they lie, where what is applied acts in a range only."""
+        methods = applied_to(self.denoiser.model)
+        if not methods.follows_t:
+            yield wave
+            return
+        for places in methods.parted(self.timesteps.tolist()):
+            own = {
+                image: replace(ask, positions=[position for position in ask.positions if position in places])
+                for image, ask in wave.items()
+            }
+            if part := {image: ask for image, ask in own.items() if ask.positions}:
+                yield part
 
     def _losses_of(self, x0: Tensor, ids: list[str], wave: Mapping[int, Ask], bar: Any) -> list[Floats]:
         """Per ask its errors, (positions, conditions)."""

@@ -47,10 +47,12 @@ def predictions(
 
     ``index``, the condition, and ``t`` are (B,) int64 on the CPU. The random draws of its compression are fixed: those
     that are one per image by seed and image, those that are one per forward by condition and timestep too. ``alike``
-    (B,) int64 is equal for rows that differ in the condition alone.
+    (B,) int64 is equal for rows that differ in the condition alone. ValueError where methods of a range of t are
+    applied, and ``t`` lie on both sides of one of its bounds.
     """
     keys = torch.tensor([image_key(name, seed) for name in ids]).to(denoiser.device)
-    with row_keys(denoiser.model, image=keys, draw=mix_keys(index, t).to(denoiser.device), alike=alike):
+    draw = mix_keys(index, t).to(denoiser.device)
+    with row_keys(denoiser.model, image=keys, draw=draw, alike=alike, timesteps=t):
         return denoiser.predict(x_t, t, conditions, index)
 
 

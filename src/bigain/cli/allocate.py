@@ -36,11 +36,15 @@ def allocate(
     """Gives every layer the method that changes the predictions least, for a target.
 
     The target is a share of the FLOPs to save (--save), a speed (--speed-up), or what may be lost: points of accuracy
-    (--lose-at-most), decibels of generated images (--psnr), or both. Each candidate is tried in each layer alone, on a
-    few images, under the true class and another; then the layers' choices are put together so that the sum of their
-    costs is least. Takes layers x candidates x images x timesteps x 2 forwards, once: another target is answered from
-    what was measured. Judge the result with bigain evaluate, on images that it has not seen: embedded data's validation
-    split is taken where none is named.
+    (--lose-at-most), decibels of generated images (--psnr), or both. What each candidate costs in each layer alone is
+    estimated on a few images, under the true class and another; then the layers' choices are put together so that the
+    sum of their costs is least, measured as a whole, and corrected once. Takes (candidates + 17) x images x timesteps x
+    2 forwards and backward passes, once: another target is answered from what was measured. With --exact each candidate
+    is measured in each layer, which takes layers x candidates x images x timesteps x 2 forwards. Judge the result with
+    bigain evaluate, on images that it has not seen: embedded data's validation split is taken where none is named.
+
+    With --ranges each layer chooses in each range of t, weighed by the timesteps of the classifier, the sampler or both
+    (--for).
 
     With --speed-up every candidate is also timed in every layer, and time is saved instead of FLOPs; the result is
     timed as a whole. Takes 2 x candidates x (rounds + 1) forwards of a batch, once. Times depend on --batch-size.
@@ -58,6 +62,8 @@ def allocate(
       bigain allocate --speed-up 1.15 --dtype bfloat16 --batch-size 32
 
       bigain allocate --lose-at-most 2 --psnr 25
+
+      bigain allocate --save 0.25 --ranges 3 --for classify
 
       bigain evaluate --preset runs/allocate/glyphs-dit/preset.json --classify 500 --generate 500
 

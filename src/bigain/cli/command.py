@@ -106,7 +106,9 @@ def _out_of_memory(error: BaseException, ctx: Any) -> str | None:
 
 def _with_flags(text: str, ctx: Any) -> str:
     """The subject of "FIELD must ..." as the flag that sets the field."""
-    flags = {param.name: f"--{param.name.replace('_', '-')}" for param in ctx.command.params if _is_flag(param)}
+    flags = {
+        param.name: f"--{param.name.rstrip('_').replace('_', '-')}" for param in ctx.command.params if _is_flag(param)
+    }
     subject, must, rest = text.partition(" must ")
     if not must:
         return text

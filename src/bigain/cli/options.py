@@ -113,7 +113,7 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 def _option(field: Field[Any], value: Any, hint: Any, panel: str | None) -> inspect.Parameter:
     """A field as a parameter that Typer makes an option of."""
     low, choices, short = (field.metadata[key] for key in ("low", "choices", "short"))
-    flag = f"--{field.name.replace('_', '-')}"
+    flag = f"--{field.name.rstrip('_').replace('_', '-')}"  # for_ is --for
     if hint in _NUMBERS:
         hint, value = str | None, None if value is None else " ".join(map(str, value))
     elif hint == tuple[str, ...]:

@@ -66,6 +66,8 @@ def inspect_method(
     method = methods[0]
     if not 0 <= timestep < denoiser.process.steps:
         raise ValueError(f"timestep must lie in [0, {denoiser.process.steps}), not {timestep}")
+    if not method.acts_at(timestep):
+        raise ValueError(f"timestep must lie in the range in which {methods.text} acts, not {timestep}")
     t = torch.tensor([timestep])
     x_t, _ = noised(denoiser, denoiser.encode(image[None]), [image_id], t, 0)
     conditions = denoiser.conditions([condition])  # type: ignore[arg-type]

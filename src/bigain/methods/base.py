@@ -12,7 +12,7 @@ from numbers import Real
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
-from bigain.methods.schedules import Linear, bounds, is_whole, resolve
+from bigain.methods.schedules import Linear, bounds, check_range, in_range, is_whole, resolve
 
 if TYPE_CHECKING:
     import torch
@@ -77,6 +77,9 @@ class Method:
         levels: resolution levels that take part, 1 = the finest grid at which the model has attention.
         layers: exactly these transformer blocks, whatever their level: their numbers among all of the model's, from 0
             in the order of the forward. None is all of ``levels``.
+        timesteps: (low, high), the range of t in which the method acts: low < t <= high, and t = 0 too where low is 0;
+            in training timesteps, or thousandths of the noise level in models that attend jointly or over video. At
+            any other t it does nothing. All rows of a forward must have the same methods. None is every t.
 
     A ValueError names the field, what is allowed and the value.
     """
@@ -93,6 +96,9 @@ class Method:
     layers: tuple[int, ...] | None = field(
         default=None, metadata={"expects": "whole numbers from 0, such as 0/1/5, or none"}
     )
+    timesteps: tuple[int, int] | None = field(
+        default=None, metadata={"expects": "two whole numbers from 0, such as 500-1000, or none"}
+    )
 
     def __post_init__(self) -> None:
         for name, kinds in field_kinds(type(self)).items():  # type: ignore[arg-type]  # mypy doubts classes' hashes
@@ -104,6 +110,8 @@ class Method:
                 raise ValueError(
                     f"levels must be left out where layers are named, whatever their level, not {self.levels}"
                 )
+        if self.timesteps is not None:
+            check_range(self.timesteps)
 
     def _check_kind(self, name: str, value: object, kinds: tuple[Any, ...]) -> None:
         """Refuses a word that is none of a field's, and turns a list into a tuple, so that equal configs are equal."""
@@ -125,6 +133,10 @@ class Method:
     def includes(self, level: int, layer: int) -> bool:
         """Whether the transformer block of this level and number takes part."""
         return level in self.levels if self.layers is None else layer in self.layers
+
+    def acts_at(self, t: float) -> bool:
+        """Whether a timestep lies in the range of the method."""
+        return in_range(self.timesteps, t)
 
     @property
     def is_identity(self) -> bool:

@@ -55,6 +55,30 @@ def resolve(value: float | Linear, timestep: Tensor | None, what: str) -> float 
     return value.at(timestep)
 
 
+def check_range(timesteps: tuple[int, ...]) -> None:
+    """Raises ValueError unless these are the two ends of a range of t."""
+    whole = len(timesteps) == 2 and all(is_whole(end, 0) for end in timesteps)
+    if not whole or timesteps[0] >= timesteps[1]:
+        raise ValueError(f"timesteps must be two whole numbers from 0, the lower one first, not {timesteps}")
+
+
+def in_range(timesteps: tuple[int, int] | None, t: float) -> bool:
+    """Whether low < t <= high, or low is 0 and t too; None holds every t.
+
+    So neighbours such as (0, 500) and (500, 1000) share no t, and leave out neither 0 nor 1000, where flow matching
+    begins.
+    """
+    if timesteps is None:
+        return True
+    low, high = timesteps
+    return (t > low or low == 0) and t <= high
+
+
+def ranges_meet(one: tuple[int, int] | None, other: tuple[int, int] | None) -> bool:
+    """Whether two ranges share a t."""
+    return one is None or other is None or max(one[0], other[0]) < min(one[1], other[1])
+
+
 def is_whole(value: object, low: int = 1) -> bool:
     """Whether a value is a whole number, not below ``low``."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= low

@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin
 from bigain.methods.base import Method, field_kinds
 from bigain.methods.schedules import Linear
 
+_SEPARATORS = {"cell": "x", "timesteps": "-"}  # between the numbers of a field; of the others "/"
 METHODS: dict[str, type[Method]] = {}
 """The methods by name, in the order of help texts and tables; `bigain.methods` fills it."""
 
@@ -85,6 +86,36 @@ class Compression(tuple[Method, ...]):
         """Whether nothing is compressed."""
         return all(method.is_identity for method in self)
 
+    @property
+    def follows_t(self) -> bool:
+        """Whether some of them act in a range of t only."""
+        return any(method.timesteps is not None for method in self)
+
+    def resting(self, t: Iterable[float]) -> tuple[int, ...]:
+        """Places of the methods that do not act at these timesteps.
+
+        ValueError where timesteps differ in that: rows of a forward have as many tokens as each other.
+        """
+        if not self.follows_t:
+            return ()
+        found: dict[tuple[int, ...], float] = {}
+        for one in map(float, t):
+            found.setdefault(tuple(n for n, method in enumerate(self) if not method.acts_at(one)), one)
+        if len(found) > 1:
+            first, second, *_ = found.values()
+            raise ValueError(
+                f"the rows of a forward must have the same methods of {self.text}, which differ between t = {first:g} "
+                f"and {second:g}: give rows of each range of timesteps a forward of their own"
+            )
+        return next(iter(found), ())
+
+    def parted(self, timesteps: Iterable[int]) -> list[list[int]]:
+        """Places of the timesteps at which the same methods act, together; in the order in which they come."""
+        parts: dict[tuple[int, ...], list[int]] = {}
+        for place, t in enumerate(timesteps):
+            parts.setdefault(self.resting([t]), []).append(place)
+        return [*parts.values()]
+
     def __repr__(self) -> str:
         return f"Compression({self.text!r})"
 
@@ -97,7 +128,8 @@ def preset_names() -> tuple[str, ...]:
 def parse(text: str) -> Compression:
     """Reads methods from text: "none", "NAME-STRENGTH", "NAME:field=value,…", joined by "+".
 
-    Values: numbers, words, "2x2" for a cell, "1/2" for several levels, layers or locations, "0.8>1.2" for
+    Values: numbers, words, "2x2" for a cell, "1/2" for several levels, layers or locations, "500-1000" for a range of
+    timesteps, "0.8>1.2" for
     `Linear(0.8, 1.2)` ("0.8>1.2@4000" where the model was trained on 4000 timesteps, "@1" where t lies in [0, 1]).
 
     ValueError for an unknown method, field or value; says what would be right.
@@ -160,7 +192,7 @@ def _parse_value(method: type[Method], field: Field[Any], text: str) -> object:
         if Linear in kinds and ">" in text:
             return _parse_schedule(text)
         if get_origin(kinds[0]) is tuple:
-            parts = text.split("x" if field.name == "cell" else "/")
+            parts = text.split(_SEPARATORS.get(field.name, "/"))
             return tuple(map(int, parts)) if get_args(kinds[0])[0] is int else tuple(parts)
         if bool in kinds:
             return {"true": True, "false": False}[text.lower()]
@@ -195,7 +227,7 @@ def _value_text(name: str, value: object) -> str:
         length = "" if value.train_timesteps == 1000 else f"@{value.train_timesteps}"
         return f"{_number(value.noisy)}>{_number(value.clean)}{length}"
     if isinstance(value, tuple):
-        return ("x" if name == "cell" else "/").join(map(str, value))
+        return _SEPARATORS.get(name, "/").join(map(str, value))
     if isinstance(value, bool | None):
         return str(value).lower()
     return _number(value) if isinstance(value, float) else str(value)

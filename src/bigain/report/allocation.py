@@ -32,22 +32,29 @@ def _layers(choice: Choice) -> Table:
     offers, clocked = choice.offers, choice.clocked
     title = "What each layer takes; changes: mean squares, of the prediction and of the difference between two classes"
     timed = () if clocked is None else ("time saved, %",)
-    columns = ("layer", "method", "FLOPs saved, %", *timed, "change x 1000", "of the difference")
+    ranged = ("timesteps",) if len(choice.ranges) > 1 else ()
+    columns = ("layer", *ranged, "method", "FLOPs saved, %", *timed, "change x 1000", "of the difference")
     table = Table(*columns, title=title, title_justify="left")
 
-    def add(layer: str, method: str, taken: Sequence[Offer]) -> None:
+    def add(layer: str, timesteps: str, method: str, taken: Sequence[Offer]) -> None:
         shares = [f"{100 * sum(offer.saved for offer in taken) / offers.flops:.1f}"]
         if clocked is not None:
             shares.append(f"{100 * clocked.seconds_saved(taken) / clocked.forward:.1f}")
         costs = [sum(offer.change for offer in taken), sum(offer.contrast for offer in taken)]
-        table.add_row(layer, method, *shares, *(f"{1e3 * cost:.2f}" for cost in costs))
+        place = (layer, timesteps) if ranged else (layer,)
+        table.add_row(*place, method, *shares, *(f"{1e3 * cost:.2f}" for cost in costs))
 
-    by_layer = {offer.layer: offer for offer in choice.allocation.offers}
-    for layer in sorted({offer.layer for offer in offers.offers}):
-        taken = [by_layer[layer]] if layer in by_layer else []
-        add(str(layer), str(label(taken[0].candidate)) if taken else "none", taken)
+    by_place = {offer.place: offer for offer in choice.allocation.offers}
+    for place in sorted({offer.place for offer in offers.offers}):
+        taken = [by_place[place]] if place in by_place else []
+        layer, timesteps = str(place[0]), "-".join(map(str, place[1]))
+        add(layer, timesteps, str(label(taken[0].candidate)) if taken else "none", taken)
     table.add_section()
-    add("", "together", choice.allocation.offers)
+    add("", "", "sum", choice.allocation.offers)
+    if choice.settled is not None:
+        changes = (f"{1e3 * value:.2f}" for value in (choice.settled.change, choice.settled.contrast))
+        blank = [""] * (len(columns) - len(ranged) - 4)
+        table.add_row("", *("" for _ in ranged), "measured together", *blank, *changes)
     return table
 
 

@@ -7,7 +7,7 @@ import platform
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from bigain.backbones import compressed
+from bigain.backbones.families import layout
 from bigain.diffusion import Denoiser
 from bigain.methods import Compression, Method
 from bigain.operators.random import seeded_generator
@@ -31,13 +32,24 @@ def applied(denoiser: Denoiser, methods: Compression | Method | str) -> Abstract
 
 
 def flops(denoiser: Denoiser, methods: Compression | Method | str, condition: str | int) -> int:
-    """FLOPs of one forward of one image by PyTorch's count; the mean over 4 timesteps where a ratio follows them.
+    """FLOPs of one forward of one image by PyTorch's count.
 
+    The mean over 4 timesteps where a ratio follows them; over all timesteps where methods act in a range of them.
     Matrix products and convolutions are counted; sorting, gathering and pointwise operations are not.
     """
     methods = Compression.of(methods)
+    steps = denoiser.process.steps
+    if methods.follows_t:
+        parts = [(len(places) / steps, torch.tensor(places)) for places in methods.parted(range(steps))]
+    else:
+        parts = [(1.0, denoiser.process.timesteps(steps))]
+    return round(sum(share * _flops_at(denoiser, methods, condition, timesteps) for share, timesteps in parts))
+
+
+def _flops_at(denoiser: Denoiser, methods: Compression, condition: str | int, among: Tensor) -> float:
+    """The mean over a few timesteps ``among`` some at which the same methods act."""
     scheduled = any(method.is_scheduled for method in methods)
-    timesteps = denoiser.process.timesteps(_FLOP_TIMESTEPS if scheduled else 1)
+    timesteps = spread(among, min(_FLOP_TIMESTEPS if scheduled else 1, len(among)))
     total = 0
     # Fused attention on a CPU is unknown to FlopCounterMode and counts as 0; its plain form counts the same products.
     with sdpa_kernel(SDPBackend.MATH), applied(denoiser, methods):
@@ -46,7 +58,35 @@ def flops(denoiser: Denoiser, methods: Compression | Method | str, condition: st
             with FlopCounterMode(display=False) as counter:
                 forward()
             total += counter.get_total_flops()
-    return round(total / len(timesteps))
+    return total / len(timesteps)
+
+
+def spread(timesteps: Tensor, count: int) -> Tensor:
+    """``count`` of them, evenly spaced with half a stride of offset; each several times where they are fewer."""
+    return timesteps[(2 * torch.arange(count) + 1) * len(timesteps) // (2 * count)]
+
+
+def block_flops(denoiser: Denoiser, methods: Compression | Method | str, condition: str | int) -> list[int]:
+    """FLOPs of each transformer block in one forward of one image, counted as in ``flops``."""
+    methods = Compression.of(methods)
+    scheduled = any(method.is_scheduled for method in methods)
+    timesteps = denoiser.process.timesteps(_FLOP_TIMESTEPS if scheduled else 1)
+    layers = layout(denoiser.model).layers
+    totals = [0] * len(layers)
+    with sdpa_kernel(SDPBackend.MATH), applied(denoiser, methods), FlopCounterMode(display=False) as counter:
+
+        def count(number: int, sign: int) -> None:
+            totals[number] += sign * counter.get_total_flops()
+
+        with ExitStack() as hooks:
+            for number, layer in enumerate(layers):
+                before = layer.block.register_forward_pre_hook(lambda *_, n=number: count(n, -1), prepend=True)
+                after = layer.block.register_forward_hook(lambda *_, n=number: count(n, 1))
+                hooks.callback(before.remove)
+                hooks.callback(after.remove)
+            for timestep in timesteps:
+                forward_of(denoiser, condition, timestep.reshape(1))()
+    return [round(total / len(timesteps)) for total in totals]
 
 
 def measure(
@@ -57,25 +97,43 @@ def measure(
     batch_size: int,
     rounds: int,
     done: Callable[[], None] = lambda: None,
+    among: Tensor | None = None,
 ) -> dict[str, list[float]]:
     """Milliseconds of ``rounds`` forwards of ``batch_size`` rows per method; ``done`` is called after each.
 
     Every round visits every method in turn, so that what disturbs the machine falls on all of them alike. A visit is
-    one forward to warm up and one that is timed; the clock is read when the device has finished.
+    one forward to warm up and one that is timed; the clock is read when the device has finished. A method that acts in
+    a range of t is visited in and outside of it, and counts by the shares of ``among``, (n,) timesteps, which are
+    evenly spaced if left out.
     """
-    forward = forward_of(denoiser, condition, denoiser.process.timesteps(batch_size))
+    among = denoiser.process.timesteps(batch_size) if among is None else among
+    forwards = {spec: _forwards(denoiser, spec, condition, among, batch_size) for spec in specs}
     times: dict[str, list[float]] = {spec: [] for spec in specs}
     for _ in range(rounds):
         for spec in specs:
+            seconds = 0.0
             with applied(denoiser, spec):
-                forward()
-                synchronise(denoiser.device)
-                started = time.perf_counter()
-                forward()
-                synchronise(denoiser.device)
-                times[spec].append((time.perf_counter() - started) * 1000)
+                for share, forward in forwards[spec]:
+                    forward()
+                    synchronise(denoiser.device)
+                    started = time.perf_counter()
+                    forward()
+                    synchronise(denoiser.device)
+                    seconds += share * (time.perf_counter() - started)
+            times[spec].append(seconds * 1000)
             done()
     return times
+
+
+def _forwards(
+    denoiser: Denoiser, spec: str, condition: str | int, among: Tensor, batch_size: int
+) -> list[tuple[float, Callable[[], Tensor]]]:
+    """Forwards of whole batches, one for each set of methods that act together, and its share of timesteps."""
+    parts = Compression.of(spec).parted(among.tolist())
+    return [
+        (len(places) / len(among), forward_of(denoiser, condition, spread(among[places], batch_size)))
+        for places in parts
+    ]
 
 
 def environment(device: torch.device, extra: Mapping[str, Any]) -> dict[str, Any]:

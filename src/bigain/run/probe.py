@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from bigain.backbones import applied_to
 from bigain.backbones.families import layout
 from bigain.classify import DiffusionClassifier, noised, predictions
 from bigain.data import ImageCollection, Item, labelled, preprocess
@@ -33,8 +34,8 @@ class Probe:
     classifier: DiffusionClassifier
     data: ImageCollection
     items: list[Item]
-    # Predictions without compression, batch by batch: under the true class (False), and under another one (True).
-    _before: dict[bool, list[Tensor]] = field(default_factory=dict, init=False)
+    # Predictions without compression, of all rows: under the true class (False), and under another one (True).
+    _before: dict[bool, Tensor] = field(default_factory=dict, init=False)
 
     @classmethod
     def of(cls, model: ModelSettings, source: DataSettings, settings: ProbeSettings, denoiser: Denoiser) -> Probe:
@@ -98,34 +99,37 @@ class Probe:
     def plain(self, done: Callable[[int], object] = lambda _: None, *, other: bool = False) -> None:
         """Makes the predictions without compression under the true class, or an ``other``; once."""
         if other not in self._before:
-            self._before[other] = []
-            for part in self._predictions(other):
-                self._before[other].append(part)
-                done(len(part))
+            parts = []
+            for rows in self.batches():  # in order, as nothing is applied
+                parts.append(self.predicted(rows, other))
+                done(len(rows))
+            self._before[other] = torch.cat(parts)
 
-    def _changes(self, other: bool = False) -> Iterator[Tensor]:
-        """What the predictions are in the present state minus what they were in ``plain``, batch by batch."""
-        for part, before in zip(self._predictions(other), self._before[other], strict=True):
-            yield part - before
+    def _changed(self, rows: Tensor, other: bool = False) -> Tensor:
+        """What the predictions of rows are in the present state minus what they were in ``plain``."""
+        return self.predicted(rows, other) - self._before[other][rows]
 
     def change(self, done: Callable[[int], object]) -> float:
         """The mean squared change of the prediction under the true class in the present state, after ``plain``."""
         changes = []
-        for change in self._changes():
-            changes.append(_mean_square(change))
-            done(len(change))
+        for rows in self.batches():
+            changes.append(mean_square(self._changed(rows)))
+            done(len(rows))
         return float(torch.cat(changes).mean())
 
-    def changes(self) -> tuple[float, float]:
+    def changes(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """``change``, and that of the difference between the predictions under the true class and another.
 
-        The other is drawn for each image and timestep from those that the image does not show. It has its ``plain``.
+        Each at every timestep, the mean over the images. The other class is drawn for each image and timestep from
+        those that the image does not show. It has its ``plain``.
         """
-        changes, contrasts = [], []
-        for change, other in zip(self._changes(), self._changes(other=True), strict=True):
-            changes.append(_mean_square(change))
-            contrasts.append(_mean_square(change - other))
-        return float(torch.cat(changes).mean()), float(torch.cat(contrasts).mean())
+        changes = torch.empty(2, len(self.items) * len(self.classifier.timesteps), dtype=torch.float64)
+        for rows in self.batches():
+            change = self._changed(rows)
+            changes[0, rows] = mean_square(change)
+            changes[1, rows] = mean_square(change - self._changed(rows, other=True))
+        change, contrast = changes.view(2, len(self.items), -1).mean(1).tolist()
+        return tuple(change), tuple(contrast)
 
     @functools.cached_property
     def _clean(self) -> Tensor:
@@ -148,22 +152,28 @@ class Probe:
             done(len(chunk) * self.classifier.forwards)
         return np.stack([result.errors for result in results])
 
-    def _predictions(self, other: bool = False) -> Iterator[Tensor]:
-        """Of all images at all timesteps under the true class, or an ``other``, on the classifier's noise and keys."""
+    def batches(self, size: int | None = None) -> Iterator[Tensor]:
+        """Rows (B,) int64, image by image and all timesteps of each, ``size`` at most; by default the classifier's.
+
+        Rows of a batch lie in the same ranges of t, where what is applied acts in some only.
+        """
+        size = size or self.classifier.batch_size
+        timesteps = self.classifier.timesteps.tolist()
+        first = torch.arange(len(self.items))[:, None] * len(timesteps)
+        for places in applied_to(self.denoiser.model).parted(timesteps):
+            yield from (first + torch.tensor(places)).flatten().split(size)
+
+    def predicted(self, rows: Tensor, other: bool = False) -> Tensor:
+        """Of rows under the true class, or an ``other``, on the classifier's noise and keys: (B, C, h, w) float32."""
         classifier, denoiser = self.classifier, self.denoiser
         seed, count = classifier.seed, len(classifier.timesteps)
-        keys = torch.tensor([image_key(item.id, seed) for item in self.items])
-        total = len(self.items) * count
-        for first in range(0, total, classifier.batch_size):
-            row = torch.arange(first, min(first + classifier.batch_size, total))
-            image, t = row // count, classifier.timesteps[row % count]
-            ids = [self.items[i].id for i in image.tolist()]
-            x_t, _ = noised(denoiser, self._clean[image.to(denoiser.device)], ids, t, seed)
-            draws = mix_keys(keys[image], t).tolist() if other else [0] * len(row)
-            index = torch.tensor(
-                [self._condition(i, draw, other) for i, draw in zip(image.tolist(), draws, strict=True)]
-            )
-            yield predictions(denoiser, x_t, ids, t, classifier.conditions, index, seed).cpu()
+        image, t = rows // count, classifier.timesteps[rows % count]
+        ids = [self.items[i].id for i in image.tolist()]
+        x_t, _ = noised(denoiser, self._clean[image.to(denoiser.device)], ids, t, seed)
+        keys = torch.tensor([image_key(name, seed) for name in ids])
+        draws = mix_keys(keys, t).tolist() if other else [0] * len(rows)
+        index = torch.tensor([self._condition(i, draw, other) for i, draw in zip(image.tolist(), draws, strict=True)])
+        return predictions(denoiser, x_t, ids, t, classifier.conditions, index, seed).cpu()
 
     def _condition(self, image: int, draw: int, other: bool) -> int:
         """The first condition of an image's (first) true class, or of one it does not show, which ``draw`` picks."""
@@ -174,6 +184,6 @@ class Probe:
         return groups.index(others[draw % len(others)])
 
 
-def _mean_square(x: Tensor) -> Tensor:
+def mean_square(x: Tensor) -> Tensor:
     """Per row, in float64: (B,)."""
     return x.double().square().flatten(1).mean(1)

@@ -34,7 +34,11 @@ from bigain.run.settings import (
 from bigain.run.store import Store
 from bigain.run.summary import Paired
 from bigain.search.clock import Clocked, clock_offers, clock_together, kept_times
-from bigain.search.offers import CANDIDATES, Allocation, Offers, allocate, measure_offers, most_saved
+from bigain.search.correction import Judge, Settled, settle
+from bigain.search.knapsack import allocate, most_saved
+from bigain.search.measuring import measure_offers, whole
+from bigain.search.offers import CANDIDATES, Allocation, Offers
+from bigain.search.ranges import Range, ranges_of, use_timesteps
 from bigain.search.target import TargetSettings
 
 STEPS = 6  # of the bisection, which tells 2^6 - 1 savings apart
@@ -137,6 +141,8 @@ class Choice:
     target: TargetSettings
     offers: Offers  # of all layers
     allocation: Allocation  # that was chosen, in FLOPs
+    ranges: tuple[Range, ...] = (Range(),)  # of t
+    settled: Settled | None = None  # what it changes as a whole; None where steps judged it
     clocked: Clocked | None = None  # the times of the offers, with a target of speed
     speed: dict[str, float] | None = None  # times as fast: by the layers alone ("expected"), together ("measured")
     steps: tuple[Step, ...] = ()  # of the bisection, in the order in which they were tried
@@ -165,7 +171,7 @@ def choose(
     timing_rounds: int = 7,
     progress: bool = False,
 ) -> Choice:
-    """Gives every layer the method that changes the predictions least, for the target.
+    """Gives every layer, in every range of t, the method that changes the predictions least, for the target.
 
     Writes preset.json into ``folder``, which keeps what was measured (offers.json, times.json, results.sqlite): another
     target, or a call after one that was interrupted, measures only what is missing. Embedded data are the validation
@@ -181,25 +187,32 @@ def choose(
     if target.speed_up is not None:  # what does not compare is refused now rather than at the end
         kept_times(denoiser, folder / "times.json", **times)
     images = Probe.of(model, data, probe, denoiser)
-    with _counting(progress, "offer", "allocate") as counted:
-        offers = measure_offers(images, folder / "offers.json", candidates=candidates, counted=counted)
+    ranges = ranges_of(denoiser, target.ranges, target.for_, images.classifier.timesteps.tolist())
+    with _counting(progress, "offer" if target.exact else "row", "allocate") as counted:
+        path = folder / "offers.json"
+        record = measure_offers(images, path, candidates=candidates, exact=target.exact, counted=counted)
+    offers = record.offers(ranges)
+    judge = Judge(lambda methods: whole(images, path, methods, target.exact), record.timesteps, ranges, target.contrast)
     if target.speed_up is not None:
         with _counting(progress, "forward", "time") as counted:
             clocked = clock_offers(
                 denoiser, offers.offers, folder / "times.json", rounds=timing_rounds, counted=counted, **times
             )
         nanoseconds = clocked.saving(offers.offers, target.speed_up)
-        chosen = offers.in_flops(allocate(clocked.in_time(offers.offers), nanoseconds, target.contrast))
-        speed = clock_together(denoiser, chosen, clocked, timing_rounds)
-        choice = Choice(target, offers, chosen, clocked=clocked, speed=speed)
+        settled = settle(clocked.in_time(offers.offers), nanoseconds, judge)
+        chosen = offers.in_flops(settled.allocation)
+        among = use_timesteps(denoiser, target.for_) if len(ranges) > 1 else None
+        speed = clock_together(denoiser, chosen, clocked, timing_rounds, among)
+        choice = Choice(target, offers, chosen, ranges, settled, clocked=clocked, speed=speed)
     elif target.save is not None:
-        choice = Choice(target, offers, allocate(offers.offers, _flops(target.save, offers), target.contrast))
+        settled = settle(offers.offers, _flops(target.save, offers), judge)
+        choice = Choice(target, offers, offers.in_flops(settled.allocation), ranges, settled)
     else:
         settings = joint_settings(target, model, data, probe.seed)
         chosen, steps = largest_saving(
             offers, target, settings, folder / "results.sqlite", denoiser=denoiser, progress=progress
         )
-        choice = Choice(target, offers, chosen, steps=steps)
+        choice = Choice(target, offers, chosen, ranges, steps=steps)
     about = _about(choice, data, probe)
     content = preset_file(choice.allocation.methods, denoiser.model, name=model.model, data=data.data, about=about)
     write_whole(folder / "preset.json", content)
@@ -229,8 +242,14 @@ def _about(choice: Choice, data: DataSettings, probe: ProbeSettings) -> dict[str
         "images": probe.images,
         "timesteps": probe.timesteps,
         "seed": probe.seed,
+        "exact": target.exact,
         "versions": versions(),
     }
+    if choice.settled is not None:
+        about["together"] = {"change": choice.settled.change, "contrast": choice.settled.contrast}
+    if len(choice.ranges) > 1:
+        about["for"] = target.for_
+        about["ranges"] = {"-".join(map(str, one.timesteps or ())): one.weight for one in choice.ranges}
     if choice.clocked is not None and choice.speed is not None:
         about["speed_up"] = {"asked": target.speed_up, **choice.speed, **choice.clocked.environment}
     if choice.kept is not None:

@@ -15,6 +15,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from torch import Tensor
+
 from bigain.backbones import compressed
 from bigain.backbones.families import layout
 from bigain.diffusion import Denoiser
@@ -22,7 +24,8 @@ from bigain.methods import Method
 from bigain.run.cost import environment, forward_of, measure, synchronise
 from bigain.run.files import fingerprint, read_json, write_json
 from bigain.run.settings import differences
-from bigain.search.offers import Allocation, Offer, most_saved, together
+from bigain.search.knapsack import most_saved
+from bigain.search.offers import Allocation, Offer, together
 
 _FORMAT = "bigain offer timings 1"
 _NANO = 1e9
@@ -39,11 +42,13 @@ class Clocked:
 
     def in_time(self, offers: Iterable[Offer]) -> tuple[Offer, ...]:
         """The offers, with the nanoseconds that they save in place of the FLOPs."""
-        return tuple(replace(offer, saved=round(self.saved[offer.method] * _NANO)) for offer in offers)
+        return tuple(
+            replace(offer, saved=round(offer.weight * self.saved[offer.everywhere] * _NANO)) for offer in offers
+        )
 
     def seconds_saved(self, offers: Iterable[Offer]) -> float:
         """Of a forward, by the sum of what offers save."""
-        return math.fsum(self.saved[offer.method] for offer in offers)
+        return math.fsum(offer.weight * self.saved[offer.everywhere] for offer in offers)
 
     def saving(self, offers: Iterable[Offer], speed_up: float) -> int:
         """The nanoseconds that are to be saved so that a forward is ``speed_up`` times as fast.
@@ -110,9 +115,9 @@ def clock_offers(
 ) -> Clocked:
     """Measures what every offer saves in time.
 
-    A candidate acts in all of its layers at once, and every block is clocked on its own. Each such forward follows one
-    without compression, and the median of the differences counts, so that what disturbs the machine falls on both. The
-    first round is not counted. ValueError for no offers, or fewer than one round; and as ``kept_times``.
+    A candidate acts in all of its layers at once, at every t, and every block is clocked on its own. Each such forward
+    follows one without compression, and the median of the differences counts, so that what disturbs the machine falls
+    on both. The first round is not counted. ValueError for no offers, or fewer than one round; and as ``kept_times``.
 
     Args:
         path: of a JSON file with all times. If it lacks some of the offers, or has fewer rounds, all are measured
@@ -128,6 +133,7 @@ def clock_offers(
         raise ValueError(f"rounds must be at least 1, not {rounds}")
     current = _environment(denoiser, dtype, batch_size)
     kept = kept_times(denoiser, path, dtype=dtype, batch_size=batch_size)
+    offers = [*{one.everywhere: replace(one, method=one.everywhere, timesteps=None) for one in offers}.values()]
     if kept is not None and kept.rounds >= rounds and {offer.method for offer in offers} <= {*kept.saved}:
         return kept
     forward = forward_of(denoiser, denoiser.any_condition, denoiser.process.timesteps(batch_size))
@@ -148,10 +154,15 @@ def clock_offers(
     return result
 
 
-def clock_together(denoiser: Denoiser, chosen: Allocation, clocked: Clocked, rounds: int) -> dict[str, float]:
-    """How many times as fast a choice is: "expected" of its layers, and "measured", the median over the rounds."""
+def clock_together(
+    denoiser: Denoiser, chosen: Allocation, clocked: Clocked, rounds: int, among: Tensor | None = None
+) -> dict[str, float]:
+    """How many times as fast a choice is: "expected" of its layers, and "measured", the median over the rounds.
+
+    ``among`` are the timesteps (n,) of the use; evenly spaced if left out.
+    """
     text, batch_size = chosen.methods.text, clocked.environment["batch_size"]
-    times = measure(denoiser, ["none", text], denoiser.any_condition, batch_size=batch_size, rounds=rounds)
+    times = measure(denoiser, ["none", text], denoiser.any_condition, batch_size=batch_size, rounds=rounds, among=among)
     ratios = [plain / own for plain, own in zip(times["none"], times[text], strict=True)]
     expected = clocked.forward / (clocked.forward - clocked.seconds_saved(chosen.offers))
     return {"expected": round(expected, 4), "measured": round(median(ratios), 4)}

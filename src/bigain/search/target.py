@@ -30,6 +30,15 @@ class TargetSettings(Group):
     )
     classify: int = setting(200, "Images to classify at each step of --lose-at-most.", low=1)
     generate: int = setting(64, "Images to generate at each step of --psnr.", low=1)
+    ranges: tuple[int, ...] = setting(
+        (1,), "Ranges of t in which layers choose apart: how many, or their bounds such as '0 300 700 1000'."
+    )
+    for_: str = setting(
+        "both",
+        "What the preset is for, by whose timesteps ranges count: classify, generate or both.",
+        choices=("classify", "generate", "both"),
+    )
+    exact: bool = setting(False, "Measure each candidate in each layer on its own instead of estimating all at once.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
