@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,52 @@ def test_the_weight_of_the_contrast_is_the_librarys_or_as_asked_for(
     assert [content["contrast_weight"] for content in contents] == [CONTRAST_WEIGHT, 0]
     assert contents[1]["change"] <= contents[0]["change"]
     assert all(content["contrast"] > 0 for content in contents)
+
+
+def test_layers_choose_in_each_range_by_the_timesteps_of_the_use(
+    call: Callable[..., Any], tiny_model: str, tmp_path: Path
+) -> None:
+    denoiser = open_model(tiny_model)
+    record, plain = None, flops(denoiser, "none", 0)
+    run = ("allocate", "--save", 0.03, "--ranges", "0 275 1000", "--model", tiny_model, *SMALL, "--timesteps", 2)
+    for use, share in (("classify", 6 / 20), ("generate", 5 / 20), ("both", 11 / 40)):  # at 25, 75, … and 49, 99, …
+        output = call(*run, "--for", use, "--out", tmp_path).output
+        content = json.loads((tmp_path / "preset.json").read_text())
+        assert content["for"] == use
+        assert content["ranges"] == pytest.approx({"0-275": share, "275-1000": 1 - share})
+        assert content["together"]["change"] > 0
+        assert record in (None, read_record(tmp_path / "offers.json").measured), "measured once"
+        record = read_record(tmp_path / "offers.json").measured
+        methods = parse(content["methods"])
+        saved = sum(
+            weight * (1 - flops(denoiser, [replace(one, timesteps=None) for one in acting], 0) / plain)
+            for t, weight in ((100, share), (900, 1 - share))
+            if (acting := [one for one in methods if one.acts_at(t)])
+        )
+        assert content["saved"] == pytest.approx(saved, abs=1e-3)
+        assert content["saved"] >= 0.03 - 1e-4
+        assert "timesteps" in output
+        assert "measured together" in output
+        with bigain.compressed(denoiser.model, tmp_path / "preset.json"):
+            pass
+
+
+def test_measured_one_by_one_or_estimated_are_told_apart(
+    call: Callable[..., Any], tiny_model: str, tmp_path: Path
+) -> None:
+    run = ("allocate", "--save", 0.02, "--model", tiny_model, *SMALL)
+    call(*run, "--exact", "--out", tmp_path / "exact")
+    call(*run, "--out", tmp_path / "estimated")
+    exact, estimated = (read_record(tmp_path / name / "offers.json") for name in ("exact", "estimated"))
+    for one, other in zip(exact.measured, estimated.measured, strict=True):
+        assert (one.method, one.saved) == (other.method, other.saved)
+        assert other.change[0] == pytest.approx(one.change[0], rel=0.9)
+        assert other.change != one.change
+    assert (
+        "exact is false there and true here"
+        in call(*run, "--exact", "--out", tmp_path / "estimated", fails=True).stderr
+    )
+    assert "--for must be one of classify, generate, both, not 'draw'" in call(*run, "--for", "draw", fails=True).stderr
 
 
 def test_as_much_is_saved_as_keeps_accuracy_and_images(

@@ -166,7 +166,7 @@ def test_a_method_sees_what_it_sees_in_the_classifier(model: ModelSettings, deno
     work = a_probe(model, denoiser, TIMESTEPS)
     with compressed(denoiser.model, PER_FORWARD):
         errors = work.errors(lambda forwards: None)
-        predictions = torch.cat(list(work._predictions()))
+        predictions = torch.cat([work.predicted(rows) for rows in work.batches()])
     for number in range(IMAGES):
         _, name, label = image(number)
         for step, t in enumerate(denoiser.process.timesteps(TIMESTEPS).tolist()):

@@ -149,11 +149,12 @@ def test_images_come_as_soon_as_their_batch_is_done(build):
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_keys_of_each_forward(build, guidance, monkeypatch):
-    made = []
+    made, told = [], []
 
     @contextlib.contextmanager
-    def record(model, image, draw):
+    def record(model, image, draw, timesteps):
         made.append((image.tolist(), draw.tolist()))
+        told.append(timesteps.tolist())
         yield
 
     monkeypatch.setattr("bigain.generate.row_keys", record)
@@ -161,6 +162,7 @@ def test_keys_of_each_forward(build, guidance, monkeypatch):
     assert len(made) == 3
     assert all(len(image) == len(set(image)) == 5 for image, _ in made), "guidance's rows repeat them"
     assert [set(draw) for _, draw in made] == [{0}, {1}, {2}]
+    assert [[int(t) for t in one] for one in told] == [[t] for t in Sampling(3).scheduler(build()).timesteps.tolist()]
 
 
 def test_compression_reaches_the_sampler_and_its_random_draws_do_not_depend_on_the_batch(build):
@@ -170,6 +172,19 @@ def test_compression_reaches_the_sampler_and_its_random_draws_do_not_depend_on_t
         first, second = (_drawn(denoiser, guidance=3.0, batch_size=size) for size in (2, 5))
     assert _close(first, second)
     assert not _close(first, plain)
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "flow"])
+def test_a_method_acts_at_the_steps_in_its_range(build, scheduler):
+    denoiser = build(scheduler)
+    plain, images = _drawn(denoiser, guidance=3.0, steps=4), {}
+    for ranged in ("", ",timesteps=0-1000", ",timesteps=500-1000", ",timesteps=1000-2000"):
+        with bigain.compressed(denoiser.model, f"avgpool:factor=4{ranged}"):
+            images[ranged] = np.stack(_drawn(denoiser, guidance=3.0, steps=4))
+    assert np.array_equal(images[""], images[",timesteps=0-1000"])
+    assert np.array_equal(images[",timesteps=1000-2000"], plain)
+    assert not np.array_equal(images[",timesteps=500-1000"], plain)
+    assert not np.array_equal(images[",timesteps=500-1000"], images[""])
 
 
 def test_the_progress_bar_counts_steps(build, capsys):

@@ -13,7 +13,7 @@ from bigain.search.measuring import Changes
 from bigain.search.offers import Offer
 from bigain.search.ranges import Range
 
-ALONE = {0: 1.0, 1: 1.0, 2: 2.0, 3: 5.0}
+ALONE = {0: 1.0, 1: 1.0, 2: 2.0, 3: 9.0}
 RANGES = (Range((0, 500), 0.25), Range((500, 1000), 0.75))
 
 

@@ -177,7 +177,7 @@ def test_measuring_goes_on_where_it_was_stopped(
     found = measure(denoiser, path, model=model, counted=lambda done, of: counts.append((done, of)))
     assert len(made) == 1
     assert found == read_record(path) == whole
-    assert counts == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert counts == [(4, 4)]
     fewer = measure(denoiser, path, model=model, candidates=("todo-2",))
     assert [offer.candidate.text for offer in fewer.offers().offers] == ["todo:factor=2"] * 2
     assert read_record(path) == whole  # nothing measured is lost

@@ -21,7 +21,7 @@ def test_a_use_takes_the_classifiers_or_the_samplers_timesteps(denoiser: Denoise
 @pytest.mark.parametrize("use", ["classify", "generate", "both"])
 def test_every_timestep_of_a_use_counts_in_one_range(denoiser: Denoiser, use: str) -> None:
     taken = use_timesteps(denoiser, use).tolist()
-    for given in ((3,), (0, 100, 650, 1000)):
+    for given in ((3,), (0, 150, 650, 1000)):
         found = ranges_of(denoiser, given, use, MEASURED)
         assert sum(one.weight for one in found) == pytest.approx(1)
         for one in found:
