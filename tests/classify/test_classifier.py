@@ -153,11 +153,12 @@ def test_several_conditions_per_class(build):
 
 def test_forwards_rows_and_keys(build, monkeypatch):
     """Every forward is full but the last of a stage; keys name image, (condition, timestep), (image, timestep)."""
-    made, calls = [], []
+    made, calls, told = [], [], []
 
     @contextlib.contextmanager
-    def record(model, image, draw, alike):
+    def record(model, image, draw, alike, timesteps):
         made.append((image.tolist(), draw.tolist(), alike.tolist()))
+        told.append(timesteps.tolist())
         yield
 
     monkeypatch.setattr(pairing, "row_keys", record)
@@ -173,6 +174,7 @@ def test_forwards_rows_and_keys(build, monkeypatch):
     sizes = [len(t) for t, _ in calls]
     assert sizes == [16, 16, 16, 12, 16, 16, 16]  # 3 images x 10 x 2, then 3 images x 4 x 4
     assert sum(sizes) == 3 * subject.forwards
+    assert told == [t for t, _ in calls]
     images = [key for keys, _, _ in made for key in keys]
     assert {key: images.count(key) for key in images} == {image_key(name, 0): subject.forwards for name in IDS}
     draws: dict[int, set] = {}

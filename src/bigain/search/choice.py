@@ -199,13 +199,16 @@ def choose(
                 denoiser, offers.offers, folder / "times.json", rounds=timing_rounds, counted=counted, **times
             )
         nanoseconds = clocked.saving(offers.offers, target.speed_up)
-        settled = settle(clocked.in_time(offers.offers), nanoseconds, judge)
+        with _counting(progress, "choice", "correct") as counted:
+            settled = settle(clocked.in_time(offers.offers), nanoseconds, judge, counted)
         chosen = offers.in_flops(settled.allocation)
         among = use_timesteps(denoiser, target.for_) if len(ranges) > 1 else None
         speed = clock_together(denoiser, chosen, clocked, timing_rounds, among)
         choice = Choice(target, offers, chosen, ranges, settled, clocked=clocked, speed=speed)
     elif target.save is not None:
-        settled = settle(offers.offers, _flops(target.save, offers), judge)
+        saving = _flops(target.save, offers)
+        with _counting(progress, "choice", "correct") as counted:
+            settled = settle(offers.offers, saving, judge, counted)
         choice = Choice(target, offers, offers.in_flops(settled.allocation), ranges, settled)
     else:
         settings = joint_settings(target, model, data, probe.seed)

@@ -69,31 +69,39 @@ class Judge:
         return self.measure(chosen.methods)
 
 
-def settle(offers: Sequence[Offer], saving: int, judge: Judge) -> Settled:
+def settle(
+    offers: Sequence[Offer],
+    saving: int,
+    judge: Judge,
+    counted: Callable[[int, int], object] = lambda done, of: None,
+) -> Settled:
     """The choice that saves at least ``saving``, in the unit of the offers, after one round of correction.
 
-    Takes a measurement for the choice, one for each of its layers and one for the second choice. ValueError as
-    `allocate`.
+    Takes a measurement for the choice, one for each of its layers and one for the second choice; ``counted`` is called
+    with those done and their number. ValueError as `allocate`.
     """
     first = allocate(offers, saving, judge.contrast_weight)
-    factors = _factors(first, judge)
+    factors = _factors(first, judge, counted)
     corrected = []
     for offer in offers:
         factor = factors.get(offer.place, 1.0)
         corrected.append(replace(offer, change=factor * offer.change, contrast=factor * offer.contrast))
     second = allocate(corrected, saving, judge.contrast_weight)
     choices = [judge.settled(first), judge.settled(second)]
+    steps = len({offer.layer for offer in first.offers}) + 2
+    counted(steps, steps)
     return min(choices, key=lambda one: one.change + judge.contrast_weight * one.contrast)
 
 
-def _factors(chosen: Allocation, judge: Judge) -> dict[Place, float]:
+def _factors(chosen: Allocation, judge: Judge, counted: Callable[[int, int], object]) -> dict[Place, float]:
     """By what the costs of each place's offers are multiplied."""
     layers = sorted({offer.layer for offer in chosen.offers})
     if len(layers) < 2:
         return {}  # a layer's ranges do not meet: nothing acts together
     together = judge.costs(chosen)
     factors = {}
-    for layer in layers:
+    for number, layer in enumerate(layers, start=1):
+        counted(number, len(layers) + 2)
         without = judge.costs(Allocation(tuple(offer for offer in chosen.offers if offer.layer != layer)))
         for offer in chosen.offers:
             alone = offer.cost(judge.contrast_weight)
