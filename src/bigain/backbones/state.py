@@ -64,13 +64,24 @@ class Seen:
 
 @dataclass
 class Session:
-    """What the hooks of a model share; ``observer`` is called with each layer in which a method acts, in order."""
+    """What the hooks of a model share.
+
+    Args:
+        methods: what was applied.
+        forward: the one in progress.
+        image_keys, draw_keys: of its rows.
+        observer: is called with each layer in which a method acts, in order.
+        size: tokens of image and of text in the latest forward, in families that show them at the root.
+        told: is called once, when the first forward in such a family has ended that is not compiled as a whole.
+    """
 
     methods: Compression
     forward: Forward | None = None
     image_keys: Tensor | None = None
     draw_keys: Tensor | None = None
     observer: Callable[[Seen], object] | None = None
+    size: tuple[int, int] = (0, 0)
+    told: Callable[[], object] | None = None
 
     def acting(self, kind: type[AnyMethod], level: int, layer: int) -> tuple[AnyMethod | None, int]:
         """What acts in a layer of the kind, `TokenMerging` or `TokenDownsampling`, and its place among all methods."""
