@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.models.transformers.transformer_flux2 import Flux2KVAttnProcessor, Flux2KVParallelSelfAttnProcessor
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -258,6 +259,19 @@ def test_context_parallelism_is_refused(joints: Any) -> None:
     with pytest.raises(ValueError, match=r"blocks\.1\.attn1 must not be run context-parallel"):
         bigain.apply(model, "todo-2")
     assert model.blocks[0].attn1.processor is before
+
+
+def test_keys_that_are_kept_between_forwards_are_refused(joints: Any) -> None:
+    model, inputs = joints["flux2"].build(), joints["flux2"].inputs()
+    for block in model.transformer_blocks:
+        block.attn.set_processor(Flux2KVAttnProcessor())
+    for block in model.single_transformer_blocks:
+        block.attn.set_processor(Flux2KVParallelSelfAttnProcessor())
+    plain = output(model, inputs)
+    with bigain.compressed(model, "todo-2"):
+        assert not torch.equal(output(model, inputs), plain)  # without kept keys it is as any other
+        with pytest.raises(ValueError, match="kv_cache_mode must be None in a compressed forward, not 'extract'"):
+            output(model, inputs | {"kv_cache_mode": "extract", "num_ref_tokens": 6})
 
 
 def test_timesteps_of_each_token_and_of_each_family_come_as_thousandths(joints: Any) -> None:

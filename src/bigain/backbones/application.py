@@ -25,9 +25,11 @@ from bigain.backbones.hooks import (
 from bigain.backbones.presets import Applicable, resolve
 from bigain.backbones.seam import Seam, check_seam, seam
 from bigain.backbones.state import Seen, Session
-from bigain.backbones.summary import Summary, cost
+from bigain.backbones.summary import Summary, cost, forward_cost
 from bigain.methods import Compression, Method, TokenDownsampling, TokenMerging
 from bigain.operators.grid import Grid
+
+_LITTLE = 1.1  # times as fast: a smaller bound is told
 
 
 class Handle:
@@ -50,7 +52,24 @@ class Handle:
         """Tokens and FLOPs per layer in the latest forward, a RuntimeError if there was none; print it for a table."""
         if any(hook.grid is None for hook in self._blocks):
             raise RuntimeError("the summary shows the latest forward, and none ran yet: call the model first")
-        return Summary(map(cost, self._blocks))
+        return self._summary()
+
+    def _summary(self) -> Summary:
+        """Of the layers that a forward has reached."""
+        rows = [cost(hook) for hook in self._blocks if hook.grid is not None]
+        jointly = any(isinstance(hook, Seam) for hook in self._blocks)
+        return Summary.of(rows, forward_cost(self.model, self.session.size, rows) if jointly else None)
+
+    def tell(self) -> None:
+        """Warns where a forward of the latest size can hardly become faster."""
+        whole = self._summary().forward
+        if whole is not None and whole.bound < _LITTLE:
+            warnings.warn(
+                f"at {whole.tokens[0]:,} tokens attention is {whole.attention:.0%} of the FLOPs of this "
+                f"{type(self.model).__name__}: {self.methods.text} can make a forward at most {whole.bound:.2f}x as "
+                f"fast",
+                stacklevel=2,
+            )
 
     def remove(self) -> None:
         """Takes the hooks, if they are still on, off the model; its outputs are what they were, bit for bit."""
@@ -71,6 +90,9 @@ def apply(
     pipe_or_model: object, method: Applicable, *, replace: bool = False, grid: tuple[int, ...] | None = None
 ) -> Handle:
     """Compresses the tokens of a diffusers pipeline or model from its next forward on.
+
+    The first forward of a model that attends jointly or over video comes with a UserWarning where it is too small for
+    the methods to make it 1.1 times as fast; not where the model is compiled as a whole.
 
     Args:
         pipe_or_model: a pipeline with a `unet` or `transformer`, such a model (see `bigain.backbones.SUPPORTED`), or
@@ -109,7 +131,12 @@ def apply(
     session = Session(methods, shares=where.enters_unconditioned)
     if not methods:
         return Handle(model, session, ())
-    return Handle(model, session, _register(where, session) if where.family is None else seam(where, session, grid))
+    if where.family is None:
+        return Handle(model, session, _register(where, session))
+    seams = seam(where, session, grid)
+    handle = Handle(model, session, seams)
+    session.told = handle.tell if seams else None
+    return handle
 
 
 def remove(pipe_or_model: object) -> None:

@@ -128,6 +128,12 @@ def _of_list(_: Any, given: Arguments) -> Grids:
     return (Grid(height // patch, width // patch, frames // patch_of_frames),)
 
 
+def _of_flux2(_: Any, given: Arguments) -> None:
+    """img_ids show it; keys that are kept from one forward to the next are joined to the others out of reach."""
+    if given.get("kv_cache_mode") is not None:
+        raise ValueError(f"kv_cache_mode must be None in a compressed forward, not {given['kv_cache_mode']!r}")
+
+
 def grids_of_ids(ids: Tensor) -> Grids:
     """From img_ids (N, 3) or (N, 4), whose first column tells the images apart; it waits for the device.
 
@@ -157,7 +163,7 @@ _BY_NAME: dict[str, Family] = {
     "SD3Transformer2DModel": Family(("transformer_blocks",), ("attn", "attn2"), "first", _of_image),
     "FluxTransformer2DModel": Family(_DUAL_AND_SINGLE, ("attn",), "last", lambda *_: None, level=_THOUSANDTHS),
     "ChromaTransformer2DModel": Family(_DUAL_AND_SINGLE, ("attn",), "last", lambda *_: None, level=_THOUSANDTHS),
-    "Flux2Transformer2DModel": Family(_DUAL_AND_SINGLE, ("attn",), "last", lambda *_: None, level=_THOUSANDTHS),
+    "Flux2Transformer2DModel": Family(_DUAL_AND_SINGLE, ("attn",), "last", _of_flux2, level=_THOUSANDTHS),
     "QwenImageTransformer2DModel": Family(("transformer_blocks",), ("attn",), "last", _of_shapes, level=_THOUSANDTHS),
     "ZImageTransformer2DModel": Family(
         ("noise_refiner", "layers"), ("attention",), "first", _of_list, "x", "t", level=_REVERSED

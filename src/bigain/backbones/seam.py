@@ -11,6 +11,7 @@ import torch
 from diffusers.hooks import HookRegistry
 from torch import Tensor, nn
 
+from bigain.backbones.arguments import text_of
 from bigain.backbones.attachment import NAME, attach
 from bigain.backbones.families import Layout
 from bigain.backbones.hooks import EnteringHook, NothingCompressedError, RootHook, without_autocast
@@ -52,6 +53,7 @@ class Seam:
         self.features: Tensor | None = None  # the attention's input in the forward in progress
         # Token counts of the latest forward, for the summary; written, never read, by the hooks.
         self.grid: Grid | None = None
+        self.grids: Grids = ()
         self.queries = self.keys_before = self.keys = self.width = 0
         self.original = self.attention.processor
         self.twin = twin_of(self.original, self.through, self.name)
@@ -114,7 +116,7 @@ class Seam:
         self.features = None
         parts.append(_whole(key, value, begin, length))
         parts = [part for part in parts if part.key.shape[1]]
-        self.grid, self.keys_before = forward.grids[0], length
+        self.grid, self.grids, self.keys_before = forward.grids[0], forward.grids, length
         self.keys = sum(part.key.shape[1] for part in parts)
         number = self.merging_number if self.downsampling is None else self.downsampling_number
         forward.note(number, self.keys < length)
@@ -249,6 +251,14 @@ class SeamRootHook(RootHook):
         for seam in self.seams:
             seam.undo()
 
+    def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        """As of any root; tells once what the size of the image means for the method."""
+        output = super().new_forward(module, *args, **kwargs)
+        if not torch.compiler.is_compiling() and self.session.told is not None:
+            told, self.session.told = self.session.told, None
+            told()
+        return output
+
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Forward:
         for seam in self.seams:
             if not seam.is_in_place:
@@ -259,7 +269,9 @@ class SeamRootHook(RootHook):
         forward = super()._begin(module, args, kwargs)
         if forward.timestep is not None:
             forward.timestep = self.family.level(forward.timestep)
-        forward.grids = self._grids(module, dict(zip(self.parameters, args, strict=False)) | kwargs)
+        given = dict(zip(self.parameters, args, strict=False)) | kwargs
+        forward.grids = self._grids(module, given)
+        self.session.size = sum(grid.tokens for grid in forward.grids), text_of(given)
         return forward
 
     def _grids(self, module: nn.Module, given: dict[str, Any]) -> Grids:

@@ -78,9 +78,16 @@ class Seen:
 
 @dataclass
 class Session:
-    """What the hooks of a model share; ``observer`` is called with each layer in which a method acts, in order.
+    """What the hooks of a model share.
 
-    ``shares`` is whether rows that are alike are so where they enter the model's first layer.
+    Args:
+        methods: what was applied.
+        shares: whether rows that are alike are so where they enter the model's first layer.
+        forward: the one in progress.
+        image_keys, draw_keys, alike: of its rows, as `row_keys` gets them.
+        observer: is called with each layer in which a method acts, in order.
+        size: tokens of image and of text in the latest forward, in families that show them at the root.
+        told: is called once, when the first forward in such a family has ended that is not compiled as a whole.
     """
 
     methods: Compression
@@ -90,6 +97,8 @@ class Session:
     draw_keys: Tensor | None = None
     alike: Tensor | None = None
     observer: Callable[[Seen], object] | None = None
+    size: tuple[int, int] = (0, 0)
+    told: Callable[[], object] | None = None
 
     def acting(self, kind: type[AnyMethod], level: int, layer: int) -> tuple[AnyMethod | None, int]:
         """What acts in a layer of the kind, `TokenMerging` or `TokenDownsampling`, and its place among all methods."""

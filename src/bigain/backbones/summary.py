@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from diffusers.models.attention import FeedForward
 from diffusers.models.attention_processor import Attention
 from torch import nn
 
+from bigain.backbones.counting import count
+from bigain.backbones.families import SUPPORTED
 from bigain.backbones.hooks import BlockHook
 from bigain.backbones.seam import Seam
 
@@ -33,8 +38,46 @@ class LayerCost:
     matching: int
 
 
+@dataclass(frozen=True)
+class ForwardCost:
+    """A whole forward of one sample, at the size of the latest.
+
+    Args:
+        tokens: of image, and of text.
+        flops: of its matrix products and convolutions, before and after.
+        attention: the share of the attentions in which methods act, without their projections, before.
+    """
+
+    tokens: tuple[int, int]
+    flops: tuple[float, float]
+    attention: float
+
+    @property
+    def bound(self) -> float:
+        """How many times as fast the forward is at most, by its FLOPs."""
+        return self.flops[0] / self.flops[1]
+
+    @property
+    def ceiling(self) -> float:
+        """The same, did these attentions cost nothing."""
+        return 1 / (1 - self.attention)
+
+
 class Summary(tuple[LayerCost, ...]):
-    """A row per compressed block; ``print`` shows a table."""
+    """A row per compressed block; ``print`` shows a table.
+
+    ``forward`` is what they are part of, in models that attend jointly or over video; None in others, and where that
+    cannot be counted.
+    """
+
+    forward: ForwardCost | None = None
+
+    @classmethod
+    def of(cls, rows: Iterable[LayerCost], forward: ForwardCost | None = None) -> Summary:
+        """Of these rows, in a forward."""
+        summary = cls(rows)
+        summary.forward = forward
+        return summary
 
     @property
     def flops(self) -> tuple[int, int]:
@@ -49,8 +92,16 @@ class Summary(tuple[LayerCost, ...]):
             grid, queries, keys = f"{row.grid[0]}x{row.grid[1]}", _arrow(*row.queries), _arrow(*row.keys)
             table.append((row.layer, grid, queries, keys, *_change(*row.flops)))
         table.append(("all compressed layers", "", "", "", *_change(*self.flops)))
+        whole = self.forward
+        if whole is not None:
+            table.append(("the whole forward", "", "", "", *_change(*whole.flops)))
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in table]
+        if whole is not None:
+            lines.append(
+                f"at {whole.tokens[0]:,} tokens attention is {whole.attention:.0%} of the FLOPs of a forward: at most "
+                f"{whole.bound:.2f}x as fast, {whole.ceiling:.2f}x with no attention at all"
+            )
         if self.flops[1] >= self.flops[0]:
             lines.append("the matching costs more than the attention it saves: this cannot be faster on this grid")
         return "\n".join(lines)
@@ -60,7 +111,7 @@ def _arrow(before: object, after: object) -> str:
     return f"{before} -> {after}"
 
 
-def _change(before: int, after: int) -> tuple[str, str]:
+def _change(before: float, after: float) -> tuple[str, str]:
     """FLOPs in millions, and their change."""
     return _arrow(f"{before / 1e6:.1f}", f"{after / 1e6:.1f}"), f"{100 * (after / before - 1):+.1f}%"
 
@@ -93,7 +144,9 @@ def _seam_cost(seam: Seam) -> LayerCost:
     assert seam.grid is not None
     frame = seam.grid.frame
     channels = seam.attention.to_q.in_features if hasattr(seam.attention, "to_q") else seam.width
-    matching = 0 if seam.merging is None else seam.grid.frames * seam.merging.matching_flops(frame, channels)
+    matching = 0
+    if seam.merging is not None:
+        matching = sum(grid.frames * seam.merging.matching_flops(grid.frame, channels) for grid in seam.grids)
     before, after = (4 * seam.queries * keys * seam.width for keys in (seam.keys_before, seam.keys))
     return LayerCost(
         seam.name,
@@ -103,6 +156,24 @@ def _seam_cost(seam: Seam) -> LayerCost:
         (before, after + matching),
         matching,
     )
+
+
+def forward_cost(model: Any, size: tuple[int, int], rows: Iterable[LayerCost]) -> ForwardCost | None:
+    """Of a model that attends jointly or over video; None, and a UserWarning, where its config does not give it.
+
+    Args:
+        size: tokens of image and of text.
+        rows: what the forward did to its layers.
+    """
+    kind = next(family.__name__ for family in SUPPORTED if isinstance(model, family))
+    try:
+        counted = count(kind, model.config, size[1])
+    except ValueError as error:
+        warnings.warn(f"the FLOPs of a forward cannot be counted, and so no bound is known: {error}", stacklevel=2)
+        return None
+    before = counted.flops(size[0])
+    saved = sum(row.flops[0] - row.flops[1] for row in rows)
+    return ForwardCost(size, (before, before - saved), counted.attention(size[0]) / before)
 
 
 def attention_flops(attention: Attention, queries: int, keys: int) -> int:
