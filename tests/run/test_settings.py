@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -36,11 +37,11 @@ def test_lists_of_methods_come_apart_between_methods_only(texts: list[str], spec
     assert split_specs(texts) == specs
 
 
-@pytest.mark.parametrize(("kind", "usual"), [("class", 4.0), ("text", 7.5)])
-def test_guidance_that_is_left_out_is_the_papers(kind: str, usual: float) -> None:
-    assert SamplingSettings().resolved(kind).guidance == usual
-    assert SamplingSettings(guidance=2.0).resolved(kind).guidance == 2.0
-    assert SamplingSettings(steps=3).resolved(kind).forwards == 6
+def test_guidance_that_is_left_out_is_the_models_usual() -> None:
+    denoiser: Any = SimpleNamespace(usual_guidance=4.0)
+    assert SamplingSettings().resolved(denoiser).guidance == 4.0
+    assert SamplingSettings(guidance=2.0).resolved(denoiser).guidance == 2.0
+    assert SamplingSettings(steps=3).resolved(denoiser).forwards == 6
     assert SamplingSettings(steps=3, guidance=1.0).forwards == 3
 
 

@@ -54,7 +54,7 @@ def generate(
     if isinstance(denoiser, ClassConditional):
         asked = [options.label_of(text, denoiser) for text in conditions]
     encoded = denoiser.conditions(asked)
-    how = sampling.of(denoiser.kind, seed, model.batch_size)
+    how = sampling.of(denoiser, seed, model.batch_size)
     index = [position for position in range(len(conditions)) for _ in range(count)]
     out = options.folder(out, "generate", model.model)
     rows = []

@@ -65,7 +65,7 @@ class Work:
         conditions = class_conditions(denoiser, data)
         settings = replace(
             settings,
-            sampling=settings.sampling.resolved(denoiser.kind),
+            sampling=settings.sampling.resolved(denoiser),
             classifier=settings.classifier.resolved(sum(map(len, conditions)) or 1),
         )
         scenes = settings.data.data == "glyphs-scenes"
@@ -74,7 +74,7 @@ class Work:
 
     def __post_init__(self) -> None:
         counts, batch_size = self.settings.counts, self.settings.model.batch_size
-        self.sampling = self.settings.sampling.of(self.denoiser.kind, counts.seed, batch_size)
+        self.sampling = self.settings.sampling.of(self.denoiser, counts.seed, batch_size)
         if counts.classify:
             if not self.conditions:
                 raise ValueError(f"classify must be 0 (--classify 0) for {self.data.name}, which has no classes")

@@ -1,0 +1,92 @@
+"""The space that a model denoises in: pixels, or latents of an autoencoder, of images or of videos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+_CHUNK = 8  # images per pass of the autoencoder, whose activations are far larger than the denoiser's
+
+
+class Pixels:
+    """The model denoises RGB pixels."""
+
+    factor = 1
+    """Pixels per sample along one side."""
+    frame_factor = 1
+    """Frames per sample along time, after the first, which is one of its own."""
+    channels = 3
+
+    def encode(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) images in [-1, 1] to (B, C, H / factor, W / factor) float32 samples; videos (B, 3, T, H, W)."""
+        return images.float()
+
+    def decode(self, x0: Tensor) -> Tensor:
+        """(B, C, h, w) samples to (B, 3, h * factor, w * factor) float32 images, cut to [-1, 1]; videos likewise."""
+        return x0.float().clamp(-1, 1)
+
+
+class Latents:
+    """The model denoises the latents of an ``AutoencoderKL``; a ValueError for another autoencoder.
+
+    A latent is the posterior's mean, normalised as the autoencoder's config says: ``scaling_factor``,
+    ``shift_factor`` (SD3, Flux) or ``latents_mean`` and ``latents_std`` (SDXL variants).
+    """
+
+    autoencoders: ClassVar[tuple[str, ...]] = ("AutoencoderKL",)
+    frame_factor = 1
+
+    def __init__(self, vae: Any) -> None:
+        name = type(getattr(vae, "_orig_mod", vae)).__name__  # torch.compile wraps the class
+        if name not in self.autoencoders:
+            raise ValueError(f"the autoencoder must be an {' or '.join(self.autoencoders)}, not {name}")
+        self.vae = vae.eval()
+        self.factor, self.channels = self._sizes(vae.config)
+
+    def _sizes(self, config: Any) -> tuple[int, int]:
+        """Pixels per sample along one side, and channels."""
+        return 2 ** (len(config.block_out_channels) - 1), int(config.latent_channels)
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """As :meth:`Pixels.encode`."""
+        with self._float32_where_needed() as dtype:
+            means = [self.vae.encode(chunk.to(dtype)).latent_dist.mean.float() for chunk in images.split(_CHUNK)]
+        mean, scale = self._normalisation(means[0])
+        return (torch.cat(means) - mean) * scale
+
+    @torch.no_grad()
+    def decode(self, x0: Tensor) -> Tensor:
+        """As :meth:`Pixels.decode`."""
+        mean, scale = self._normalisation(x0)
+        with self._float32_where_needed() as dtype:
+            chunks = (x0.float() / scale + mean).split(_CHUNK)
+            images = [self.vae.decode(chunk.to(dtype), return_dict=False)[0].float() for chunk in chunks]
+        return torch.cat(images).clamp(-1, 1)
+
+    def _normalisation(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """What is subtracted from a posterior mean, and what multiplies the difference; (1, C, 1, ...) or scalars."""
+        config, shape = self.vae.config, (1, -1, *[1] * (like.ndim - 2))
+        scale = torch.tensor(float(config.get("scaling_factor", 1.0)), device=like.device)
+        if config.get("latents_mean") is not None and config.get("latents_std") is not None:
+            mean = torch.tensor(config.latents_mean, device=like.device).view(shape)
+            return mean, scale / torch.tensor(config.latents_std, device=like.device).view(shape)
+        return torch.tensor(float(config.get("shift_factor") or 0.0), device=like.device), scale
+
+    @contextmanager
+    def _float32_where_needed(self) -> Iterator[torch.dtype]:
+        """Runs a float16 autoencoder that overflows (``force_upcast``, as SDXL's) in float32, then puts it back."""
+        dtype: torch.dtype = self.vae.dtype
+        upcast = dtype == torch.float16 and bool(self.vae.config.get("force_upcast"))
+        if not upcast:
+            yield dtype
+            return
+        self.vae.to(torch.float32)
+        try:
+            yield torch.float32
+        finally:
+            self.vae.to(dtype)

@@ -1,0 +1,140 @@
+"""Small random pipelines of flow matching, of the real classes, with text encoders and tokenizers of their own."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
+
+LETTERS = string.ascii_lowercase + "."
+
+
+def clip_tokenizer() -> CLIPTokenizer:
+    tokens = ["<|startoftext|>", "<|endoftext|>", *LETTERS, *(f"{letter}</w>" for letter in LETTERS)]
+    return CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=[], model_max_length=24)
+
+
+def clip_config() -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=56,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=24,
+        projection_dim=16,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+    )
+
+
+def t5_tokenizer() -> T5Tokenizer:
+    letters = [(letter, -2.0) for letter in "▁" + LETTERS]
+    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *letters]
+    return T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=20)
+
+
+def t5_config() -> T5Config:
+    return T5Config(vocab_size=64, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=0)
+
+
+def vae(**overrides: Any) -> AutoencoderKL:
+    """16 pixels to 8x8 latents of 4 channels."""
+    config = dict(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=4,
+        latent_channels=4,
+        scaling_factor=0.5,
+        shift_factor=0.25,
+        sample_size=16,
+    )
+    return AutoencoderKL(**(config | overrides))
+
+
+@dataclass(frozen=True)
+class Flow:
+    """A family: how to build a small pipeline, and what its pipeline and network take.
+
+    Args:
+        build: makes one; keyword arguments change the transformer's config.
+        noise: what the network is told of pure noise.
+        sign: of its output against noise - x0.
+        guided: keyword arguments of a call of the pipeline with guidance 3, and of one without guidance.
+        layout: a velocity (B, C, ...) as the network gives it, packed; None for the pipeline's latents.
+        prompts: of a length that the network takes in one compressed batch.
+    """
+
+    build: Callable[..., Any]
+    noise: float
+    sign: int = 1
+    guided: Any = field(default_factory=lambda: (dict(guidance_scale=3.0), dict(guidance_scale=1.0)))
+    layout: Callable[[Tensor], Any] | None = None
+    prompts: tuple[str, ...] = ("a photo of a cat.", "a photo of an owl.", "an edge", "x")
+
+
+def flux(**overrides: Any) -> Any:
+    config = dict(
+        patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=16, pooled_projection_dim=16, axes_dims_rope=(4, 6, 6), guidance_embeds=True,
+    )  # fmt: skip
+    return diffusers.FluxPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+        vae=vae(),
+        text_encoder=CLIPTextModel(clip_config()),
+        tokenizer=clip_tokenizer(),
+        text_encoder_2=T5EncoderModel(t5_config()),
+        tokenizer_2=t5_tokenizer(),
+        transformer=diffusers.FluxTransformer2DModel(**(config | overrides)),
+    )
+
+
+def true_guidance(negative: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    return dict(true_cfg_scale=3.0, negative_prompt=[negative] * 2), dict(true_cfg_scale=1.0)
+
+
+FLOWS: dict[str, Flow] = {
+    "flux": Flow(flux, 1.0),
+    "flux without embedded guidance": Flow(
+        lambda **given: flux(guidance_embeds=False, **given), 1.0, guided=true_guidance("")
+    ),
+}
+
+
+@pytest.fixture(params=sorted(FLOWS))
+def flow(request: pytest.FixtureRequest) -> Flow:
+    """Each family in turn."""
+    return FLOWS[request.param]
+
+
+@pytest.fixture
+def flows() -> dict[str, Flow]:
+    """All of them by name."""
+    return FLOWS
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Callable[[Any], Path]:
+    """Saves a pipeline to a folder."""
+
+    def save(pipe: Any) -> Path:
+        pipe.save_pretrained(tmp_path / "saved", safe_serialization=True)
+        return tmp_path / "saved"
+
+    return save
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
