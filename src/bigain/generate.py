@@ -97,6 +97,8 @@ def sample(
 ) -> Iterator[Pixels]:
     """Draws one image per entry of ``index``: (H, W, 3) uint8, in that order, each as soon as its batch is done.
 
+    A model of videos draws (T, H, W, 3).
+
     An image's noise depends on ``(seed, image id)`` alone, also the noise that ancestral samplers add at each step.
     The model's own scheduler is copied, never changed.
 

@@ -11,9 +11,18 @@ from typing import Any
 import diffusers
 import pytest
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+    UMT5Config,
+    UMT5EncoderModel,
+)
 
 LETTERS = string.ascii_lowercase + "."
 
@@ -72,6 +81,7 @@ class Flow:
         noise: what the network is told of pure noise.
         sign: of its output against noise - x0.
         guided: keyword arguments of a call of the pipeline with guidance 3, and of one without guidance.
+        sizes: that it is opened with.
         layout: a velocity (B, C, ...) as the network gives it, packed; None for the pipeline's latents.
         prompts: of a length that the network takes in one compressed batch.
     """
@@ -81,6 +91,7 @@ class Flow:
     sign: int = 1
     guided: Any = field(default_factory=lambda: (dict(guidance_scale=3.0), dict(guidance_scale=1.0)))
     layout: Callable[[Tensor], Any] | None = None
+    sizes: dict[str, int] = field(default_factory=dict)
     prompts: tuple[str, ...] = ("a photo of a cat.", "a photo of an owl.", "an edge", "x")
 
 
@@ -104,7 +115,41 @@ def true_guidance(negative: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return dict(true_cfg_scale=3.0, negative_prompt=[negative] * 2), dict(true_cfg_scale=1.0)
 
 
+def wan(frames: int = 5, two: bool = False, expand: bool = False, pixels: bool = False, **overrides: Any) -> Any:
+    config = dict(
+        patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=12, in_channels=3 if pixels else 4,
+        out_channels=3 if pixels else 4, text_dim=16, freq_dim=16, ffn_dim=32, num_layers=2,
+    )  # fmt: skip
+    network = diffusers.WanTransformer3DModel
+    autoencoder = diffusers.AutoencoderKLWan(
+        base_dim=4,
+        z_dim=4,
+        dim_mult=[1, 1],
+        num_res_blocks=1,
+        temperal_downsample=[True],
+        latents_mean=[0.1, 0.2, 0.3, 0.4],
+        latents_std=[0.5, 1.0, 1.5, 2.0],
+        scale_factor_temporal=2,
+        scale_factor_spatial=2,
+    )
+    return diffusers.WanPipeline(
+        tokenizer=t5_tokenizer(),
+        text_encoder=UMT5EncoderModel(UMT5Config(**t5_config().to_diff_dict() | {"model_type": "umt5"})),
+        vae=None if pixels else autoencoder,
+        scheduler=UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0),
+        transformer=network(**(config | overrides)),
+        transformer_2=network(**(config | overrides)) if two else None,
+        boundary_ratio=0.6 if two else None,
+        expand_timesteps=expand,
+    )
+
+
 FLOWS: dict[str, Flow] = {
+    "wan": Flow(wan, 1000.0, sizes=dict(image_size=16, frames=5)),
+    "wan of one frame": Flow(wan, 1000.0, sizes=dict(image_size=16, frames=1)),
+    "wan 2.2": Flow(lambda: wan(two=True), 1000.0, sizes=dict(image_size=16, frames=5)),
+    "wan 5b": Flow(lambda: wan(expand=True), 1000.0, sizes=dict(image_size=16, frames=5)),
+    "wan of pixels": Flow(lambda: wan(pixels=True), 1000.0, sizes=dict(image_size=8, frames=4)),
     "flux": Flow(flux, 1.0),
     "flux without embedded guidance": Flow(
         lambda **given: flux(guidance_embeds=False, **given), 1.0, guided=true_guidance("")

@@ -28,6 +28,7 @@ from bigain.classify.racing import Racing
 from bigain.diffusion import Conditions, Denoiser, open_model
 from bigain.diffusion.denoiser import memory_advice
 from bigain.images import as_batch, as_images, content_id
+from bigain.videos import as_video_batch, as_videos
 
 _WINDOW = 64  # images that share batches
 
@@ -191,6 +192,7 @@ class DiffusionClassifier:
             images: what :func:`bigain.images.as_images` takes: one image or many, as PIL images, uint8 arrays
                 (H, W, 3) or paths; a folder; a data set of Hugging Face; or a tensor (B, 3, S, S) of floats in [-1, 1]
                 that is preprocessed already, which the others are here (short side to the model's size S, centre crop).
+                For a model of videos what :func:`bigain.videos.as_video_batch` takes.
             ids: the images' names, all different, which seed the noise. Left out, an image is named by its pixels.
             progress: whether to show a bar that counts forwards.
 
@@ -203,15 +205,22 @@ class DiffusionClassifier:
             FloatingPointError: where a prediction of the model is not finite.
             torch.OutOfMemoryError: with the batch size to try next.
         """
-        images = as_images(images)
+        images = as_videos(images) if self.denoiser.is_video else as_images(images)
         names = None if ids is None else _checked_ids(ids, len(images))
         results: list[Prediction] = []
         with tqdm(total=len(images) * self.forwards, disable=not progress, desc="classify", unit="forward") as bar:
             for first in range(0, len(images), _WINDOW):
-                batch = as_batch(images[first : first + _WINDOW], self.denoiser.image_size)
+                batch = self._batch(images[first : first + _WINDOW])
                 own = [content_id(image) for image in batch] if names is None else names[first : first + _WINDOW]
                 results += self._together(batch, own, bar)
         return results
+
+    def _batch(self, images: Any) -> Tensor:
+        """Some images, or videos, as the model takes them."""
+        size, frames = self.denoiser.image_size, self.denoiser.frames
+        if frames is None or not self.denoiser.is_video:
+            return as_batch(images, size)
+        return as_video_batch(images, size, frames)
 
     def score(self, images: Any, labels: Sequence[int | str]) -> float:
         """Accuracy on labelled images, as scikit-learn asks an estimator for it."""

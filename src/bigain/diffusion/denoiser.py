@@ -217,7 +217,7 @@ class Denoiser(ABC):
         Images are (B, 3, H, W) floats in [-1, 1], H = W = ``image_size``, on any device; a ValueError for others, for
         none, and for values that are not finite.
         """
-        _check_images(images, self.image_size)
+        check_images(images, (3, self.image_size, self.image_size))
         return self.space.encode(images.to(self.device))
 
     def decode(self, x0: Tensor) -> Tensor:
@@ -260,9 +260,11 @@ def memory_advice(batch_size: int) -> Iterator[None]:
         ) from error
 
 
-def _check_images(images: Tensor, size: int) -> None:
-    if images.ndim != 4 or images.shape[1:] != (3, size, size) or len(images) == 0:
-        raise ValueError(f"images must have shape (B, 3, {size}, {size}) with B > 0, not {tuple(images.shape)}")
+def check_images(images: Tensor, shape: tuple[int, ...]) -> None:
+    """Raises a ValueError unless images, or videos, are finite floats in [-1, 1] of a shape, at least one."""
+    if images.shape[1:] != shape or len(images) == 0:
+        asked = ", ".join(map(str, shape))
+        raise ValueError(f"images must have shape (B, {asked}) with B > 0, not {tuple(images.shape)}")
     if not images.is_floating_point():
         raise ValueError(f"images must be floats in [-1, 1], not {images.dtype}")
     bad = ~images.isfinite().flatten(1).all(1)

@@ -33,7 +33,7 @@ class FlowConditional(TextConditional):
         ValueError: for a size that the transformer cannot take, and as :class:`bigain.diffusion.Denoiser`.
     """
 
-    sizes = ("image_size",)
+    sizes: ClassVar[tuple[str, ...]] = ("image_size",)
     autoencoder: ClassVar[type[Latents]] = Latents
     readers: ClassVar[tuple[str, ...]] = ("",)
     """Endings of the names of the text encoders and tokenizers, the one of the longest texts last."""
@@ -114,15 +114,19 @@ class FlowConditional(TextConditional):
 
     def pipeline_arguments(self, rows: Mapping[str, Any], guidance: float, each_step: EachStep) -> dict[str, Any]:
         """Also the size, and the length of the empty prompt that guidance compares with."""
-        side = self.sample_shape[-1] * self.pipe.vae_scale_factor  # which pixels without an autoencoder have not
         return {
             "prompt_embeds": rows["encoder_hidden_states"],
-            "height": side,
-            "width": side,
+            "height": self._asked_side,
+            "width": self._asked_side,
             "max_sequence_length": self.text_length,
             "callback_on_step_end": callback_of(each_step),
             **self._guided(guidance, len(rows["encoder_hidden_states"])),
         }
+
+    @property
+    def _asked_side(self) -> int:
+        """The size as the pipeline counts it, which takes pixels without an autoencoder for latents, too."""
+        return int(self.sample_shape[-1] * self.pipe.vae_scale_factor)
 
     def _guided(self, guidance: float, rows: int) -> dict[str, Any]:
         """What asks the pipeline for guidance."""

@@ -17,6 +17,7 @@ from bigain import zoo
 from bigain.diffusion.conditional import ClassConditional, PixArt, StableDiffusion, StableDiffusionXL
 from bigain.diffusion.denoiser import Denoiser
 from bigain.diffusion.flow import Flux
+from bigain.diffusion.video import Wan
 
 EMBEDDED: tuple[str, ...] = ("glyphs-dit", "glyphs-dit-64", "glyphs-sd")
 """Diffusion models that come with the package."""
@@ -30,6 +31,7 @@ _FAMILIES: dict[str, Any] = {
     "PixArtAlphaPipeline": PixArt,
     "PixArtSigmaPipeline": PixArt,
     "FluxPipeline": Flux,
+    "WanPipeline": Wan,
 }
 
 

@@ -90,3 +90,20 @@ class Latents:
             yield torch.float32
         finally:
             self.vae.to(dtype)
+
+
+class VideoLatents(Latents):
+    """The model denoises the latents of an autoencoder of videos, which takes images as videos of one frame.
+
+    Videos are (B, 3, T, H, W), latents (B, C, t, h, w), where the first latent stands for the first frame alone: t is
+    (T - 1) / ``frame_factor`` + 1. They are normalised by ``latents_mean`` and ``latents_std`` for each channel.
+    """
+
+    autoencoders = ("AutoencoderKLWan",)
+
+    def __init__(self, vae: Any) -> None:
+        super().__init__(vae)
+        self.frame_factor = int(vae.config.scale_factor_temporal)
+
+    def _sizes(self, config: Any) -> tuple[int, int]:
+        return int(config.scale_factor_spatial), int(config.z_dim)

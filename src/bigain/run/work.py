@@ -61,6 +61,10 @@ class Work:
         denoiser = denoiser or settings.model.open()
         for source in settings.presets:
             resolve(source, denoiser.model, data=settings.data.data)  # refuses a preset of another model
+        if denoiser.is_video:
+            raise ValueError(
+                f"frames must be 1 (--frames 1) to evaluate a video model on images, not {denoiser.frames}"
+            )
         data = settings.data.load(denoiser.image_size)
         conditions = class_conditions(denoiser, data)
         settings = replace(
