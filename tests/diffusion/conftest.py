@@ -12,17 +12,27 @@ import diffusers
 import pytest
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
+from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
+    CLIPTextModelWithProjection,
     CLIPTokenizer,
+    Gemma2Config,
+    Gemma2Model,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2Tokenizer,
+    Qwen3Config,
+    Qwen3Model,
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
     UMT5Config,
     UMT5EncoderModel,
 )
+from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLTextConfig
 
 LETTERS = string.ascii_lowercase + "."
 
@@ -53,8 +63,10 @@ def t5_tokenizer() -> T5Tokenizer:
     return T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=20)
 
 
-def t5_config() -> T5Config:
-    return T5Config(vocab_size=64, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=0)
+def t5_config(d_model: int = 16) -> T5Config:
+    return T5Config(
+        vocab_size=64, d_model=d_model, d_kv=8, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=0
+    )
 
 
 def vae(**overrides: Any) -> AutoencoderKL:
@@ -115,7 +127,136 @@ def true_guidance(negative: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return dict(true_cfg_scale=3.0, negative_prompt=[negative] * 2), dict(true_cfg_scale=1.0)
 
 
-def wan(frames: int = 5, two: bool = False, expand: bool = False, pixels: bool = False, **overrides: Any) -> Any:
+def chroma(**overrides: Any) -> Any:
+    config = dict(
+        patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=16, axes_dims_rope=(4, 6, 6), approximator_num_channels=8, approximator_hidden_dim=16,
+        approximator_layers=1,
+    )  # fmt: skip
+    return diffusers.ChromaPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+        vae=vae(),
+        text_encoder=T5EncoderModel(t5_config()),
+        tokenizer=t5_tokenizer(),
+        transformer=diffusers.ChromaTransformer2DModel(**(config | overrides)),
+    )
+
+
+def sd3(t5: bool = True, **overrides: Any) -> Any:
+    config = dict(
+        sample_size=8, patch_size=2, in_channels=4, num_layers=2, attention_head_dim=8, num_attention_heads=2,
+        joint_attention_dim=32, caption_projection_dim=16, pooled_projection_dim=32, out_channels=4,
+        pos_embed_max_size=16, dual_attention_layers=(0,), qk_norm="rms_norm",
+    )  # fmt: skip
+    return diffusers.StableDiffusion3Pipeline(
+        transformer=diffusers.SD3Transformer2DModel(**(config | overrides)),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=vae(),
+        text_encoder=CLIPTextModelWithProjection(clip_config()),
+        tokenizer=clip_tokenizer(),
+        text_encoder_2=CLIPTextModelWithProjection(clip_config()),
+        tokenizer_2=clip_tokenizer(),
+        text_encoder_3=T5EncoderModel(t5_config(d_model=32)) if t5 else None,
+        tokenizer_3=t5_tokenizer() if t5 else None,
+    )
+
+
+def bytes_tokenizer() -> Qwen2Tokenizer:
+    """A token for each byte, and those of a chat."""
+    tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *sorted(ByteLevel.alphabet())]
+    tokenizer = Qwen2Tokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=[], model_max_length=4000)
+    tokenizer.chat_template = (
+        "{% for one in messages %}<|im_start|>{{ one['role'] }}\n{{ one['content'] }}<|im_end|>\n{% endfor %}"
+    )
+    return tokenizer
+
+
+def language(config: Any, **overrides: Any) -> Any:
+    """The config of a small decoder of 259 tokens."""
+    return config(
+        **dict(
+            vocab_size=264, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2,
+            num_key_value_heads=2, head_dim=8, max_position_embeddings=4000, pad_token_id=0, bos_token_id=0,
+            eos_token_id=0,
+        )
+        | overrides
+    )  # fmt: skip
+
+
+def qwen(**overrides: Any) -> Any:
+    config = dict(
+        patch_size=2, in_channels=16, out_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=16, axes_dims_rope=(4, 6, 6),
+    )  # fmt: skip
+    text = language(Qwen2_5_VLTextConfig, rope_parameters={"rope_type": "default", "mrope_section": [1, 1, 2]})
+    vision = dict(depth=1, hidden_size=16, intermediate_size=16, num_heads=2, out_hidden_size=16)
+    reader = Qwen2_5_VLConfig(text_config=text.to_dict(), vision_config=vision)
+    return diffusers.QwenImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=diffusers.AutoencoderKLQwenImage(
+            base_dim=4,
+            z_dim=4,
+            dim_mult=[1, 1],
+            num_res_blocks=1,
+            temperal_downsample=[True],
+            latents_mean=[0.1, 0.2, 0.3, 0.4],
+            latents_std=[0.5, 1.0, 1.5, 2.0],
+        ),
+        text_encoder=Qwen2_5_VLForConditionalGeneration(reader),
+        tokenizer=bytes_tokenizer(),
+        transformer=diffusers.QwenImageTransformer2DModel(**(config | overrides)),
+    )
+
+
+def zimage(**overrides: Any) -> Any:
+    config = dict(
+        in_channels=4, dim=32, n_layers=2, n_refiner_layers=1, n_heads=2, n_kv_heads=2, cap_feat_dim=16,
+        axes_dims=[4, 6, 6], axes_lens=[1024, 64, 64],
+    )  # fmt: skip
+    return diffusers.ZImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=vae(),
+        text_encoder=Qwen3Model(language(Qwen3Config)),
+        tokenizer=bytes_tokenizer(),
+        transformer=diffusers.ZImageTransformer2DModel(**(config | overrides)),
+    )
+
+
+def lumina2(**overrides: Any) -> Any:
+    config = dict(
+        sample_size=8, patch_size=2, in_channels=4, hidden_size=24, num_layers=2, num_refiner_layers=1,
+        num_attention_heads=3, num_kv_heads=1, multiple_of=2, ffn_dim_multiplier=None, cap_feat_dim=16,
+        scaling_factor=1.0, axes_dim_rope=(4, 2, 2), axes_lens=(512, 64, 64),
+    )  # fmt: skip
+    return diffusers.Lumina2Pipeline(
+        transformer=diffusers.Lumina2Transformer2DModel(**(config | overrides)),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=6.0),
+        vae=vae(),
+        text_encoder=Gemma2Model(language(Gemma2Config)),
+        tokenizer=bytes_tokenizer(),
+    )
+
+
+def auraflow(**overrides: Any) -> Any:
+    config = dict(
+        sample_size=8, patch_size=2, in_channels=4, out_channels=4, num_mmdit_layers=1, num_single_dit_layers=2,
+        attention_head_dim=8, num_attention_heads=2, joint_attention_dim=16, caption_projection_dim=16,
+        pos_embed_max_size=64,
+    )  # fmt: skip
+    return diffusers.AuraFlowPipeline(
+        tokenizer=t5_tokenizer(),
+        text_encoder=UMT5EncoderModel(umt5_config()),
+        vae=vae(shift_factor=None),
+        transformer=diffusers.AuraFlowTransformer2DModel(**(config | overrides)),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.73),
+    )
+
+
+def umt5_config() -> UMT5Config:
+    return UMT5Config(**t5_config().to_diff_dict() | {"model_type": "umt5"})
+
+
+def wan(two: bool = False, expand: bool = False, pixels: bool = False, **overrides: Any) -> Any:
     config = dict(
         patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=12, in_channels=3 if pixels else 4,
         out_channels=3 if pixels else 4, text_dim=16, freq_dim=16, ffn_dim=32, num_layers=2,
@@ -134,7 +275,7 @@ def wan(frames: int = 5, two: bool = False, expand: bool = False, pixels: bool =
     )
     return diffusers.WanPipeline(
         tokenizer=t5_tokenizer(),
-        text_encoder=UMT5EncoderModel(UMT5Config(**t5_config().to_diff_dict() | {"model_type": "umt5"})),
+        text_encoder=UMT5EncoderModel(umt5_config()),
         vae=None if pixels else autoencoder,
         scheduler=UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0),
         transformer=network(**(config | overrides)),
@@ -145,6 +286,19 @@ def wan(frames: int = 5, two: bool = False, expand: bool = False, pixels: bool =
 
 
 FLOWS: dict[str, Flow] = {
+    "chroma": Flow(chroma, 1.0),
+    "sd3": Flow(sd3, 1000.0),
+    "sd3 without t5": Flow(lambda: sd3(t5=False), 1000.0),
+    "qwen": Flow(qwen, 1.0, guided=true_guidance(" "), sizes=dict(image_size=16)),
+    "zimage": Flow(
+        zimage,
+        0.0,
+        -1,
+        guided=(dict(guidance_scale=2.0), dict(guidance_scale=0.0)),
+        layout=lambda v: list(v[:, :, None]),
+    ),
+    "lumina2": Flow(lumina2, 0.0, -1),
+    "auraflow": Flow(auraflow, 1.0),
     "wan": Flow(wan, 1000.0, sizes=dict(image_size=16, frames=5)),
     "wan of one frame": Flow(wan, 1000.0, sizes=dict(image_size=16, frames=1)),
     "wan 2.2": Flow(lambda: wan(two=True), 1000.0, sizes=dict(image_size=16, frames=5)),

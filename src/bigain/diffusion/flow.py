@@ -38,6 +38,9 @@ class FlowConditional(TextConditional):
     readers: ClassVar[tuple[str, ...]] = ("",)
     """Endings of the names of the text encoders and tokenizers, the one of the longest texts last."""
 
+    optional: ClassVar[tuple[str, ...]] = ()
+    """Of these, what the pipeline can do without."""
+
     def __init__(self, pipe: Any, *, image_size: int | None = None) -> None:
         super().__init__(pipe)
         self._image_size = self._usual_size() if image_size is None else image_size
@@ -87,7 +90,7 @@ class FlowConditional(TextConditional):
     def _check_encoders(self) -> None:
         """Raises where a text encoder is missing without which the pipeline encodes nothing."""
         for suffix in self.readers:
-            if getattr(self.pipe, f"text_encoder{suffix}") is None:
+            if suffix not in self.optional and getattr(self.pipe, f"text_encoder{suffix}") is None:
                 raise ValueError(
                     f"the pipeline must have a text_encoder{suffix} to encode prompts; or give ready-made Conditions"
                 )
@@ -108,6 +111,8 @@ class FlowConditional(TextConditional):
         read = []
         for suffix in self.readers:
             tokenizer = getattr(self.pipe, f"tokenizer{suffix}")
+            if tokenizer is None or getattr(self.pipe, f"text_encoder{suffix}") is None:
+                continue
             longest = min(length or self.text_length, tokenizer.model_max_length)
             read.append(tokenizer(self._texts(prompts), truncation=True, max_length=longest).input_ids)
         return tuple(tuple(map(tuple, texts)) for texts in zip(*read, strict=True))
@@ -165,7 +170,24 @@ class Packed(FlowConditional):
         """What the network takes beside the prompts, for x_t (B, C, h, w) as it is before it is packed."""
 
 
-class Flux(Packed):
+class Placed(Packed):
+    """A transformer that is told where its tokens are."""
+
+    def __init__(self, pipe: Any, *, image_size: int | None = None) -> None:
+        super().__init__(pipe, image_size=image_size)
+        self._ids: tuple[tuple[Any, ...], Tensor, Tensor] | None = None  # the latest, which hooks know by identity
+
+    def _beside(self, x_t: Tensor, rows: Mapping[str, Any]) -> dict[str, Any]:
+        """Places of the image's tokens (N, 3), and of the text's (L, 3), which are none."""
+        height, width = (side // 2 for side in x_t.shape[-2:])
+        key = (height, width, rows["encoder_hidden_states"].shape[1], x_t.device, x_t.dtype)
+        if self._ids is None or self._ids[0] != key:
+            image = self.pipe._prepare_latent_image_ids(len(x_t), height, width, x_t.device, x_t.dtype)
+            self._ids = key, image, torch.zeros(key[2], 3, device=x_t.device, dtype=x_t.dtype)
+        return {"img_ids": self._ids[1], "txt_ids": self._ids[2]}
+
+
+class Flux(Placed):
     """``FluxPipeline``: FLUX.1 dev and schnell (Black Forest Labs, 2024).
 
     Where guidance is an input of the network, it is 1 in :meth:`predict`, and as asked for in sampling. Where it is
@@ -173,10 +195,6 @@ class Flux(Packed):
     """
 
     readers = ("", "_2")
-
-    def __init__(self, pipe: Any, *, image_size: int | None = None) -> None:
-        super().__init__(pipe, image_size=image_size)
-        self._ids: tuple[tuple[Any, ...], Tensor, Tensor] | None = None  # the latest, which hooks know by identity
 
     @property
     def distilled(self) -> str | None:
@@ -192,19 +210,10 @@ class Flux(Packed):
         return {"encoder_hidden_states": embeds.to(self.dtype), "pooled_projections": pooled.to(self.dtype)}
 
     def _beside(self, x_t: Tensor, rows: Mapping[str, Any]) -> dict[str, Any]:
-        beside = self._positions(x_t, rows)
+        beside = super()._beside(x_t, rows)
         if self.model.config.guidance_embeds:
             beside["guidance"] = torch.ones(len(x_t), device=x_t.device)
         return beside
-
-    def _positions(self, x_t: Tensor, rows: Mapping[str, Any]) -> dict[str, Any]:
-        """Places of the image's tokens (N, 3), and of the text's (L, 3), which are none."""
-        height, width = (side // 2 for side in x_t.shape[-2:])
-        key = (height, width, rows["encoder_hidden_states"].shape[1], x_t.device, x_t.dtype)
-        if self._ids is None or self._ids[0] != key:
-            image = self.pipe._prepare_latent_image_ids(len(x_t), height, width, x_t.device, x_t.dtype)
-            self._ids = key, image, torch.zeros(key[2], 3, device=x_t.device, dtype=x_t.dtype)
-        return {"img_ids": self._ids[1], "txt_ids": self._ids[2]}
 
     def pipeline_arguments(self, rows: Mapping[str, Any], guidance: float, each_step: EachStep) -> dict[str, Any]:
         """Also ``pooled_prompt_embeds``."""
@@ -215,3 +224,23 @@ class Flux(Packed):
         if self.model.config.guidance_embeds:
             return {"guidance_scale": guidance}
         return {} if guidance == 1 else {"true_cfg_scale": guidance, "negative_prompt": [""] * rows}
+
+
+class Chroma(Placed):
+    """``ChromaPipeline``: Chroma1 (Lodestone Rock, 2025), FLUX.1 schnell made whole again, with T5 alone."""
+
+    def _embedded(self, prompts: list[str]) -> dict[str, Tensor]:
+        embeds, _, mask, *_ = self.pipe.encode_prompt(
+            prompts, do_classifier_free_guidance=False, max_sequence_length=self.text_length, device=self.device
+        )
+        return {"encoder_hidden_states": embeds.to(self.dtype), "attention_mask": mask}
+
+    def _beside(self, x_t: Tensor, rows: Mapping[str, Any]) -> dict[str, Any]:
+        tokens = x_t[0, 0].numel() // self.patch**2
+        mask = self.pipe._prepare_attention_mask(len(x_t), tokens, x_t.dtype, rows["attention_mask"])
+        return super()._beside(x_t, rows) | {"attention_mask": mask}
+
+    def pipeline_arguments(self, rows: Mapping[str, Any], guidance: float, each_step: EachStep) -> dict[str, Any]:
+        """Also the mask of the prompts."""
+        mask = {"prompt_attention_mask": rows["attention_mask"]}
+        return super().pipeline_arguments(rows, guidance, each_step) | mask

@@ -16,7 +16,8 @@ from safetensors import SafetensorError
 from bigain import zoo
 from bigain.diffusion.conditional import ClassConditional, PixArt, StableDiffusion, StableDiffusionXL
 from bigain.diffusion.denoiser import Denoiser
-from bigain.diffusion.flow import Flux
+from bigain.diffusion.flow import Chroma, Flux
+from bigain.diffusion.image import AuraFlow, Lumina2, QwenImage, StableDiffusion3, ZImage
 from bigain.diffusion.video import Wan
 
 EMBEDDED: tuple[str, ...] = ("glyphs-dit", "glyphs-dit-64", "glyphs-sd")
@@ -31,6 +32,12 @@ _FAMILIES: dict[str, Any] = {
     "PixArtAlphaPipeline": PixArt,
     "PixArtSigmaPipeline": PixArt,
     "FluxPipeline": Flux,
+    "ChromaPipeline": Chroma,
+    "StableDiffusion3Pipeline": StableDiffusion3,
+    "QwenImagePipeline": QwenImage,
+    "ZImagePipeline": ZImage,
+    "Lumina2Pipeline": Lumina2,
+    "AuraFlowPipeline": AuraFlow,
     "WanPipeline": Wan,
 }
 
@@ -166,8 +173,8 @@ def _open_pipeline(name: str, device: torch.device | str, options: dict[str, Any
     networks: dict[str, Any] = {}
     for part, entry in index.items():
         network = _network_class(entry)
-        if part in ("vae", "transformer_2") and entry == [None, None]:
-            networks[part] = None  # said so here, or some pipelines ask for it
+        if entry == [None, None]:
+            networks[part] = None  # or a pipeline asks for what its config says it does without
         if network is not None:
             # A part may have no such variant: then the pipeline takes its plain weights.
             with suppress(*([] if options["variant"] is None else [OSError])):

@@ -107,3 +107,23 @@ class VideoLatents(Latents):
 
     def _sizes(self, config: Any) -> tuple[int, int]:
         return int(config.scale_factor_spatial), int(config.z_dim)
+
+
+class StillLatents(VideoLatents):
+    """The same of images alone, for a model of images whose autoencoder is one of videos (Qwen-Image)."""
+
+    autoencoders = ("AutoencoderKLQwenImage",)
+
+    def __init__(self, vae: Any) -> None:
+        Latents.__init__(self, vae)
+
+    def _sizes(self, config: Any) -> tuple[int, int]:
+        return 2 ** len(config.temperal_downsample), int(config.z_dim)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) images in [-1, 1] to (B, C, h, w) float32 samples."""
+        return super().encode(images[:, :, None])[:, :, 0]
+
+    def decode(self, x0: Tensor) -> Tensor:
+        """(B, C, h, w) samples to (B, 3, H, W) float32 images, cut to [-1, 1]."""
+        return super().decode(x0[:, :, None])[:, :, 0]
