@@ -71,7 +71,7 @@ class Sampling:
             scheduler = getattr(diffusers, SAMPLERS[self.sampler]).from_config(denoiser.scheduler.config)
         if process.prediction != "flow" and self.steps > process.steps:
             raise ValueError(f"steps must be at most the model's {process.steps} timesteps, not {self.steps}")
-        set_timesteps(scheduler, self.steps, denoiser.tokens, denoiser.device)
+        set_timesteps(scheduler, self.steps, denoiser.shift(self.steps), denoiser.device)
         return scheduler
 
 
@@ -163,7 +163,7 @@ def _images(
 def _sample_class(denoiser: Denoiser, batch: _Batch, scheduler: Any, sampling: Sampling, bar: Any) -> Tensor:
     """The scheduler's loop for a class-conditional model; guidance stacks the conditional and the null rows."""
     steps, guidance, conditions = sampling.steps, sampling.guidance, batch.conditions
-    set_timesteps(scheduler, steps, denoiser.tokens, denoiser.device)  # also forgets the batch before
+    set_timesteps(scheduler, steps, denoiser.shift(steps), denoiser.device)  # also forgets the batch before
     accepted = inspect.signature(scheduler.step).parameters
     options = {"generator": batch.generators} if "generator" in accepted else {}
     index, keys = batch.index, batch.keys

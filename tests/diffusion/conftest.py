@@ -25,6 +25,7 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen2Tokenizer,
     Qwen3Config,
+    Qwen3ForCausalLM,
     Qwen3Model,
     T5Config,
     T5EncoderModel,
@@ -95,6 +96,7 @@ class Flow:
         guided: keyword arguments of a call of the pipeline with guidance 3, and of one without guidance.
         sizes: that it is opened with.
         layout: a velocity (B, C, ...) as the network gives it, packed; None for the pipeline's latents.
+        stepped: what the scheduler sees as samples; None for as the pipeline's latents.
         prompts: of a length that the network takes in one compressed batch.
     """
 
@@ -104,6 +106,7 @@ class Flow:
     guided: Any = field(default_factory=lambda: (dict(guidance_scale=3.0), dict(guidance_scale=1.0)))
     layout: Callable[[Tensor], Any] | None = None
     sizes: dict[str, int] = field(default_factory=dict)
+    stepped: Callable[[Tensor], Tensor] | None = None
     prompts: tuple[str, ...] = ("a photo of a cat.", "a photo of an owl.", "an edge", "x")
 
 
@@ -252,6 +255,31 @@ def auraflow(**overrides: Any) -> Any:
     )
 
 
+def flux2(distilled: bool = False, **overrides: Any) -> Any:
+    config = dict(
+        patch_size=1, in_channels=16, num_layers=1, num_single_layers=2, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=48, axes_dims_rope=(4, 4, 4, 4), timestep_guidance_channels=16, guidance_embeds=False,
+    )  # fmt: skip
+    autoencoder = diffusers.AutoencoderKLFlux2(
+        block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2, norm_num_groups=4, latent_channels=4, sample_size=16,
+    )  # fmt: skip
+    autoencoder.bn.running_mean.copy_(torch.linspace(-1, 1, 16))
+    autoencoder.bn.running_var.copy_(torch.linspace(0.5, 2, 16))
+    return diffusers.Flux2KleinPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=autoencoder,
+        text_encoder=Qwen3ForCausalLM(language(Qwen3Config, num_hidden_layers=27)),
+        tokenizer=bytes_tokenizer(),
+        transformer=diffusers.Flux2Transformer2DModel(**(config | overrides)),
+        is_distilled=distilled,
+    )
+
+
+def tokens_of(x: Tensor) -> Tensor:
+    return x.flatten(2).transpose(1, 2)
+
+
 def umt5_config() -> UMT5Config:
     return UMT5Config(**t5_config().to_diff_dict() | {"model_type": "umt5"})
 
@@ -299,6 +327,13 @@ FLOWS: dict[str, Flow] = {
     ),
     "lumina2": Flow(lumina2, 0.0, -1),
     "auraflow": Flow(auraflow, 1.0),
+    "flux2 klein": Flow(
+        flux2,
+        1.0,
+        sizes=dict(image_size=16),
+        layout=tokens_of,
+        stepped=lambda x: x.transpose(1, 2).reshape(len(x), 16, 4, 4),
+    ),
     "wan": Flow(wan, 1000.0, sizes=dict(image_size=16, frames=5)),
     "wan of one frame": Flow(wan, 1000.0, sizes=dict(image_size=16, frames=1)),
     "wan 2.2": Flow(lambda: wan(two=True), 1000.0, sizes=dict(image_size=16, frames=5)),

@@ -53,7 +53,7 @@ def _called(denoiser, prompts, noise, guided, steps, **options):
         max_sequence_length=denoiser.text_length,
         **frames,
     )
-    return denoiser.pipe(list(prompts), **(arguments | guided | options))
+    return denoiser.pipe(prompt=list(prompts), **(arguments | guided | options))
 
 
 def test_predict_is_what_the_pipeline_hands_to_its_scheduler(flow):
@@ -71,7 +71,7 @@ def test_predict_is_what_the_pipeline_hands_to_its_scheduler(flow):
     assert len(seen) == 3
     conditions = denoiser.conditions(flow.prompts[::-1])  # among others and in another order
     for output, t, x in seen:
-        x_t, expected = denoiser.samples_of(x).float(), denoiser.samples_of(output).float()
+        x_t, expected = ((flow.stepped or denoiser.samples_of)(one).float() for one in (x, output))
         prediction = denoiser.predict(x_t, t.expand(2), conditions, torch.tensor([3, 2]))
         torch.testing.assert_close(prediction, expected, atol=2e-5, rtol=1e-4)
         assert expected.std() > 1e-3

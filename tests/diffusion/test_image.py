@@ -59,3 +59,25 @@ def test_a_size_that_a_transformer_says_comes_first(flows):
     assert open_model(flows["sd3"].build(sample_size=12)).image_size == 24
     assert open_model(flows["zimage"].build()).image_size == 16  # the autoencoder's
     assert open_model(flows["qwen"].build()).image_size == 256  # the pipeline's, 128 latents
+
+
+def test_klein_folds_its_latents_and_normalises_them_by_running_statistics(flows):
+    denoiser = open_model(flows["flux2 klein"].build())
+    images, vae = torch.tanh(_randn(2, 3, 16, 16)), denoiser.pipe.vae
+    latents = denoiser.encode(images)
+    with torch.no_grad():
+        mean = vae.encode(images).latent_dist.mode()
+        expected = vae.decode(mean).sample.clamp(-1, 1)
+        folded = vae.bn.eval()(denoiser.pipe._patchify_latents(mean))
+    torch.testing.assert_close(latents, folded, atol=1e-3, rtol=0)  # whose eps is another
+    torch.testing.assert_close(denoiser.decode(latents), expected, atol=1e-5, rtol=0)
+    assert denoiser.sample_shape == (16, 4, 4)
+
+
+def test_klein_says_itself_whether_it_is_distilled(flows):
+    assert open_model(flows["flux2 klein"].build(distilled=True)).distilled == "its pipeline's is_distilled"
+    assert open_model(flows["flux2 klein"].build()).distilled is None
+    pipe = flows["flux2 klein"].build()
+    pipe.vae = None
+    with pytest.raises(ValueError, match="the autoencoder must be an AutoencoderKLFlux2, not NoneType"):
+        open_model(pipe)

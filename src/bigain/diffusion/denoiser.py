@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from bigain.diffusion.process import Convention, Process, process_of
-from bigain.diffusion.schedule import SPACINGS, scheduled
+from bigain.diffusion.schedule import SPACINGS, scheduled, shift_of
 from bigain.diffusion.space import Latents, Pixels
 
 _DISTILLED = re.compile(r"schnell|turbo|lightning|lcm|hyper-?sd|distill?ed|klein(?!.*base)", re.IGNORECASE)
@@ -193,6 +193,10 @@ class Denoiser(ABC):
         """Tokens of a sample, which some schedules follow."""
         return math.prod(self.sample_shape[1:]) // self.patch**2
 
+    def shift(self, steps: int) -> float:
+        """How far a schedule of so many steps is shifted where it follows the tokens, in the scheduler's measure."""
+        return shift_of(self.scheduler.config, self.tokens)
+
     def timesteps(self, count: int, spacing: str = "uniform") -> Tensor:
         """Timesteps to classify at, (count,) long, ascending.
 
@@ -205,7 +209,7 @@ class Denoiser(ABC):
             raise ValueError(f"spacing must be one of {', '.join(SPACINGS)}, not {spacing!r}")
         if self.process.prediction != "flow":
             raise ValueError(f"spacing must be uniform for a model not trained by flow matching, not {spacing!r}")
-        return scheduled(self.scheduler, count, self.tokens)
+        return scheduled(self.scheduler, count, self.shift(self.process.steps))
 
     def alike(self, t: Tensor) -> list[Tensor]:
         """The rows of a batch at timesteps (B,) that one network denoises: long tensors that cover 0 to B - 1."""

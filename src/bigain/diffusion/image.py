@@ -1,4 +1,4 @@
-"""Families of images that are trained by flow matching: Stable Diffusion 3, Qwen-Image, Z-Image, Lumina 2, AuraFlow."""
+"""Families of images that are trained by flow matching: SD 3, Qwen-Image, Z-Image, Lumina 2, AuraFlow, FLUX.2 klein."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from bigain.diffusion.conditional import EachStep
 from bigain.diffusion.flow import UNIT_TIME, FlowConditional, Packed
 from bigain.diffusion.process import Convention
-from bigain.diffusion.space import StillLatents
+from bigain.diffusion.space import FoldedLatents, Latents, StillLatents
 
 _REVERSED = Convention(unit=1000, reverses=True)
 
@@ -172,6 +172,68 @@ class AuraFlow(FlowConditional):
         """Also a mask, which the pipeline asks for and does not use: it has zeros for what is masked."""
         mask = {"prompt_attention_mask": torch.ones_like(rows["encoder_hidden_states"])}
         return super().pipeline_arguments(rows, guidance, each_step) | mask
+
+
+class Flux2Klein(FlowConditional):
+    """``Flux2KleinPipeline``: FLUX.2 klein and klein base (Black Forest Labs, 2026)."""
+
+    convention = UNIT_TIME
+    autoencoder = FoldedLatents
+
+    def __init__(self, pipe: Any, *, image_size: int | None = None) -> None:
+        super().__init__(pipe, image_size=image_size)
+        self._ids: tuple[tuple[Any, ...], Tensor, Tensor] | None = None  # the latest, which hooks know by identity
+
+    @property
+    def distilled(self) -> str | None:
+        """What the pipeline says itself."""
+        return "its pipeline's is_distilled" if self.pipe.config.is_distilled else None
+
+    def shift(self, steps: int) -> float:
+        """As the pipeline measured it."""
+        from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
+
+        return float(compute_empirical_mu(self.tokens, steps))
+
+    def _space(self, pipe: Any) -> Latents:
+        return self.autoencoder(pipe.vae)  # without one the pipeline cannot end
+
+    def _texts(self, prompts: list[str]) -> list[str]:
+        return [
+            self.pipe.tokenizer.apply_chat_template(
+                [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True, enable_thinking=False
+            )
+            for prompt in prompts
+        ]
+
+    def _embedded(self, prompts: list[str]) -> dict[str, Tensor]:
+        embeds, _ = self.pipe.encode_prompt(prompts, device=self.device, max_sequence_length=self.text_length)
+        return {"encoder_hidden_states": embeds.to(self.dtype)}
+
+    def _forward(self, x_t: Tensor, t: Tensor, rows: dict[str, Any]) -> Tensor:
+        tokens = self.pipe._pack_latents(x_t)
+        key = (*x_t.shape, *rows["encoder_hidden_states"].shape, x_t.device)
+        if self._ids is None or self._ids[0] != key:
+            image = self.pipe._prepare_latent_ids(x_t).to(x_t.device)
+            self._ids = key, image, self.pipe._prepare_text_ids(rows["encoder_hidden_states"]).to(x_t.device)
+        beside: dict[str, Any] = {"img_ids": self._ids[1], "txt_ids": self._ids[2], "guidance": None}
+        output = self.model(tokens, timestep=t, **beside, **rows, return_dict=False)[0]
+        return output.transpose(1, 2).reshape(x_t.shape)
+
+    def samples_of(self, latents: Tensor) -> Tensor:
+        """The pipeline gives them as its autoencoder takes them."""
+        normalised: Tensor = self.space.normalised(latents)  # type: ignore[union-attr]
+        return normalised
+
+    @property
+    def _asked_side(self) -> int:
+        return 2 * super()._asked_side
+
+    def _guided(self, guidance: float, rows: int) -> dict[str, Any]:
+        if guidance == 1:
+            return {"guidance_scale": 1.0}
+        negative = self._embedded([""])["encoder_hidden_states"].expand(rows, -1, -1)
+        return {"guidance_scale": guidance, "negative_prompt_embeds": negative}
 
 
 def _unpadded(rows: Mapping[str, Any]) -> list[Tensor]:

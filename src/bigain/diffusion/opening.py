@@ -17,7 +17,7 @@ from bigain import zoo
 from bigain.diffusion.conditional import ClassConditional, PixArt, StableDiffusion, StableDiffusionXL
 from bigain.diffusion.denoiser import Denoiser
 from bigain.diffusion.flow import Chroma, Flux
-from bigain.diffusion.image import AuraFlow, Lumina2, QwenImage, StableDiffusion3, ZImage
+from bigain.diffusion.image import AuraFlow, Flux2Klein, Lumina2, QwenImage, StableDiffusion3, ZImage
 from bigain.diffusion.video import Wan
 
 EMBEDDED: tuple[str, ...] = ("glyphs-dit", "glyphs-dit-64", "glyphs-sd")
@@ -38,6 +38,7 @@ _FAMILIES: dict[str, Any] = {
     "ZImagePipeline": ZImage,
     "Lumina2Pipeline": Lumina2,
     "AuraFlowPipeline": AuraFlow,
+    "Flux2KleinPipeline": Flux2Klein,
     "WanPipeline": Wan,
 }
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 _CHUNK = 8  # images per pass of the autoencoder, whose activations are far larger than the denoiser's
 
@@ -56,17 +57,25 @@ class Latents:
         """As :meth:`Pixels.encode`."""
         with self._float32_where_needed() as dtype:
             means = [self.vae.encode(chunk.to(dtype)).latent_dist.mean.float() for chunk in images.split(_CHUNK)]
-        mean, scale = self._normalisation(means[0])
-        return (torch.cat(means) - mean) * scale
+        return self.normalised(torch.cat(means))
+
+    def normalised(self, latents: Tensor) -> Tensor:
+        """The autoencoder's own latents as samples."""
+        mean, scale = self._normalisation(latents)
+        return (latents - mean) * scale
 
     @torch.no_grad()
     def decode(self, x0: Tensor) -> Tensor:
         """As :meth:`Pixels.decode`."""
         mean, scale = self._normalisation(x0)
         with self._float32_where_needed() as dtype:
-            chunks = (x0.float() / scale + mean).split(_CHUNK)
+            chunks = self._unfolded(x0.float() / scale + mean).split(_CHUNK)
             images = [self.vae.decode(chunk.to(dtype), return_dict=False)[0].float() for chunk in chunks]
         return torch.cat(images).clamp(-1, 1)
+
+    def _unfolded(self, latents: Tensor) -> Tensor:
+        """Latents in the shape in which the autoencoder decodes them."""
+        return latents
 
     def _normalisation(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """What is subtracted from a posterior mean, and what multiplies the difference; (1, C, 1, ...) or scalars."""
@@ -90,6 +99,29 @@ class Latents:
             yield torch.float32
         finally:
             self.vae.to(dtype)
+
+
+class FoldedLatents(Latents):
+    """Latents of which 2 x 2 lie on top of each other, normalised by a batch norm's running statistics (FLUX.2)."""
+
+    autoencoders = ("AutoencoderKLFlux2",)
+
+    def _sizes(self, config: Any) -> tuple[int, int]:
+        factor, channels = super()._sizes(config)
+        return 2 * factor, 4 * channels
+
+    def normalised(self, latents: Tensor) -> Tensor:
+        """The autoencoder's own latents, (B, C, 2 h, 2 w), as samples, (B, 4 C, h, w)."""
+        return super().normalised(pixel_unshuffle(latents, 2))
+
+    def _unfolded(self, latents: Tensor) -> Tensor:
+        return pixel_shuffle(latents, 2)
+
+    def _normalisation(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        norm = self.vae.bn
+        spread = torch.sqrt(norm.running_var.float() + self.vae.config.batch_norm_eps)
+        mean, spread = (values.to(like.device).view(1, -1, 1, 1) for values in (norm.running_mean.float(), spread))
+        return mean, 1 / spread
 
 
 class VideoLatents(Latents):
