@@ -21,6 +21,8 @@ from transformers import (
     CLIPTokenizer,
     Gemma2Config,
     Gemma2Model,
+    LlamaConfig,
+    LlamaModel,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2Tokenizer,
@@ -38,19 +40,19 @@ from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLTe
 LETTERS = string.ascii_lowercase + "."
 
 
-def clip_tokenizer() -> CLIPTokenizer:
+def clip_tokenizer(length: int = 24) -> CLIPTokenizer:
     tokens = ["<|startoftext|>", "<|endoftext|>", *LETTERS, *(f"{letter}</w>" for letter in LETTERS)]
-    return CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=[], model_max_length=24)
+    return CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=[], model_max_length=length)
 
 
-def clip_config() -> CLIPTextConfig:
+def clip_config(max_position_embeddings: int = 24) -> CLIPTextConfig:
     return CLIPTextConfig(
         vocab_size=56,
         hidden_size=16,
         intermediate_size=16,
         num_hidden_layers=2,
         num_attention_heads=2,
-        max_position_embeddings=24,
+        max_position_embeddings=max_position_embeddings,
         projection_dim=16,
         bos_token_id=0,
         eos_token_id=1,
@@ -280,6 +282,50 @@ def tokens_of(x: Tensor) -> Tensor:
     return x.flatten(2).transpose(1, 2)
 
 
+def hunyuan(**overrides: Any) -> Any:
+    config = dict(
+        in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=12, num_layers=1,
+        num_single_layers=1, num_refiner_layers=1, patch_size=2, patch_size_t=1, guidance_embeds=True,
+        text_embed_dim=16, pooled_projection_dim=16, rope_axes_dim=(4, 4, 4),
+    )  # fmt: skip
+    return diffusers.HunyuanVideoPipeline(
+        text_encoder=LlamaModel(language(LlamaConfig, num_hidden_layers=3)),
+        tokenizer=bytes_tokenizer(),
+        transformer=diffusers.HunyuanVideoTransformer3DModel(**(config | overrides)),
+        vae=diffusers.AutoencoderKLHunyuanVideo(
+            latent_channels=4, down_block_types=("HunyuanVideoDownBlock3D",) * 3,
+            up_block_types=("HunyuanVideoUpBlock3D",) * 3, block_out_channels=(8, 8, 8), layers_per_block=1,
+            norm_num_groups=4, spatial_compression_ratio=4, temporal_compression_ratio=4,
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
+        text_encoder_2=CLIPTextModel(clip_config(max_position_embeddings=77)),
+        tokenizer_2=clip_tokenizer(77),
+    )  # fmt: skip
+
+
+def ltx(**overrides: Any) -> Any:
+    config = dict(
+        in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=8, cross_attention_dim=16,
+        num_layers=2, caption_channels=16,
+    )  # fmt: skip
+    autoencoder = diffusers.AutoencoderKLLTXVideo(
+        latent_channels=4, block_out_channels=(8, 8), down_block_types=("LTXVideoDownBlock3D",) * 2,
+        decoder_block_out_channels=(8, 8), layers_per_block=(1, 1, 1), decoder_layers_per_block=(1, 1, 1),
+        spatio_temporal_scaling=(True, False), decoder_spatio_temporal_scaling=(True, False),
+        decoder_inject_noise=(False,) * 3, downsample_type=("conv", "conv"), upsample_residual=(False, False),
+        upsample_factor=(1, 1), patch_size=4, patch_size_t=1,
+    )  # fmt: skip
+    autoencoder.latents_mean.copy_(torch.tensor([0.1, 0.2, 0.3, 0.4]))
+    autoencoder.latents_std.copy_(torch.tensor([0.5, 1.0, 1.5, 2.0]))
+    return diffusers.LTXPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=autoencoder,
+        text_encoder=T5EncoderModel(t5_config()),
+        tokenizer=t5_tokenizer(),
+        transformer=diffusers.LTXVideoTransformer3DModel(**(config | overrides)),
+    )
+
+
 def umt5_config() -> UMT5Config:
     return UMT5Config(**t5_config().to_diff_dict() | {"model_type": "umt5"})
 
@@ -334,6 +380,8 @@ FLOWS: dict[str, Flow] = {
         layout=tokens_of,
         stepped=lambda x: x.transpose(1, 2).reshape(len(x), 16, 4, 4),
     ),
+    "hunyuan": Flow(hunyuan, 1000.0, sizes=dict(image_size=32, frames=5)),
+    "ltx": Flow(ltx, 1000.0, sizes=dict(image_size=32, frames=5)),
     "wan": Flow(wan, 1000.0, sizes=dict(image_size=16, frames=5)),
     "wan of one frame": Flow(wan, 1000.0, sizes=dict(image_size=16, frames=1)),
     "wan 2.2": Flow(lambda: wan(two=True), 1000.0, sizes=dict(image_size=16, frames=5)),

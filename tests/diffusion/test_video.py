@@ -57,6 +57,40 @@ def test_a_latent_is_normalised_for_each_channel_and_decode_takes_it_back(flows)
     torch.testing.assert_close(denoiser.decode(latents), expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("name", ["hunyuan", "ltx"])
+def test_other_autoencoders_of_videos(flows, name):
+    denoiser = open_model(flows[name].build(), image_size=32, frames=5)
+    videos, vae = torch.tanh(_randn(1, 5, 3, 32, 32)), denoiser.pipe.vae
+    latents = denoiser.encode(videos)
+    with torch.no_grad():
+        mean = vae.encode(videos.transpose(1, 2)).latent_dist.mode()
+        expected = vae.decode(mean, return_dict=False)[0].clamp(-1, 1).transpose(1, 2)
+    assert latents.shape[1:] == denoiser.sample_shape
+    shifts, spreads = ([0.1, 0.2, 0.3, 0.4], [0.5, 1.0, 1.5, 2.0]) if name == "ltx" else ([0] * 4, [1 / 0.476986] * 4)
+    for channel, (shift, spread) in enumerate(zip(shifts, spreads, strict=True)):
+        torch.testing.assert_close(latents[:, channel], (mean[:, channel] - shift) / spread, atol=1e-5, rtol=0)
+    torch.testing.assert_close(denoiser.decode(latents), expected, atol=1e-4, rtol=0)
+
+
+def test_an_autoencoder_that_decodes_at_a_timestep_is_refused(flows):
+    pipe = flows["ltx"].build()
+    pipe.vae.register_to_config(timestep_conditioning=True)
+    with pytest.raises(ValueError, match="must decode without a timestep, not with timestep_conditioning"):
+        open_model(pipe)
+
+
+def test_guidance_of_hunyuan_is_one_when_classifying(flows):
+    denoiser, seen = open_model(flows["hunyuan"].build(), image_size=32, frames=5), []
+    denoiser.pipe.set_progress_bar_config(disable=True)
+    denoiser.model.register_forward_pre_hook(
+        lambda _m, _a, given: seen.append(given["guidance"].tolist()), with_kwargs=True
+    )
+    conditions = denoiser.conditions(["a", "b"])
+    denoiser.predict(_randn(2, *denoiser.sample_shape), torch.tensor([1, 999]), conditions, torch.tensor([0, 1]))
+    list(sample(denoiser, conditions, [0], [0], Sampling(1, 6.0)))
+    assert seen == [[1000.0, 1000.0], [6000.0]]
+
+
 def test_images_are_videos_of_one_frame_where_the_model_has_one(flows):
     pipe = flows["wan"].build()
     one, many = open_model(pipe, image_size=16, frames=1), open_model(pipe, image_size=16, frames=5)

@@ -18,7 +18,7 @@ from bigain.diffusion.conditional import ClassConditional, PixArt, StableDiffusi
 from bigain.diffusion.denoiser import Denoiser
 from bigain.diffusion.flow import Chroma, Flux
 from bigain.diffusion.image import AuraFlow, Flux2Klein, Lumina2, QwenImage, StableDiffusion3, ZImage
-from bigain.diffusion.video import Wan
+from bigain.diffusion.video import HunyuanVideo, LTXVideo, Wan
 
 EMBEDDED: tuple[str, ...] = ("glyphs-dit", "glyphs-dit-64", "glyphs-sd")
 """Diffusion models that come with the package."""
@@ -40,6 +40,8 @@ _FAMILIES: dict[str, Any] = {
     "AuraFlowPipeline": AuraFlow,
     "Flux2KleinPipeline": Flux2Klein,
     "WanPipeline": Wan,
+    "HunyuanVideoPipeline": HunyuanVideo,
+    "LTXPipeline": LTXVideo,
 }
 
 

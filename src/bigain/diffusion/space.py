@@ -46,11 +46,11 @@ class Latents:
         if name not in self.autoencoders:
             raise ValueError(f"the autoencoder must be an {' or '.join(self.autoencoders)}, not {name}")
         self.vae = vae.eval()
-        self.factor, self.channels = self._sizes(vae.config)
+        self.factor, self.channels = self._sizes(vae)
 
-    def _sizes(self, config: Any) -> tuple[int, int]:
+    def _sizes(self, vae: Any) -> tuple[int, int]:
         """Pixels per sample along one side, and channels."""
-        return 2 ** (len(config.block_out_channels) - 1), int(config.latent_channels)
+        return 2 ** (len(vae.config.block_out_channels) - 1), int(vae.config.latent_channels)
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
@@ -106,8 +106,8 @@ class FoldedLatents(Latents):
 
     autoencoders = ("AutoencoderKLFlux2",)
 
-    def _sizes(self, config: Any) -> tuple[int, int]:
-        factor, channels = super()._sizes(config)
+    def _sizes(self, vae: Any) -> tuple[int, int]:
+        factor, channels = super()._sizes(vae)
         return 2 * factor, 4 * channels
 
     def normalised(self, latents: Tensor) -> Tensor:
@@ -135,10 +135,14 @@ class VideoLatents(Latents):
 
     def __init__(self, vae: Any) -> None:
         super().__init__(vae)
-        self.frame_factor = int(vae.config.scale_factor_temporal)
+        self.frame_factor = self._frame_factor(vae)
 
-    def _sizes(self, config: Any) -> tuple[int, int]:
-        return int(config.scale_factor_spatial), int(config.z_dim)
+    def _sizes(self, vae: Any) -> tuple[int, int]:
+        return int(vae.config.scale_factor_spatial), int(vae.config.z_dim)
+
+    def _frame_factor(self, vae: Any) -> int:
+        """Frames per latent, after the first."""
+        return int(vae.config.scale_factor_temporal)
 
 
 class StillLatents(VideoLatents):
@@ -146,11 +150,11 @@ class StillLatents(VideoLatents):
 
     autoencoders = ("AutoencoderKLQwenImage",)
 
-    def __init__(self, vae: Any) -> None:
-        Latents.__init__(self, vae)
+    def _sizes(self, vae: Any) -> tuple[int, int]:
+        return 2 ** len(vae.config.temperal_downsample), int(vae.config.z_dim)
 
-    def _sizes(self, config: Any) -> tuple[int, int]:
-        return 2 ** len(config.temperal_downsample), int(config.z_dim)
+    def _frame_factor(self, vae: Any) -> int:
+        return 1
 
     def encode(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) images in [-1, 1] to (B, C, h, w) float32 samples."""
@@ -159,3 +163,35 @@ class StillLatents(VideoLatents):
     def decode(self, x0: Tensor) -> Tensor:
         """(B, C, h, w) samples to (B, 3, H, W) float32 images, cut to [-1, 1]."""
         return super().decode(x0[:, :, None])[:, :, 0]
+
+
+class HunyuanVideoLatents(VideoLatents):
+    """Those of HunyuanVideo's autoencoder, which has one scale for all channels."""
+
+    autoencoders = ("AutoencoderKLHunyuanVideo",)
+
+    def _sizes(self, vae: Any) -> tuple[int, int]:
+        return int(vae.spatial_compression_ratio), int(vae.config.latent_channels)
+
+    def _frame_factor(self, vae: Any) -> int:
+        return int(vae.temporal_compression_ratio)
+
+
+class LTXVideoLatents(HunyuanVideoLatents):
+    """Those of LTX-Video's autoencoder, which keeps mean and spread of each channel beside its weights."""
+
+    autoencoders = ("AutoencoderKLLTXVideo",)
+
+    def __init__(self, vae: Any) -> None:
+        super().__init__(vae)
+        if vae.config.timestep_conditioning:
+            raise ValueError(
+                "the autoencoder must decode without a timestep, not with timestep_conditioning (LTX 0.9.1)"
+            )
+
+    def _normalisation(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        mean, spread = (
+            values.to(like.device, torch.float32).view(1, -1, 1, 1, 1)
+            for values in (self.vae.latents_mean, self.vae.latents_std)
+        )
+        return mean, self.vae.config.scaling_factor / spread

@@ -1,8 +1,8 @@
-"""The families of videos: Wan."""
+"""The families of videos: Wan, HunyuanVideo, LTX-Video."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from bigain.diffusion.conditional import EachStep
 from bigain.diffusion.denoiser import check_images
 from bigain.diffusion.flow import FlowConditional
-from bigain.diffusion.space import VideoLatents
+from bigain.diffusion.space import HunyuanVideoLatents, LTXVideoLatents, VideoLatents
 
 
 class VideoConditional(FlowConditional):
@@ -46,7 +46,8 @@ class VideoConditional(FlowConditional):
     @property
     def patch(self) -> int:
         """Samples along one side that are one token."""
-        return int(self.model.config.patch_size[1])
+        patch = self.model.config.patch_size
+        return int(patch if isinstance(patch, int) else patch[1])
 
     def encode(self, images: Tensor) -> Tensor:
         """Clean samples x0 of videos (B, T, 3, H, W), or where T is 1 of images: (B, C, t, h, w) float32.
@@ -62,6 +63,24 @@ class VideoConditional(FlowConditional):
         """(B, C, t, h, w) clean samples to (B, T, 3, H, W) float32 videos in [-1, 1]; (B, 3, H, W) where T is 1."""
         videos = self.space.decode(x0).transpose(1, 2)
         return videos[:, 0] if self._frames == 1 else videos
+
+    def latents_of(self, noise: Tensor) -> Tensor:
+        """In float32, as the pipelines keep them."""
+        return noise
+
+    def pipeline_arguments(self, rows: Mapping[str, Any], guidance: float, each_step: EachStep) -> dict[str, Any]:
+        """Also the number of frames, which the pipeline counts as it does the size."""
+        frames = (self.sample_shape[1] - 1) * self._pipeline_factors[1] + 1
+        return super().pipeline_arguments(rows, guidance, each_step) | {"num_frames": frames}
+
+    @property
+    def _pipeline_factors(self) -> tuple[int, int]:
+        """Pixels and frames per latent as the pipeline counts them."""
+        return int(self.pipe.vae_scale_factor_spatial), int(self.pipe.vae_scale_factor_temporal)
+
+    @property
+    def _asked_side(self) -> int:
+        return int(self.sample_shape[-1]) * self._pipeline_factors[0]
 
 
 class Wan(VideoConditional):
@@ -119,17 +138,79 @@ class Wan(VideoConditional):
         output: Tensor = self.models[int(late)](x_t, timestep=t, **rows, return_dict=False)[0]
         return output
 
-    def latents_of(self, noise: Tensor) -> Tensor:
-        """In float32, as the pipeline keeps them."""
-        return noise
-
-    def pipeline_arguments(self, rows: Mapping[str, Any], guidance: float, each_step: EachStep) -> dict[str, Any]:
-        """Also the number of frames, which the pipeline counts as it does the size."""
-        frames = (self.sample_shape[1] - 1) * int(self.pipe.vae_scale_factor_temporal) + 1
-        return super().pipeline_arguments(rows, guidance, each_step) | {"num_frames": frames}
-
     @property
     def _asked_side(self) -> int:
-        """A multiple of 16, which the pipeline asks for, also where pixels are no such multiple."""
-        side = self.sample_shape[-1] * int(self.pipe.vae_scale_factor_spatial)
-        return -(-side // 16) * 16
+        """A multiple of 16, which the pipeline asks for; it goes by its latents."""
+        return -(-super()._asked_side // 16) * 16
+
+
+class HunyuanVideo(VideoConditional):
+    """``HunyuanVideoPipeline``: HunyuanVideo (Kong et al., 2024). Guidance is an input, and 1 in :meth:`predict`."""
+
+    autoencoder = HunyuanVideoLatents
+    readers = ("_2", "")
+
+    def _embedded(self, prompts: list[str]) -> dict[str, Tensor]:
+        embeds, pooled, mask = self.pipe.encode_prompt(
+            prompts, device=self.device, max_sequence_length=self.text_length
+        )
+        texts = {"encoder_hidden_states": embeds, "pooled_projections": pooled, "encoder_attention_mask": mask}
+        return {name: value.to(self.dtype) for name, value in texts.items()}
+
+    def _forward(self, x_t: Tensor, t: Tensor, rows: dict[str, Any]) -> Tensor:
+        guidance = torch.full((len(x_t),), 1000.0, dtype=x_t.dtype, device=x_t.device)  # in thousandths
+        return super()._forward(x_t, t, rows | {"guidance": guidance})
+
+    def pipeline_arguments(self, rows: Mapping[str, Any], guidance: float, each_step: EachStep) -> dict[str, Any]:
+        """Also the mask and the pooled prompts."""
+        return super().pipeline_arguments(rows, guidance, each_step) | {
+            "pooled_prompt_embeds": rows["pooled_projections"],
+            "prompt_attention_mask": rows["encoder_attention_mask"],
+        }
+
+
+class LTXVideo(VideoConditional):
+    """``LTXPipeline``: LTX-Video 0.9 (HaCohen et al., 2024), at 25 frames a second."""
+
+    autoencoder = LTXVideoLatents
+
+    @property
+    def _pipeline_factors(self) -> tuple[int, int]:
+        return int(self.pipe.vae_spatial_compression_ratio), int(self.pipe.vae_temporal_compression_ratio)
+
+    @property
+    def _patches(self) -> tuple[int, int]:
+        """Latents that are one token along one side, and along time."""
+        return self.patch, int(self.model.config.patch_size_t)
+
+    def _embedded(self, prompts: list[str]) -> dict[str, Tensor]:
+        embeds, mask, _, _ = self.pipe.encode_prompt(
+            prompts, do_classifier_free_guidance=False, max_sequence_length=self.text_length, device=self.device
+        )
+        return {"encoder_hidden_states": embeds.to(self.dtype), "encoder_attention_mask": mask}
+
+    def _forward(self, x_t: Tensor, t: Tensor, rows: dict[str, Any]) -> Tensor:
+        grid = dict(zip(("num_frames", "height", "width"), x_t.shape[-3:], strict=True))
+        spatial, temporal = self._pipeline_factors
+        scale = (temporal / self._call_default("frame_rate"), spatial, spatial)
+        tokens = self.pipe._pack_latents(x_t, *self._patches)
+        output = super()._forward(tokens, t, rows | grid | {"rope_interpolation_scale": scale})
+        return self._unpacked(output, x_t.shape)
+
+    def _unpacked(self, tokens: Tensor, shape: Sequence[int]) -> Tensor:
+        unpacked: Tensor = self.pipe._unpack_latents(tokens, *shape[-3:], *self._patches)
+        return unpacked
+
+    def latents_of(self, noise: Tensor) -> Tensor:
+        """Packed."""
+        packed: Tensor = self.pipe._pack_latents(noise, *self._patches)
+        return packed
+
+    def samples_of(self, latents: Tensor) -> Tensor:
+        """Unpacked."""
+        return self._unpacked(latents, self.sample_shape)
+
+    def pipeline_arguments(self, rows: Mapping[str, Any], guidance: float, each_step: EachStep) -> dict[str, Any]:
+        """Also the mask of the prompts."""
+        mask = {"prompt_attention_mask": rows["encoder_attention_mask"]}
+        return super().pipeline_arguments(rows, guidance, each_step) | mask
