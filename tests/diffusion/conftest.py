@@ -12,6 +12,7 @@ import diffusers
 import pytest
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
+from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
 from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor
 from transformers import (
@@ -166,10 +167,11 @@ def sd3(t5: bool = True, **overrides: Any) -> Any:
     )
 
 
-def bytes_tokenizer() -> Qwen2Tokenizer:
-    """A token for each byte, and those of a chat."""
+def bytes_tokenizer(length: int = 4000, words: str = "") -> Qwen2Tokenizer:
+    """A token for each byte, those of a chat, and the words of a text."""
     tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *sorted(ByteLevel.alphabet())]
-    tokenizer = Qwen2Tokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=[], model_max_length=4000)
+    tokenizer = Qwen2Tokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=[], model_max_length=length)
+    tokenizer.add_tokens(sorted(set(words.split())))
     tokenizer.chat_template = (
         "{% for one in messages %}<|im_start|>{{ one['role'] }}\n{{ one['content'] }}<|im_end|>\n{% endfor %}"
     )
@@ -222,7 +224,7 @@ def zimage(**overrides: Any) -> Any:
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=vae(),
         text_encoder=Qwen3Model(language(Qwen3Config)),
-        tokenizer=bytes_tokenizer(),
+        tokenizer=bytes_tokenizer(48),
         transformer=diffusers.ZImageTransformer2DModel(**(config | overrides)),
     )
 
@@ -272,7 +274,7 @@ def flux2(distilled: bool = False, **overrides: Any) -> Any:
         scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
         vae=autoencoder,
         text_encoder=Qwen3ForCausalLM(language(Qwen3Config, num_hidden_layers=27)),
-        tokenizer=bytes_tokenizer(),
+        tokenizer=bytes_tokenizer(48),
         transformer=diffusers.Flux2Transformer2DModel(**(config | overrides)),
         is_distilled=distilled,
     )
@@ -289,8 +291,8 @@ def hunyuan(**overrides: Any) -> Any:
         text_embed_dim=16, pooled_projection_dim=16, rope_axes_dim=(4, 4, 4),
     )  # fmt: skip
     return diffusers.HunyuanVideoPipeline(
-        text_encoder=LlamaModel(language(LlamaConfig, num_hidden_layers=3)),
-        tokenizer=bytes_tokenizer(),
+        text_encoder=LlamaModel(language(LlamaConfig, num_hidden_layers=3, vocab_size=400)),
+        tokenizer=bytes_tokenizer(256, DEFAULT_PROMPT_TEMPLATE["template"]),
         transformer=diffusers.HunyuanVideoTransformer3DModel(**(config | overrides)),
         vae=diffusers.AutoencoderKLHunyuanVideo(
             latent_channels=4, down_block_types=("HunyuanVideoDownBlock3D",) * 3,

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from bigain.diffusion import process, schedule
 from bigain.methods.text import split_specs
+from bigain.run import settings as settings_module
 from bigain.run.settings import (
     DataSettings,
     EngineSettings,
@@ -124,3 +126,17 @@ def test_unseen_is_the_validation_split_of_embedded_data_where_none_is_named() -
     assert DataSettings().unseen().split == "validation"
     assert DataSettings(split="test").unseen().split == "test"
     assert DataSettings(data="folder:x").unseen().split is None
+
+
+def test_the_choices_of_settings_are_those_of_the_classifier() -> None:
+    assert settings_module.WEIGHTINGS == process.WEIGHTINGS
+    assert settings_module.SPACINGS == schedule.SPACINGS
+
+
+def test_what_results_depend_on_names_sizes_and_scoring_where_they_are_chosen(
+    make_settings: Callable[..., Settings],
+) -> None:
+    plain = make_settings().identity()
+    assert not {"image_size", "frames", "weighting", "spacing"} & set(plain)
+    chosen = {"image_size": 64, "frames": 1, "weighting": "epsilon", "spacing": "scheduler"}
+    assert make_settings(**chosen).identity() == plain | chosen

@@ -27,6 +27,13 @@ METHODS_HELP = (
     "Methods, with commas or spaces between: a shorthand (lgtm-0.7), a spec (tome:ratio=0.5,cell=4x4), a preset of a "
     "model (glyphs-dit/fast) or a preset file (.json). See bigain methods."
 )
+WEIGHTING_HELP = (
+    "What errors are measured in: what the model predicts, which is the velocity under flow matching; or the velocity, "
+    "the noise or the likelihood that follow from it."
+)
+WEIGHTINGS = ("prediction", "velocity", "epsilon", "likelihood")
+SPACING_HELP = "Of the timesteps; scheduler: by the shifted schedule of a model trained by flow matching."
+SPACINGS = ("uniform", "scheduler")
 REFERENCE_IMAGES = 2000  # the most real images that FID compares with
 
 
@@ -163,17 +170,8 @@ class ClassifierSettings(Group):
         None, "Timesteps evaluated up to each stage; '5 20' if left out, '20' for up to 5 classes and for racing."
     )
     loss: str = setting("l2", "Of the prediction's error.", choices=("l2", "l1", "huber"))
-    weighting: str = setting(
-        "prediction",
-        "What errors are measured in: what the model predicts, which is the velocity under flow matching; or the "
-        "velocity, the noise or the likelihood that follow from it.",
-        choices=("prediction", "velocity", "epsilon", "likelihood"),
-    )
-    spacing: str = setting(
-        "uniform",
-        "Of the timesteps; scheduler: by the shifted schedule of a model trained by flow matching.",
-        choices=("uniform", "scheduler"),
-    )
+    weighting: str = setting("prediction", WEIGHTING_HELP, choices=WEIGHTINGS)
+    spacing: str = setting("uniform", SPACING_HELP, choices=SPACINGS)
 
     def __post_init__(self) -> None:
         super().__post_init__()
