@@ -205,6 +205,8 @@ def test_half_precision_conditions_follow_the_model(flow):
     assert conditions.arguments["encoder_hidden_states"].dtype == torch.bfloat16
     assert prediction.dtype == torch.float32
     assert prediction.isfinite().all()
+    _quiet(denoiser.pipe)
+    assert next(sample(denoiser, conditions, [0], [0], Sampling(1, 3.0))).std() > 0
 
 
 def test_the_classifier_weighs_errors_and_spaces_timesteps_as_asked(flows):
