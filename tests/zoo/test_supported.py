@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 
 import diffusers
@@ -29,12 +30,11 @@ def test_tokens_merge_where_the_list_says_so() -> None:
 
 def test_it_classifies_and_generates_with_the_pipelines_that_open() -> None:
     assert sorted(name for one in SUPPORTED for name in one.pipelines) == sorted(opening._FAMILIES)
-    networks = {"unet": "UNet2DConditionModel", "DiT": "DiTTransformer2DModel", "PixArt": "PixArtTransformer2DModel"}
     for one in SUPPORTED:
         for name in one.pipelines:
-            parts = ("PixArt", "DiT") if hasattr(diffusers, name) else ()
-            kind = next((part for part in parts if name.startswith(part)), "unet")
-            assert networks[kind] == one.network
+            parts = inspect.signature(getattr(diffusers, name).__init__).parameters
+            part = parts.get("unet") or parts["transformer"]
+            assert one.network in str(part.annotation), name
 
 
 def test_trained_weights_are_those_of_embedded_models() -> None:

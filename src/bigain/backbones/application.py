@@ -11,7 +11,7 @@ from diffusers.hooks import HookRegistry
 from torch import Tensor, nn
 
 from bigain.backbones.attachment import ENTRY, GRID, NAME, attach, detach
-from bigain.backbones.families import Layer, Layout, find_model, layout
+from bigain.backbones.families import Layer, Layout, find_models, layout
 from bigain.backbones.hooks import (
     AttentionHook,
     BlockHook,
@@ -38,10 +38,17 @@ class Handle:
     In a with-block it removes what was applied at the end.
     """
 
-    def __init__(self, model: nn.Module, session: Session, blocks: Sequence[BlockHook | Seam]) -> None:
-        self.model = model
+    def __init__(
+        self, models: Sequence[nn.Module], session: Session, blocks: Sequence[Sequence[BlockHook | Seam]]
+    ) -> None:
+        self.models = models
         self.session = session
         self._blocks = blocks
+
+    @property
+    def model(self) -> nn.Module:
+        """What was compressed; of several the first."""
+        return self.models[0]
 
     @property
     def methods(self) -> Compression:
@@ -49,16 +56,25 @@ class Handle:
         return self.session.methods
 
     def summary(self) -> Summary:
-        """Tokens and FLOPs per layer in the latest forward, a RuntimeError if there was none; print it for a table."""
-        if any(hook.grid is None for hook in self._blocks):
+        """Tokens and FLOPs per layer in the latest forward, a RuntimeError if there was none; print it for a table.
+
+        Of two models that take turns, those that ran.
+        """
+        ran = [hooks for hooks in self._blocks if all(hook.grid is not None for hook in hooks)]
+        if not ran:
             raise RuntimeError("the summary shows the latest forward, and none ran yet: call the model first")
         return self._summary()
 
     def _summary(self) -> Summary:
         """Of the layers that a forward has reached."""
-        rows = [cost(hook) for hook in self._blocks if hook.grid is not None]
-        jointly = any(isinstance(hook, Seam) for hook in self._blocks)
-        return Summary.of(rows, forward_cost(self.model, self.session.size, rows) if jointly else None)
+        ran = [
+            (model, [cost(hook) for hook in hooks if hook.grid is not None])
+            for model, hooks in zip(self.models, self._blocks, strict=True)
+        ]
+        rows = [row for _, own in ran for row in own]
+        jointly = any(isinstance(hook, Seam) for hooks in self._blocks for hook in hooks)
+        model, own = next(each for each in ran if each[1])
+        return Summary.of(rows, forward_cost(model, self.session.size, own) if jointly else None)
 
     def tell(self) -> None:
         """Warns where a forward of the latest size can hardly become faster."""
@@ -73,8 +89,9 @@ class Handle:
 
     def remove(self) -> None:
         """Takes the hooks, if they are still on, off the model; its outputs are what they were, bit for bit."""
-        if session_of(self.model) is self.session:
-            detach(self.model)
+        for model in self.models:
+            if session_of(model) is self.session:
+                detach(model)
 
     def __enter__(self) -> Handle:
         return self
@@ -95,8 +112,8 @@ def apply(
     the methods to make it 1.1 times as fast; not where the model is compiled as a whole.
 
     Args:
-        pipe_or_model: a pipeline with a `unet` or `transformer`, such a model (see `bigain.backbones.SUPPORTED`), or
-            what `bigain.diffusion.open_model` returns.
+        pipe_or_model: a pipeline with a `unet` or `transformer` (and the `transformer_2` of Wan 2.2), such a model (see
+            `bigain.backbones.SUPPORTED`), or what `bigain.diffusion.open_model` returns.
         method: a config, a text such as "lgtm-0.7", a preset such as "glyphs-dit/balanced", the path of a preset file
             (.json), or several configs that go together: in each layer at most one merging and one downsampling method.
         replace: takes what is applied already off first.
@@ -115,27 +132,35 @@ def apply(
         >>> print(handle.summary())
         >>> handle.remove()
     """
-    model = find_model(pipe_or_model)
-    applied = session_of(model)
-    if applied is not None and not replace:
+    models = find_models(pipe_or_model)
+    applied = [(model, session) for model in models if (session := session_of(model)) is not None]
+    for model, before in [] if replace else applied:
         raise ValueError(
             f"replace must be True where a model is compressed already, as this {type(model).__name__} is by "
-            f"{applied.methods.text}, not False: or call bigain.remove() first"
+            f"{before.methods.text}, not False: or call bigain.remove() first"
         )
-    methods, where = resolve(method, model), layout(model)
-    if where.family is None and grid is not None:
-        raise ValueError(f"grid must be left out for a {type(model).__name__}, whose forwards show it, not {grid}")
-    _check_methods(methods, where)
-    if applied is not None:
+    methods, layouts = resolve(method, models[0]), [layout(model) for model in models]
+    for where in layouts:
+        if where.family is None and grid is not None:
+            kind = type(where.model).__name__
+            raise ValueError(f"grid must be left out for a {kind}, whose forwards show it, not {grid}")
+        _check_methods(methods, where)
+    for model, _ in applied:
         detach(model)
-    session = Session(methods, shares=where.enters_unconditioned)
+    session = Session(methods, shares=layouts[0].enters_unconditioned)
     if not methods:
-        return Handle(model, session, ())
-    if where.family is None:
-        return Handle(model, session, _register(where, session))
-    seams = seam(where, session, grid)
-    handle = Handle(model, session, seams)
-    session.told = handle.tell if seams else None
+        return Handle(models, session, ((),))
+    blocks: list[Sequence[BlockHook | Seam]] = []
+    try:
+        for where in layouts:
+            blocks.append(_register(where, session) if where.family is None else seam(where, session, grid))
+    except BaseException:
+        for model in models:
+            detach(model)
+        raise
+    handle = Handle(models, session, blocks)
+    if layouts[0].family is not None and any(blocks):
+        session.told = handle.tell
     return handle
 
 
@@ -145,11 +170,11 @@ def remove(pipe_or_model: object) -> None:
     A UserWarning where there was none: nothing was applied, or the pipeline holds another model since, in which case
     `Handle.remove` reaches the compressed one.
     """
-    model = find_model(pipe_or_model)
-    if not detach(model):
+    models = find_models(pipe_or_model)
+    if not any([detach(model) for model in models]):
         warnings.warn(
-            f"remove() must be given what apply() was given, not a {type(model).__name__} on which nothing is applied: "
-            f"if the pipeline's model was exchanged since, call remove() on the handle",
+            f"remove() must be given what apply() was given, not a {type(models[0]).__name__} on which nothing is "
+            f"applied: if the pipeline's model was exchanged since, call remove() on the handle",
             stacklevel=2,
         )
 
@@ -192,13 +217,15 @@ def row_keys(
     for name, keys in (("image", image), ("draw", draw), ("alike", alike)):
         if keys is not None and (keys.ndim != 1 or len(keys) != len(image)):
             raise ValueError(f"{name} must hold one key per row, not have the shape {tuple(keys.shape)}")
-    session = session_of(find_model(pipe_or_model)) or Session(Compression())  # which nobody asks
-    before = session.image_keys, session.draw_keys, session.alike
-    session.image_keys, session.draw_keys, session.alike = image, draw, alike
+    sessions = [session for model in find_models(pipe_or_model) if (session := session_of(model)) is not None]
+    before = [(session.image_keys, session.draw_keys, session.alike) for session in sessions]
+    for session in sessions:
+        session.image_keys, session.draw_keys, session.alike = image, draw, alike
     try:
         yield
     finally:
-        session.image_keys, session.draw_keys, session.alike = before
+        for session, old in zip(sessions, before, strict=True):
+            session.image_keys, session.draw_keys, session.alike = old
 
 
 def session_of(model: nn.Module) -> Session | None:

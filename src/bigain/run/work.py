@@ -61,11 +61,15 @@ class Work:
         denoiser = denoiser or settings.model.open()
         for source in settings.presets:
             resolve(source, denoiser.model, data=settings.data.data)  # refuses a preset of another model
+        if denoiser.is_video:
+            raise ValueError(
+                f"frames must be 1 (--frames 1) to evaluate a video model on images, not {denoiser.frames}"
+            )
         data = settings.data.load(denoiser.image_size)
         conditions = class_conditions(denoiser, data)
         settings = replace(
             settings,
-            sampling=settings.sampling.resolved(denoiser.kind),
+            sampling=settings.sampling.resolved(denoiser),
             classifier=settings.classifier.resolved(sum(map(len, conditions)) or 1),
         )
         scenes = settings.data.data == "glyphs-scenes"
@@ -74,7 +78,7 @@ class Work:
 
     def __post_init__(self) -> None:
         counts, batch_size = self.settings.counts, self.settings.model.batch_size
-        self.sampling = self.settings.sampling.of(self.denoiser.kind, counts.seed, batch_size)
+        self.sampling = self.settings.sampling.of(self.denoiser, counts.seed, batch_size)
         if counts.classify:
             if not self.conditions:
                 raise ValueError(f"classify must be 0 (--classify 0) for {self.data.name}, which has no classes")
