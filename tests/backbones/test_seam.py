@@ -188,7 +188,7 @@ def test_a_processor_that_is_set_later_is_an_error_and_not_silence(joints: Any) 
     joint = joints["wan"]
     model, inputs = joint.build(), joint.inputs()
     handle = bigain.apply(model, "todo-2")
-    other = type(handle._blocks[0].original)()
+    other = type(handle._blocks[0][0].original)()
     model.blocks[1].attn1.processor = other
     with pytest.raises(NothingCompressedError, match=r"blocks\.1\.attn1 must have the attention processor"):
         output(model, inputs)

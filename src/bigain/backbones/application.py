@@ -73,8 +73,10 @@ class Handle:
         ]
         rows = [row for _, own in ran for row in own]
         jointly = any(isinstance(hook, Seam) for hooks in self._blocks for hook in hooks)
+        if not jointly:
+            return Summary.of(rows)
         model, own = next(each for each in ran if each[1])
-        return Summary.of(rows, forward_cost(model, self.session.size, own) if jointly else None)
+        return Summary.of(rows, forward_cost(model, self.session.size, own))
 
     def tell(self) -> None:
         """Warns where a forward of the latest size can hardly become faster."""

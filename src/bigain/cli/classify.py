@@ -67,6 +67,7 @@ def classify(
     from bigain.data.prompts import PHOTO
     from bigain.run.cost import applied
 
+    classifier.check_fit(model)
     denoiser = model.open(quiet)
     options.check_presets(methods, denoiser)
     names, conditions = _classes(denoiser, prompt, data.prompts_csv)

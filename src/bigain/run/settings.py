@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bigain import zoo
 from bigain.methods import Compression
 from bigain.zoo.presets import text_of
 
@@ -180,6 +181,11 @@ class ClassifierSettings(Group):
                 f"elimination must be staged, racing or the .json or .txt of a tree of classes, not "
                 f"{self.elimination!r}"
             )
+
+    def check_fit(self, model: ModelSettings) -> None:
+        """Raises a ValueError where the fit of one embedded model is given to another model."""
+        if self.fitted in zoo.names() and self.fitted != model.model:
+            raise ValueError(f"fitted must be of the model that classifies, {model.model}, not {self.fitted}")
 
     @property
     def is_tree(self) -> bool:

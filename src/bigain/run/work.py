@@ -65,6 +65,7 @@ class Work:
             raise ValueError(
                 f"frames must be 1 (--frames 1) to evaluate a video model on images, not {denoiser.frames}"
             )
+        settings.classifier.check_fit(settings.model)
         data = settings.data.load(denoiser.image_size)
         conditions = class_conditions(denoiser, data)
         settings = replace(
