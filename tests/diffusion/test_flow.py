@@ -312,3 +312,12 @@ def test_guidance_is_one_when_classifying_and_as_asked_for_in_sampling(flows):
     denoiser.predict(_randn(2, 4, 8, 8), torch.tensor([1, 999]), conditions, torch.tensor([0, 1]))
     list(sample(denoiser, conditions, [0], [0], Sampling(1, 2.5)))
     assert seen == [[1.0, 1.0], [2.5]]
+
+
+def test_guidance_takes_two_forwards_unless_it_is_an_input(flows):
+    for name, calls in (("flux", 1), ("flux without embedded guidance", 2), ("hunyuan", 1), ("wan", 2), ("qwen", 2)):
+        denoiser, seen = _opened(flows[name]), []
+        denoiser.model.register_forward_pre_hook(lambda *_, seen=seen: seen.append(1))
+        list(sample(denoiser, denoiser.conditions(["a"]), [0], [0], Sampling(1, 2.0)))
+        assert len(seen) == calls
+        assert denoiser.embeds_guidance is (calls == 1)

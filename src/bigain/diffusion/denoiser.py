@@ -117,6 +117,11 @@ class Denoiser(ABC):
         return 4.0 if self.kind == "class" else 7.5
 
     @property
+    def embeds_guidance(self) -> bool:
+        """Whether guidance is an input of the network, so that it takes one forward and not two."""
+        return False
+
+    @property
     def distilled(self) -> str | None:
         """What says that the model was distilled to few steps, so that its errors mean little; None if nothing."""
         if self.pipe is None:

@@ -197,6 +197,11 @@ class Flux(Placed):
     readers = ("", "_2")
 
     @property
+    def embeds_guidance(self) -> bool:
+        """As the config says: FLUX.1 dev does."""
+        return bool(self.model.config.guidance_embeds)
+
+    @property
     def distilled(self) -> str | None:
         """Also FLUX.1 schnell, under any name."""
         config, schedule = self.model.config, self.scheduler.config
@@ -211,7 +216,7 @@ class Flux(Placed):
 
     def _beside(self, x_t: Tensor, rows: Mapping[str, Any]) -> dict[str, Any]:
         beside = super()._beside(x_t, rows)
-        if self.model.config.guidance_embeds:
+        if self.embeds_guidance:
             beside["guidance"] = torch.ones(len(x_t), device=x_t.device)
         return beside
 
@@ -221,7 +226,7 @@ class Flux(Placed):
         return super().pipeline_arguments(rows, guidance, each_step) | pooled
 
     def _guided(self, guidance: float, rows: int) -> dict[str, Any]:
-        if self.model.config.guidance_embeds:
+        if self.embeds_guidance:
             return {"guidance_scale": guidance}
         return {} if guidance == 1 else {"true_cfg_scale": guidance, "negative_prompt": [""] * rows}
 

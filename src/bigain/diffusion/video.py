@@ -149,6 +149,7 @@ class HunyuanVideo(VideoConditional):
 
     autoencoder = HunyuanVideoLatents
     readers = ("_2", "")
+    embeds_guidance = True
 
     def _embedded(self, prompts: list[str]) -> dict[str, Tensor]:
         embeds, pooled, mask = self.pipe.encode_prompt(

@@ -122,7 +122,7 @@ class Work:
             "timesteps": timesteps.tolist(),
             **({} if self.classifier is None else _of_predictions(self.classifier)),
             "forwards_per_classified_image": elimination.forwards(count),  # at most
-            "forwards_per_generated_image": self.settings.sampling.forwards,
+            "forwards_per_generated_image": self.forwards_per_generated_image,
             "image_size": self.denoiser.image_size,
             "sample_shape": list(self.denoiser.sample_shape),
             "feature_network": "none" if self.network is None else self.network.name,
@@ -132,6 +132,12 @@ class Work:
     def positions(self) -> Sequence[int]:
         """The images to classify, by their place in the data."""
         return labelled(self.data, self.settings.counts.classify)
+
+    @property
+    def forwards_per_generated_image(self) -> int:
+        """Two per step under guidance, unless that is an input of the model."""
+        sampling = self.settings.sampling
+        return sampling.steps if self.denoiser.embeds_guidance else sampling.forwards
 
     @property
     def any_condition(self) -> str | int:
@@ -154,7 +160,7 @@ class Work:
     def forwards(self, task: Task) -> int:
         """Of the model that a task takes, at most."""
         if task.what == "generate":
-            return len(task.numbers) * self.settings.sampling.forwards
+            return len(task.numbers) * self.forwards_per_generated_image
         assert self.classifier is not None  # else there is nothing to classify
         return len(task.numbers) * self.classifier.forwards
 
