@@ -23,7 +23,8 @@ from bigain.backbones.hooks import (
     see_grid,
 )
 from bigain.backbones.presets import Applicable, resolve
-from bigain.backbones.seam import Seam, check_seam, seam
+from bigain.backbones.seam import Seam
+from bigain.backbones.seam_root import check_seam, seam
 from bigain.backbones.state import Seen, Session
 from bigain.backbones.summary import Summary, cost
 from bigain.methods import Compression, Method, TokenDownsampling, TokenMerging
@@ -206,6 +207,8 @@ def _check_methods(methods: tuple[Method, ...], where: Layout) -> None:
     """Refuses methods that do not fit a model or each other."""
     for method in methods:
         _check_places(method, where)
+        if method.over_time and not (where.family is not None and where.family.video):
+            raise ValueError(f"{method} must not act over time in a {type(where.model).__name__}, which has no frames")
         if where.grid is not None:
             _check_fits(method, where.grid)
     for number, layer in enumerate(where.layers):

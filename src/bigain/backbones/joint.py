@@ -41,6 +41,7 @@ class Family:
         sample: name of the argument that holds the sample.
         timestep: name of the argument that holds the timestep.
         level: the timestep as given to one of a thousand, 0 being the clean image.
+        video: whether it makes videos, of whose latent frames the first stands for one frame, the others for several.
     """
 
     blocks: tuple[str, ...]
@@ -50,6 +51,7 @@ class Family:
     sample: str = "hidden_states"
     timestep: str = "timestep"
     level: Callable[[Tensor], Tensor] = lambda t: t
+    video: bool = False
 
     def each_block(self, model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         """The blocks by name, in the order of the forward."""
@@ -128,6 +130,28 @@ def _of_list(_: Any, given: Arguments) -> Grids:
     return (Grid(height // patch, width // patch, frames // patch_of_frames),)
 
 
+def first_frame_is_clean(timestep: Tensor | None, frame: int) -> bool:
+    """Whether the first frame conditions a video: its tokens' timesteps, among those (B, S) of all, are 0.
+
+    ``frame`` is the number of tokens of a frame. It waits for the device, where there is a timestep for each token
+    (Wan 2.2 TI2V, LTX-Video from an image). ValueError in a compiled forward, and where rows differ.
+    """
+    if timestep is None or timestep.dim() != 2 or timestep.shape[1] <= frame:
+        return False
+    if torch.compiler.is_compiling():
+        raise ValueError(
+            f"timestep must be one for each row where the whole model is compiled, not {tuple(timestep.shape)}, which "
+            f"must be read: compile its blocks instead, by compile_repeated_blocks()"
+        )
+    clean = timestep == 0
+    conditions = (clean[:, :frame].all(1) & ~clean[:, frame:].any(1)).tolist()
+    if any(conditions) != all(conditions):
+        raise ValueError(
+            f"timestep must condition all rows of a compressed forward by their first frame, not {conditions}"
+        )
+    return all(conditions)
+
+
 def grids_of_ids(ids: Tensor) -> Grids:
     """From img_ids (N, 3) or (N, 4), whose first column tells the images apart; it waits for the device.
 
@@ -162,10 +186,10 @@ _BY_NAME: dict[str, Family] = {
     "ZImageTransformer2DModel": Family(
         ("noise_refiner", "layers"), ("attention",), "first", _of_list, "x", "t", level=_REVERSED
     ),
-    "WanTransformer3DModel": Family(("blocks",), ("attn1",), "first", _of_video),
-    "LTXVideoTransformer3DModel": Family(("transformer_blocks",), ("attn1",), "first", _of_sizes),
-    "HunyuanVideoTransformer3DModel": Family(_DUAL_AND_SINGLE, ("attn",), "first", _of_video),
-    "CogVideoXTransformer3DModel": Family(("transformer_blocks",), ("attn1",), "last", _of_cogvideo),
+    "WanTransformer3DModel": Family(("blocks",), ("attn1",), "first", _of_video, video=True),
+    "LTXVideoTransformer3DModel": Family(("transformer_blocks",), ("attn1",), "first", _of_sizes, video=True),
+    "HunyuanVideoTransformer3DModel": Family(_DUAL_AND_SINGLE, ("attn",), "first", _of_video, video=True),
+    "CogVideoXTransformer3DModel": Family(("transformer_blocks",), ("attn1",), "last", _of_cogvideo, video=True),
     "AuraFlowTransformer2DModel": Family(
         ("joint_transformer_blocks", "single_transformer_blocks"), ("attn",), "last", _of_image, level=_THOUSANDTHS
     ),

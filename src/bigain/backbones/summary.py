@@ -10,6 +10,7 @@ from torch import nn
 
 from bigain.backbones.hooks import BlockHook
 from bigain.backbones.seam import Seam
+from bigain.methods import TokenMerging
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,8 @@ def _seam_cost(seam: Seam) -> LayerCost:
     assert seam.grid is not None
     frame = seam.grid.frame
     channels = seam.attention.to_q.in_features if hasattr(seam.attention, "to_q") else seam.width
-    matching = 0 if seam.merging is None else seam.grid.frames * seam.merging.matching_flops(frame, channels)
+    merging = seam.method if isinstance(seam.method, TokenMerging) else None
+    matching = 0 if merging is None else seam.grid.frames * merging.matching_flops(frame, channels)
     before, after = (4 * seam.queries * keys * seam.width for keys in (seam.keys_before, seam.keys))
     return LayerCost(
         seam.name,
