@@ -209,6 +209,11 @@ def _check_methods(methods: tuple[Method, ...], where: Layout) -> None:
         _check_places(method, where)
         if method.over_time and not (where.family is not None and where.family.video):
             raise ValueError(f"{method} must not act over time in a {type(where.model).__name__}, which has no frames")
+        if where.family is None and getattr(method, "pool_at", None) == "attention":
+            raise ValueError(
+                f"pool_at must be 'projection' in a {type(where.model).__name__}, whose keys and values are always "
+                f"projected from pooled tokens, not 'attention'"
+            )
         if where.grid is not None:
             _check_fits(method, where.grid)
     for number, layer in enumerate(where.layers):

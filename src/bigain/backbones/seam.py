@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bigain.backbones.hooks import without_autocast
+from bigain.backbones.hooks import NothingCompressedError, without_autocast
 from bigain.backbones.joint import Family, Site
 from bigain.backbones.keys import Fewer, mask_for, merged, pooled, whole
 from bigain.backbones.spans import Span, spans
@@ -33,6 +33,7 @@ class Seam:
         # Token counts of the latest forward, for the summary; written, never read, by the hooks.
         self.grid: Grid | None = None
         self.queries = self.keys_before = self.keys = self.width = 0
+        self.projected: tuple[int, int] | None = None  # tokens of a projection of keys or values, before and after
         self.original = self.attention.processor
         self.twin = twin_of(self.original, self.through, self.name)
         self.attention.processor = self.twin
@@ -41,6 +42,11 @@ class Seam:
     def is_in_place(self) -> bool:
         """Whether nobody has exchanged the processor since."""
         return self.attention.processor is self.twin
+
+    @property
+    def at_projections(self) -> bool:
+        """Whether tokens are pooled before the projections to keys and values too."""
+        return isinstance(self.method, TokenDownsampling) and self.method.pool_at == "projection"
 
     def undo(self) -> None:
         """Puts the processor back, unless somebody has put another there."""
@@ -60,6 +66,11 @@ class Seam:
         if forward.arrived.get(self.name):  # the second attention of a processor is over other keys
             return key, value, mask
         forward.arrived[self.name] = True
+        if self.at_projections and forward.projected.get(self.name) != 2:
+            raise NothingCompressedError(
+                f"{self.name} must project its keys and values in the to_k and to_v that apply() hooked: were they "
+                f"fused or exchanged since? Then remove() and apply() again"
+            )
         if axis == 2:
             fewer_key, fewer_value, mask = self._fewer(forward, key.transpose(1, 2), value.transpose(1, 2), mask)
             key, value = fewer_key.transpose(1, 2), fewer_value.transpose(1, 2)

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from bigain.backbones.attachment import NAME, attach
 from bigain.backbones.families import Layout
 from bigain.backbones.hooks import EnteringHook, NothingCompressedError, RootHook
-from bigain.backbones.joint import Family, Grids, first_frame_is_clean, grids_of_ids
+from bigain.backbones.joint import Family, Grids, Site, first_frame_is_clean, grids_of_ids
+from bigain.backbones.projections import PROJECTIONS, ProjectionHook, check_projections
 from bigain.backbones.seam import Seam
 from bigain.backbones.state import Forward, Session
-from bigain.methods import Compression, Method, TokenMerging
+from bigain.methods import Compression, Method, TokenDownsampling, TokenMerging
 from bigain.operators.grid import Grid
 
 
@@ -104,9 +105,7 @@ def seam(where: Layout, session: Session, grid: tuple[int, ...] | None) -> list[
         if any(method.includes(1, site.layer) and not method.is_identity for method in session.methods)
     ]
     for site in sites:
-        processor: Any = site.attention.processor
-        if getattr(processor, "_parallel_config", None) is not None:
-            raise ValueError(f"{site.name} must not be run context-parallel to be compressed, but its processor is")
+        _check_site(site, session)
     seams: list[Seam] = []
     try:
         for site in sites:
@@ -117,6 +116,18 @@ def seam(where: Layout, session: Session, grid: tuple[int, ...] | None) -> list[
         raise
     for one in seams:
         attach(one.attention, EnteringHook(session, one.attention, one.see), NAME)
+        for name in PROJECTIONS if one.at_projections else ():
+            attach(getattr(one.attention, name), ProjectionHook(one), NAME)
     attach(where.model, SeamRootHook(session, where.model, where.family, seams, hint), NAME)
     HookRegistry.check_if_exists_or_initialize(where.model).invalidate_child_registries_cache()
     return seams
+
+
+def _check_site(site: Site, session: Session) -> None:
+    """Refuses an attention that cannot be compressed as its method asks."""
+    processor: Any = getattr(site.attention, "processor", None)
+    if getattr(processor, "_parallel_config", None) is not None:
+        raise ValueError(f"{site.name} must not be run context-parallel to be compressed, but its processor is")
+    method = session.acting_alone(site.layer)[1]
+    if isinstance(method, TokenDownsampling) and method.pool_at == "projection":
+        check_projections(site, method)

@@ -30,6 +30,7 @@ class Forward:
     assignment: Assignment | None = None
     grids: tuple[Grid, ...] = ()  # of the image tokens of all attentions, in families that show them at the root
     whole_frames: int = 0  # at the front of the first of these, which condition a video and stay whole
+    projected: dict[str, int] = field(default_factory=dict)  # how many projections of an attention had fewer tokens
     arrived: dict[str, bool] = field(default_factory=dict)  # attentions whose keys have come through
     cached: dict[tuple[int, int], Assignment] = field(default_factory=dict)  # by level and number of the method
     compressed: dict[int, bool] = field(default_factory=dict)  # whether a method that was reached took tokens away

@@ -90,13 +90,17 @@ def cost(hook: BlockHook | Seam) -> LayerCost:
 
 
 def _seam_cost(seam: Seam) -> LayerCost:
-    """Of the products of queries, keys and values: all else stays as it was."""
+    """Of the products of queries, keys and values, and the projections to these where they change."""
     assert seam.grid is not None
     frame = seam.grid.frame
     channels = seam.attention.to_q.in_features if hasattr(seam.attention, "to_q") else seam.width
     merging = seam.method if isinstance(seam.method, TokenMerging) else None
     matching = 0 if merging is None else seam.grid.frames * merging.matching_flops(frame, channels)
     before, after = (4 * seam.queries * keys * seam.width for keys in (seam.keys_before, seam.keys))
+    if seam.projected is not None:  # which counts only where it changes
+        projections = (seam.attention.to_k, seam.attention.to_v)
+        weights = sum(one.in_features * one.out_features for one in projections)
+        before, after = before + 2 * seam.projected[0] * weights, after + 2 * seam.projected[1] * weights
     return LayerCost(
         seam.name,
         (frame.height, frame.width),

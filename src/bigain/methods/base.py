@@ -314,6 +314,10 @@ class TokenDownsampling(Method):
         size_aware: the log of a window's size is added to its key's logits, so that it weighs what its tokens weighed.
             None is yes where text shares the softmax with the image, or windows of a video are partial; no in U-Nets
             and DiTs, as published.
+        pool_at: where models that attend jointly or over video pool: "attention", the keys and values after norm and
+            rotary embedding; or "projection", what they are projected from, which saves most of that too. With the
+            nearest token both are the same; with means the values are, and the keys differ by the norm and by the
+            embedding, that of the window's centre. None is "attention"; U-Nets and DiTs always pool at the projection.
     """
 
     strength: ClassVar[str] = "factor"
@@ -323,6 +327,7 @@ class TokenDownsampling(Method):
         default=2, metadata={"expects": "a whole number from 1, or the sides of a window, such as 2x2x2"}
     )
     size_aware: bool | None = None
+    pool_at: Literal["attention", "projection"] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
