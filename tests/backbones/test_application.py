@@ -580,8 +580,12 @@ def test_images_have_no_frames_and_pool_before_their_projections(families):
     model = families["unet"].build()
     with pytest.raises(ValueError, match="must not act over time in a UNet2DConditionModel, which has no frames"):
         bigain.apply(model, "avgpool-2x2x2")
-    with pytest.raises(ValueError, match="pool_at must be 'projection' in a UNet2DConditionModel.*not 'attention'"):
+    with pytest.raises(ValueError, match=r"pool_at must be 'projection' in a UNet2DConditionModel.*not 'attention'"):
         bigain.apply(model, "avgpool:factor=2,pool_at=attention")
+    with pytest.raises(
+        ValueError, match=r"locations of .* must hold 'self_attention' in a UNet2D.*not only \('mlp',\)"
+    ):
+        bigain.apply(model, "tome:ratio=0.5,locations=mlp")
     bigain.apply(model, "avgpool:factor=2,pool_at=projection")
 
 

@@ -10,6 +10,7 @@ from functools import partial
 from diffusers.hooks import HookRegistry
 from torch import Tensor, nn
 
+from bigain.backbones.around import Around
 from bigain.backbones.attachment import ENTRY, GRID, NAME, attach, detach
 from bigain.backbones.families import Layer, Layout, find_model, layout
 from bigain.backbones.hooks import (
@@ -37,7 +38,7 @@ class Handle:
     In a with-block it removes what was applied at the end.
     """
 
-    def __init__(self, model: nn.Module, session: Session, blocks: Sequence[BlockHook | Seam]) -> None:
+    def __init__(self, model: nn.Module, session: Session, blocks: Sequence[BlockHook | Seam | Around]) -> None:
         self.model = model
         self.session = session
         self._blocks = blocks
@@ -209,6 +210,12 @@ def _check_methods(methods: tuple[Method, ...], where: Layout) -> None:
         _check_places(method, where)
         if method.over_time and not (where.family is not None and where.family.video):
             raise ValueError(f"{method} must not act over time in a {type(where.model).__name__}, which has no frames")
+        alone = isinstance(method, TokenMerging) and "self_attention" not in method.locations
+        if where.family is None and isinstance(method, TokenMerging) and alone:
+            raise ValueError(
+                f"locations of {method} must hold 'self_attention' in a {type(where.model).__name__}, where it always "
+                f"merges, not only {method.locations}"
+            )
         if where.family is None and getattr(method, "pool_at", None) == "attention":
             raise ValueError(
                 f"pool_at must be 'projection' in a {type(where.model).__name__}, whose keys and values are always "
@@ -219,7 +226,7 @@ def _check_methods(methods: tuple[Method, ...], where: Layout) -> None:
     for number, layer in enumerate(where.layers):
         acting = [method for method in methods if method.includes(layer.level, number)]
         if acting and where.family is not None:
-            check_seam(layer.name, acting)
+            check_seam(layer, acting, where.family)
         elif acting:
             _check_attention(layer)
             _check_layer(layer, acting)

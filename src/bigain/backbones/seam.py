@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bigain.backbones.around import left
 from bigain.backbones.hooks import NothingCompressedError, without_autocast
 from bigain.backbones.joint import Family, Site
 from bigain.backbones.keys import Fewer, mask_for, merged, pooled, whole
@@ -15,6 +16,7 @@ from bigain.backbones.spans import Span, spans
 from bigain.backbones.state import Forward, Seen, Session
 from bigain.backbones.twin import forget, twin_of
 from bigain.methods import Context, TokenDownsampling, TokenMerging
+from bigain.operators.assignment import group_sizes
 from bigain.operators.grid import Grid
 
 
@@ -29,6 +31,7 @@ class Seam:
         self.layer = site.layer
         self.number, self.method = session.acting_alone(site.layer)
         self.alone = self.method.within_frame()
+        self.weighs = isinstance(self.method, TokenMerging) and self.method.locations == ("block",)
         self.features: Tensor | None = None  # the attention's input in the forward in progress
         # Token counts of the latest forward, for the summary; written, never read, by the hooks.
         self.grid: Grid | None = None
@@ -83,6 +86,8 @@ class Seam:
         self, forward: Forward, key: Tensor, value: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Of keys and values (B, S, H, D)."""
+        if self.weighs:
+            return self._weighed(forward, key, value, mask)
         length, tokens = key.shape[1], forward.image_tokens
         if length < tokens:
             raise ValueError(f"{self.name} must attend to the {tokens} tokens of its grids, not to {length} in all")
@@ -101,6 +106,25 @@ class Seam:
         forward.note(self.number, self.keys < length)
         mask = mask_for(mask, parts, self._size_aware(length > tokens, each), key.dtype)
         return torch.cat([part.key for part in parts], 1), torch.cat([part.value for part in parts], 1), mask
+
+    def _weighed(
+        self, forward: Forward, key: Tensor, value: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Of keys and values (B, S', H, D) whose tokens merged before the block: they stay, and weigh by their size."""
+        assigned, length = forward.assigned[self.layer], key.shape[1]
+        begin = self.start(length, sum(left(span, assignment) for span, assignment in assigned))
+        parts = [whole(key, value, 0, begin)]
+        for span, assignment in assigned:
+            part = whole(key, value, begin, begin + left(span, assignment))
+            begin += part.key.shape[1]
+            if assignment is not None:
+                part.sizes = group_sizes(assignment).reshape(key.shape[0], -1)
+                part.kept = part.kept.expand(key.shape[0], -1)
+            parts.append(part)
+        parts.append(whole(key, value, begin, length))
+        self.grid, self.keys = forward.grids[0], length
+        self.keys_before = length + sum(span.grid.tokens - left(span, one) for span, one in assigned)
+        return key, value, mask_for(mask, parts, self.method.size_aware is not False, key.dtype)
 
     def start(self, length: int, tokens: int) -> int:
         """Where the image's tokens begin in a sequence."""

@@ -10,8 +10,9 @@ import torch
 from diffusers.hooks import HookRegistry
 from torch import Tensor, nn
 
+from bigain.backbones.around import Around, JointMLPHook, WholeBlockHook
 from bigain.backbones.attachment import NAME, attach
-from bigain.backbones.families import Layout
+from bigain.backbones.families import Layer, Layout
 from bigain.backbones.hooks import EnteringHook, NothingCompressedError, RootHook
 from bigain.backbones.joint import Family, Grids, Site, first_frame_is_clean, grids_of_ids
 from bigain.backbones.projections import PROJECTIONS, ProjectionHook, check_projections
@@ -77,50 +78,89 @@ class SeamRootHook(RootHook):
         return self.read[1]
 
 
-def check_seam(name: str, methods: Sequence[Method]) -> None:
-    """Refuses methods that do not go with each other, or with queries that stay whole, in the layer ``name``."""
+def check_seam(layer: Layer, methods: Sequence[Method], family: Family) -> None:
+    """Refuses methods that do not go with each other, or with a layer of such a model."""
     if len(methods) > 1:
-        raise ValueError(f"methods must be one in a layer of this model, not {Compression(methods).text} in {name}")
+        raise ValueError(
+            f"methods must be one in a layer of this model, not {Compression(methods).text} in {layer.name}"
+        )
     [method] = methods
     if not isinstance(method, TokenMerging):
         return
-    if method.queries != "full":
-        raise ValueError(f"queries must be 'full' in a layer that attends jointly or over video, not in {method}")
+    if "self_attention" in method.locations and method.queries != "full":
+        raise ValueError(
+            f"queries must be 'full' in a layer that attends jointly or over video, not in {method}: or locations 'mlp'"
+            f" or 'block'"
+        )
     for field, usual in (("features", "block"), ("cached", False)):
         if getattr(method, field) != usual:
-            raise ValueError(f"{field} must be {usual!r} in {name} of this model, not {getattr(method, field)!r}")
+            raise ValueError(f"{field} must be {usual!r} in {layer.name} of this model, not {getattr(method, field)!r}")
+    if method.locations == ("mlp",) and not isinstance(getattr(layer.block, family.mlp, None), nn.Module):
+        raise ValueError(
+            f"{layer.name} must have an MLP that is one module for locations=('mlp',), not one that is part of a "
+            f"{type(layer.block).__name__}: use locations=('block',), or leave it out by layers"
+        )
 
 
-def seam(where: Layout, session: Session, grid: tuple[int, ...] | None) -> list[Seam]:
-    """Puts seams into the attentions of the layers in which a method acts, and hooks on these and the model."""
-    assert where.family is not None
-    hint = None
-    if grid is not None:
-        if len(grid) not in (2, 3):
-            raise ValueError(f"grid must be (height, width) or (frames, height, width) in tokens, not {grid}")
-        hint = Grid(grid[-2], grid[-1], *grid[:-2])
-    sites = [
-        site
-        for site in where.sites
-        if any(method.includes(1, site.layer) and not method.is_identity for method in session.methods)
-    ]
+def seam(where: Layout, session: Session, grid: tuple[int, ...] | None) -> list[Seam | Around]:
+    """Hooks the layers in which a method acts, and the model; what shows of each layer in a summary, in order."""
+    family = where.family
+    assert family is not None
+    acting = {
+        number
+        for number in range(len(where.layers))
+        if any(method.includes(1, number) and not method.is_identity for method in session.methods)
+    }
+    arounds = {
+        number: Around(session, family, where.layers[number], number)
+        for number in sorted(acting)
+        if getattr(session.acting_alone(number)[1], "locations", ()) in (("mlp",), ("block",))
+    }
+    sites = [site for site in where.sites if site.layer in acting]
+    sites = [site for site in sites if site.layer not in arounds or arounds[site.layer].method.locations == ("block",)]
     for site in sites:
         _check_site(site, session)
     seams: list[Seam] = []
     try:
         for site in sites:
-            seams.append(Seam(session, where.family, site))
+            seams.append(Seam(session, family, site))
     except BaseException:
         for one in seams:
             one.undo()
         raise
     for one in seams:
-        attach(one.attention, EnteringHook(session, one.attention, one.see), NAME)
-        for name in PROJECTIONS if one.at_projections else ():
-            attach(getattr(one.attention, name), ProjectionHook(one), NAME)
-    attach(where.model, SeamRootHook(session, where.model, where.family, seams, hint), NAME)
+        _hook_attention(one)
+    for around in arounds.values():
+        _hook_block(around, [one for one in seams if one.layer == around.layer])
+    attach(where.model, SeamRootHook(session, where.model, family, seams, _hint(grid)), NAME)
     HookRegistry.check_if_exists_or_initialize(where.model).invalidate_child_registries_cache()
-    return seams
+    shown: list[Seam | Around] = [*(one for one in seams if not one.weighs), *arounds.values()]
+    return sorted(shown, key=lambda one: one.layer)
+
+
+def _hint(grid: tuple[int, ...] | None) -> Grid | None:
+    if grid is None:
+        return None
+    if len(grid) not in (2, 3):
+        raise ValueError(f"grid must be (height, width) or (frames, height, width) in tokens, not {grid}")
+    return Grid(grid[-2], grid[-1], *grid[:-2])
+
+
+def _hook_attention(one: Seam) -> None:
+    if one.weighs:
+        return
+    attach(one.attention, EnteringHook(one.session, one.attention, one.see), NAME)
+    for name in PROJECTIONS if one.at_projections else ():
+        attach(getattr(one.attention, name), ProjectionHook(one), NAME)
+
+
+def _hook_block(around: Around, seams: list[Seam]) -> None:
+    around.seams = seams
+    if around.method.locations == ("block",):
+        attach(around.block, WholeBlockHook(around), NAME)
+        return
+    attach(around.block, EnteringHook(around.session, around.block, around.assign, around.family.tokens), NAME)
+    attach(getattr(around.block, around.family.mlp), JointMLPHook(around), NAME)
 
 
 def _check_site(site: Site, session: Session) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -29,6 +29,7 @@ class Forward:
     features: Tensor = field(init=False)  # tokens that its assignment is made from
     assignment: Assignment | None = None
     grids: tuple[Grid, ...] = ()  # of the image tokens of all attentions, in families that show them at the root
+    assigned: dict[int, list[Any]] = field(default_factory=dict)  # by layer, how its spans merge around block or MLP
     whole_frames: int = 0  # at the front of the first of these, which condition a video and stay whole
     projected: dict[str, int] = field(default_factory=dict)  # how many projections of an attention had fewer tokens
     arrived: dict[str, bool] = field(default_factory=dict)  # attentions whose keys have come through

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bigain.operators.assignment import Assignment
     from bigain.operators.grid import Grid
 
-Location = Literal["self_attention", "cross_attention", "mlp"]
+Location = Literal["self_attention", "cross_attention", "mlp", "block"]
 Score = Literal[
     "laplacian_l1",
     "laplacian_l2",
@@ -162,7 +162,8 @@ class TokenMerging(Method):
 
     Args:
         ratio: share of the tokens that is merged away, in [0, 1): ⌊ratio·N⌋ tokens, or a schedule over t.
-        locations: where tokens are merged; self-attention always is (BiGain, table 6).
+        locations: where tokens are merged; self-attention always is (BiGain, table 6). In models that attend jointly or
+            over video there may also be the MLP alone, ("mlp",), or the whole of each block, ("block",).
         operator: how a group becomes one token: "mean", "mlerp" (mean direction, largest norm) or "prune".
         size_aware: proportional attention (ToMe, arXiv 2210.09461): log group size is added to the keys' logits, so
             that a group weighs what its tokens weighed. None is yes in models that attend jointly or over video, no in
@@ -193,9 +194,14 @@ class TokenMerging(Method):
         low, high = bounds(self.ratio)
         if not 0 <= low <= high < 1:
             raise ValueError(f"ratio must lie in [0, 1), not {self.ratio}")
-        allowed = get_args(Location)
-        if "self_attention" not in self.locations or {*self.locations} - {*allowed}:
-            raise ValueError(f"locations must hold 'self_attention' and otherwise only {allowed}, not {self.locations}")
+        allowed = get_args(Location)[:3]
+        if self.locations not in (("mlp",), ("block",)) and (
+            "self_attention" not in self.locations or {*self.locations} - {*allowed}
+        ):
+            raise ValueError(
+                f"locations must hold 'self_attention' and otherwise only {allowed}, or be ('mlp',) or ('block',), not "
+                f"{self.locations}"
+            )
         if self.queries == "full" and self.locations != ("self_attention",):
             raise ValueError(
                 f"locations must be ('self_attention',) with queries='full', which merges the keys and values of "
