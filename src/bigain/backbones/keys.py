@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bigain.backbones.hooks import without_autocast
+from bigain.backbones.joining import Call, takes_masks
 from bigain.backbones.spans import Span
 from bigain.methods import Context, TokenDownsampling, TokenMerging
 from bigain.operators.assignment import Assignment, group_sizes, merge
+from bigain.operators.grid import Grid, cells_shape
 
 
 @dataclass
@@ -22,12 +27,31 @@ class Fewer:
         key, value: (B, M, H, D).
         sizes: (M,) or (B, M) float32, the tokens that each stands for; 0 for an empty one.
         kept: (M,) or (B, M) int64, the token of the sequence whose column of a mask it takes.
+        window, grid: of windows in raster order, whose sizes follow; None where all stand for ``size`` tokens.
     """
 
     key: Tensor
     value: Tensor
     sizes: Tensor
     kept: Tensor
+    window: tuple[int, int, int] | None = None
+    grid: Grid | None = None
+    size: float = 1.0
+
+    def alike(self) -> Iterator[tuple[float, Tensor, Tensor, Tensor]]:
+        """The keys, values and places that stand for as many tokens each, by that number: full and partial windows."""
+        if self.window is None or self.grid is None:
+            yield self.size, self.key, self.value, self.kept
+            return
+        shape = cells_shape(self.grid, self.window)
+        sides = []
+        for side, step in zip(self.grid.sides, self.window, strict=True):
+            full, rest = divmod(side, step)
+            sides.append([(slice(full), step)] * (full > 0) + [(slice(full, full + 1), rest)] * (rest > 0))
+        laid_out = [x.unflatten(1, shape) for x in (self.key, self.value, self.kept[None])]
+        for (frames, t), (rows, y), (columns, x) in product(*sides):
+            key, value, kept = (each[:, frames, rows, columns].flatten(1, 3) for each in laid_out)
+            yield float(t * y * x), key, value, kept[0]
 
 
 def whole(key: Tensor, value: Tensor, begin: int, end: int) -> Fewer:
@@ -49,7 +73,12 @@ def pooled(method: TokenDownsampling, span: Span, context: Context, key: Tensor,
             flat = [method.pool(x, context) for x in flat]
     sizes, kept = method.sizes(grid, key.device).repeat(span.together), method.kept(grid, key.device)
     shift = torch.arange(span.together, device=key.device)[:, None] * grid.tokens
-    return Fewer(_unfolded(flat[0], key), _unfolded(flat[1], value), sizes, (kept + shift).flatten())
+    part = Fewer(_unfolded(flat[0], key), _unfolded(flat[1], value), sizes, (kept + shift).flatten())
+    if method.reads_score:
+        part.size = span.grid.tokens / part.key.shape[1]
+    else:
+        part.window, part.grid = method.window, span.grid
+    return part
 
 
 def merged(method: TokenMerging, span: Span, assignment: Assignment, key: Tensor, value: Tensor) -> Fewer:
@@ -67,6 +96,33 @@ def merged(method: TokenMerging, span: Span, assignment: Assignment, key: Tensor
 
 def _unfolded(fewer: Tensor, like: Tensor) -> Tensor:
     return fewer.reshape(like.shape[0], -1, *like.shape[2:])
+
+
+def calls_of(parts: Sequence[Fewer], mask: Tensor | None, size_aware: bool, backend: Any, name: str) -> list[Call]:
+    """The attention over all parts: one call with a mask, or one for each size where the backend takes none.
+
+    ValueError where it takes none and sizes differ from row to row; ``name`` is of the attention.
+    """
+    per_row = any(part.sizes.dim() == 2 for part in parts)
+    if not (size_aware or per_row) or takes_masks(backend, name):
+        key, value = torch.cat([part.key for part in parts], 1), torch.cat([part.value for part in parts], 1)
+        return [Call(key, value, mask_for(mask, parts, size_aware, key.dtype))]
+    if per_row:
+        raise ValueError(
+            f"attention backend of {name} must take masks for merged tokens, whose sizes differ from row to row, not "
+            f"be one such as flash or sage: use 'native', or pool keys and values"
+        )
+    by_size: dict[float, list[tuple[Tensor, Tensor, Tensor]]] = {}
+    for part in parts:
+        for size, *alike in part.alike():
+            by_size.setdefault(size, []).append((alike[0], alike[1], alike[2]))
+    calls = []
+    for size, several in by_size.items():
+        key, value = (torch.cat([one[place] for one in several], 1) for place in (0, 1))
+        kept = torch.cat([one[2] for one in several])
+        own = mask if mask is None or mask.shape[-1] == 1 else mask.index_select(-1, kept)
+        calls.append(Call(key, value, own, math.log(size)))
+    return calls
 
 
 def mask_for(mask: Tensor | None, parts: Sequence[Fewer], size_aware: bool, dtype: torch.dtype) -> Tensor | None:

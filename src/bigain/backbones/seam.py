@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from bigain.backbones.around import left
 from bigain.backbones.hooks import NothingCompressedError, without_autocast
+from bigain.backbones.joining import Call
 from bigain.backbones.joint import Family, Site
-from bigain.backbones.keys import Fewer, mask_for, merged, pooled, whole
+from bigain.backbones.keys import Fewer, calls_of, merged, pooled, whole
 from bigain.backbones.spans import Span, spans
 from bigain.backbones.state import Forward, Seen, Session
 from bigain.backbones.twin import forget, twin_of
@@ -61,33 +61,23 @@ class Seam:
         """Keeps what enters the attention, by which tokens are matched."""
         self.features = entering if isinstance(self.method, TokenMerging) else None
 
-    def through(
-        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, axis: int
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Fewer keys and values, and the mask for them; all in the layout in which they came."""
+    def through(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, backend: Any) -> list[Call]:
+        """Fewer keys and values (B, S, H, D), and the mask for them; several calls where ``backend`` takes no mask."""
         forward = self.session.current()
         if forward.arrived.get(self.name):  # the second attention of a processor is over other keys
-            return key, value, mask
+            return [Call(key, value, mask)]
         forward.arrived[self.name] = True
         if self.at_projections and forward.projected.get(self.name) != 2:
             raise NothingCompressedError(
                 f"{self.name} must project its keys and values in the to_k and to_v that apply() hooked: were they "
                 f"fused or exchanged since? Then remove() and apply() again"
             )
-        if axis == 2:
-            fewer_key, fewer_value, mask = self._fewer(forward, key.transpose(1, 2), value.transpose(1, 2), mask)
-            key, value = fewer_key.transpose(1, 2), fewer_value.transpose(1, 2)
-        else:
-            key, value, mask = self._fewer(forward, key, value, mask)
-        self.queries, self.width = query.shape[axis], query.shape[3 - axis] * query.shape[3]
-        return key, value, mask
+        parts, size_aware = (self._weighed if self.weighs else self._fewer)(forward, key, value)
+        self.queries, self.width = query.shape[1], query.shape[2] * query.shape[3]
+        return calls_of([part for part in parts if part.key.shape[1]], mask, size_aware, backend, self.name)
 
-    def _fewer(
-        self, forward: Forward, key: Tensor, value: Tensor, mask: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Of keys and values (B, S, H, D)."""
-        if self.weighs:
-            return self._weighed(forward, key, value, mask)
+    def _fewer(self, forward: Forward, key: Tensor, value: Tensor) -> tuple[list[Fewer], bool]:
+        """What takes the place of keys and values (B, S, H, D), and whether it weighs by its size."""
         length, tokens = key.shape[1], forward.image_tokens
         if length < tokens:
             raise ValueError(f"{self.name} must attend to the {tokens} tokens of its grids, not to {length} in all")
@@ -100,17 +90,13 @@ class Seam:
         parts += [self._compressed(forward, span, start, key, value, own) for span in each]
         parts.append(whole(key, value, start + tokens, length))
         self.features = None
-        parts = [part for part in parts if part.key.shape[1]]
         self.grid, self.keys_before = forward.grids[0], length
         self.keys = sum(part.key.shape[1] for part in parts)
         forward.note(self.number, self.keys < length)
-        mask = mask_for(mask, parts, self._size_aware(length > tokens, each), key.dtype)
-        return torch.cat([part.key for part in parts], 1), torch.cat([part.value for part in parts], 1), mask
+        return parts, self._size_aware(length > tokens, each)
 
-    def _weighed(
-        self, forward: Forward, key: Tensor, value: Tensor, mask: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Of keys and values (B, S', H, D) whose tokens merged before the block: they stay, and weigh by their size."""
+    def _weighed(self, forward: Forward, key: Tensor, value: Tensor) -> tuple[list[Fewer], bool]:
+        """Keys and values (B, S', H, D) of tokens that merged before the block: they stay, and weigh by their size."""
         assigned, length = forward.assigned[self.layer], key.shape[1]
         begin = self.start(length, sum(left(span, assignment) for span, assignment in assigned))
         parts = [whole(key, value, 0, begin)]
@@ -124,7 +110,7 @@ class Seam:
         parts.append(whole(key, value, begin, length))
         self.grid, self.keys = forward.grids[0], length
         self.keys_before = length + sum(span.grid.tokens - left(span, one) for span, one in assigned)
-        return key, value, mask_for(mask, parts, self.method.size_aware is not False, key.dtype)
+        return parts, self.method.size_aware is not False
 
     def start(self, length: int, tokens: int) -> int:
         """Where the image's tokens begin in a sequence."""
