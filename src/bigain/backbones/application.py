@@ -10,6 +10,7 @@ from functools import partial
 from diffusers.hooks import HookRegistry
 from torch import Tensor, nn
 
+from bigain.backbones.around import Around
 from bigain.backbones.attachment import ENTRY, GRID, NAME, attach, detach
 from bigain.backbones.families import Layer, Layout, find_models, layout
 from bigain.backbones.hooks import (
@@ -23,7 +24,8 @@ from bigain.backbones.hooks import (
     see_grid,
 )
 from bigain.backbones.presets import Applicable, resolve
-from bigain.backbones.seam import Seam, check_seam, seam
+from bigain.backbones.seam import Seam
+from bigain.backbones.seam_root import check_seam, seam
 from bigain.backbones.state import Seen, Session
 from bigain.backbones.summary import Summary, cost, forward_cost
 from bigain.methods import Compression, Method, TokenDownsampling, TokenMerging
@@ -39,7 +41,7 @@ class Handle:
     """
 
     def __init__(
-        self, models: Sequence[nn.Module], session: Session, blocks: Sequence[Sequence[BlockHook | Seam]]
+        self, models: Sequence[nn.Module], session: Session, blocks: Sequence[Sequence[BlockHook | Seam | Around]]
     ) -> None:
         self.models = models
         self.session = session
@@ -72,7 +74,7 @@ class Handle:
             for model, hooks in zip(self.models, self._blocks, strict=True)
         ]
         rows = [row for _, own in ran for row in own]
-        jointly = any(isinstance(hook, Seam) for hooks in self._blocks for hook in hooks)
+        jointly = any(isinstance(hook, (Seam, Around)) for hooks in self._blocks for hook in hooks)
         if not jointly:
             return Summary.of(rows)
         model, own = next(each for each in ran if each[1])
@@ -152,7 +154,7 @@ def apply(
     session = Session(methods, shares=layouts[0].enters_unconditioned)
     if not methods:
         return Handle(models, session, ((),))
-    blocks: list[Sequence[BlockHook | Seam]] = []
+    blocks: list[Sequence[BlockHook | Seam | Around]] = []
     try:
         for where in layouts:
             blocks.append(_register(where, session) if where.family is None else seam(where, session, grid))
@@ -266,12 +268,25 @@ def _check_methods(methods: tuple[Method, ...], where: Layout) -> None:
     """Refuses methods that do not fit a model or each other."""
     for method in methods:
         _check_places(method, where)
+        if method.over_time and not (where.family is not None and where.family.video):
+            raise ValueError(f"{method} must not act over time in a {type(where.model).__name__}, which has no frames")
+        alone = isinstance(method, TokenMerging) and "self_attention" not in method.locations
+        if where.family is None and isinstance(method, TokenMerging) and alone:
+            raise ValueError(
+                f"locations of {method} must hold 'self_attention' in a {type(where.model).__name__}, where it always "
+                f"merges, not only {method.locations}"
+            )
+        if where.family is None and getattr(method, "pool_at", None) == "attention":
+            raise ValueError(
+                f"pool_at must be 'projection' in a {type(where.model).__name__}, whose keys and values are always "
+                f"projected from pooled tokens, not 'attention'"
+            )
         if where.grid is not None:
             _check_fits(method, where.grid)
     for number, layer in enumerate(where.layers):
         acting = [method for method in methods if method.includes(layer.level, number)]
         if acting and where.family is not None:
-            check_seam(layer.name, acting)
+            check_seam(layer, acting, where.family)
         elif acting:
             _check_attention(layer)
             _check_layer(layer, acting)

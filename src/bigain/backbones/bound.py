@@ -75,7 +75,6 @@ class Bounds:
         flops: of a forward of one sample.
         attention: the share of these attentions, without their projections.
         speed_ups: FLOPs before and after, by the name of a way; None where the model or the size has no such.
-        offered: names of the ways that a method of this package takes in this model.
         ceiling: as in ``speed_ups``, were these attentions left out.
     """
 
@@ -85,7 +84,6 @@ class Bounds:
     flops: float
     attention: float
     speed_ups: Mapping[str, float | None]
-    offered: frozenset[str]
     ceiling: float
 
 
@@ -105,7 +103,6 @@ def bounds(counted: Count, grid: Grid) -> Bounds:
         flops,
         attention,
         {way.name: _speed_up(counted, grid, way, flops) for way in WAYS},
-        frozenset(way.name for way in WAYS if not counted.jointly or (way.where == "attention" and not way.video)),
         1 / (1 - attention),
     )
 

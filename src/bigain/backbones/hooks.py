@@ -140,12 +140,14 @@ def without_autocast(x: Tensor) -> AbstractContextManager[object]:
 
 
 class EnteringHook(ModelHook):
-    """Shows the hidden_states that enter a module to ``see``, with the forward, and changes nothing."""
+    """Shows the tokens that enter a module to ``see``, with the forward, and changes nothing."""
 
-    def __init__(self, session: Session, module: nn.Module, see: Callable[[Tensor, Forward], None]) -> None:
+    def __init__(
+        self, session: Session, module: nn.Module, see: Callable[[Tensor, Forward], object], name: str = "hidden_states"
+    ) -> None:
         super().__init__()
         self.session = session
-        self.find_entering = argument(module, "hidden_states")
+        self.find_entering = argument(module, name)
         self.see = see
 
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

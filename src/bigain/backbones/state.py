@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor
 
-from bigain.methods import Compression, Context, Method
+from bigain.methods import Compression, Context, Method, TokenDownsampling, TokenMerging
 from bigain.operators.assignment import Assignment
 from bigain.operators.grid import Grid
 
@@ -43,9 +43,17 @@ class Forward:
     assignment: Assignment | None = None
     alike: Alike | None = None
     grids: tuple[Grid, ...] = ()  # of the image tokens of all attentions, in families that show them at the root
+    assigned: dict[int, list[Any]] = field(default_factory=dict)  # by layer, how its spans merge around block or MLP
+    whole_frames: int = 0  # at the front of the first of these, which condition a video and stay whole
+    projected: dict[str, int] = field(default_factory=dict)  # how many projections of an attention had fewer tokens
     arrived: dict[str, bool] = field(default_factory=dict)  # attentions whose keys have come through
     cached: dict[tuple[int, int], Assignment] = field(default_factory=dict)  # by level and number of the method
     compressed: dict[int, bool] = field(default_factory=dict)  # whether a method that was reached took tokens away
+
+    @property
+    def image_tokens(self) -> int:
+        """How many tokens its grids have together."""
+        return sum(grid.tokens for grid in self.grids)
 
     def note(self, number: int, fewer: bool) -> None:
         """Notes that a method was reached, and whether it took tokens away."""
@@ -106,6 +114,14 @@ class Session:
             if isinstance(method, kind) and not method.is_identity and method.includes(level, layer):
                 return method, number
         return None, -1
+
+    def acting_alone(self, layer: int) -> tuple[int, TokenMerging | TokenDownsampling]:
+        """What acts in a layer in which one method may, and its place among all methods."""
+        for number, method in enumerate(self.methods):
+            if not method.is_identity and method.includes(1, layer):
+                assert isinstance(method, TokenMerging | TokenDownsampling)
+                return number, method
+        raise ValueError(f"a method must act in layer {layer} that is hooked, but none does")
 
     def current(self) -> Forward:
         """The forward in progress."""

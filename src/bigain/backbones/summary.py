@@ -7,14 +7,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from diffusers.models.attention import FeedForward
 from diffusers.models.attention_processor import Attention
 from torch import nn
 
+from bigain.backbones.around import Around
 from bigain.backbones.counting import count
 from bigain.backbones.families import SUPPORTED
 from bigain.backbones.hooks import BlockHook
 from bigain.backbones.seam import Seam
+from bigain.methods import TokenMerging
 
 
 @dataclass(frozen=True)
@@ -116,10 +117,12 @@ def _change(before: float, after: float) -> tuple[str, str]:
     return _arrow(f"{before / 1e6:.1f}", f"{after / 1e6:.1f}"), f"{100 * (after / before - 1):+.1f}%"
 
 
-def cost(hook: BlockHook | Seam) -> LayerCost:
+def cost(hook: BlockHook | Seam | Around) -> LayerCost:
     """What the latest forward did to one block, from what its hooks saw; of a seam, to its attention alone."""
     if isinstance(hook, Seam):
         return _seam_cost(hook)
+    if isinstance(hook, Around):
+        return _around_cost(hook)
     assert hook.grid is not None
     tokens, block = hook.grid.tokens, hook.block
     attention, merging = block.attn1, hook.merging if hook.matched else None
@@ -140,14 +143,18 @@ def cost(hook: BlockHook | Seam) -> LayerCost:
 
 
 def _seam_cost(seam: Seam) -> LayerCost:
-    """Of the products of queries, keys and values: all else stays as it was."""
+    """Of the products of queries, keys and values, and the projections to these where they change."""
     assert seam.grid is not None
     frame = seam.grid.frame
     channels = seam.attention.to_q.in_features if hasattr(seam.attention, "to_q") else seam.width
-    matching = 0
-    if seam.merging is not None:
-        matching = sum(grid.frames * seam.merging.matching_flops(grid.frame, channels) for grid in seam.grids)
+    matching, merging = 0, seam.method if isinstance(seam.method, TokenMerging) else None
+    if merging is not None:
+        matching = sum(grid.frames * merging.matching_flops(grid.frame, channels) for grid in seam.grids)
     before, after = (4 * seam.queries * keys * seam.width for keys in (seam.keys_before, seam.keys))
+    if seam.projected is not None:  # which counts only where it changes
+        projections = (seam.attention.to_k, seam.attention.to_v)
+        weights = sum(one.in_features * one.out_features for one in projections)
+        before, after = before + 2 * seam.projected[0] * weights, after + 2 * seam.projected[1] * weights
     return LayerCost(
         seam.name,
         (frame.height, frame.width),
@@ -176,6 +183,38 @@ def forward_cost(model: Any, size: tuple[int, int], rows: Iterable[LayerCost]) -
     return ForwardCost(size, (before, before - saved), counted.attention(size[0]) / before)
 
 
+_OF_IMAGE = (
+    "to_q",
+    "to_k",
+    "to_v",
+    "to_out",
+    "to_qkv_mlp_proj",
+    "proj_mlp",
+    "proj_out",
+    "gate_proj",
+    "up_proj",
+    "down_proj",
+)
+
+
+def _around_cost(around: Around) -> LayerCost:
+    """Of an MLP; or of a block the products of its attentions, their projections and its MLP."""
+    assert around.grid is not None
+    parts = [getattr(around.block, around.family.mlp, None)]
+    if around.seams:
+        holders = (around.block, *(seam.attention for seam in around.seams))
+        parts += [getattr(holder, name, None) for holder in holders for name in _OF_IMAGE]
+    modules = [part for part in parts if isinstance(part, nn.Module)]
+    before, after = (sum(mlp_flops(module, count) for module in modules) for count in (around.tokens, around.fewer))
+    grid, frame = around.grid, around.grid.frame
+    matching = grid.frames * around.method.matching_flops(frame, around.width)
+    keys = (around.tokens, around.fewer if around.seams else around.tokens)
+    for seam in around.seams:
+        before += 4 * (seam.queries + seam.keys_before - seam.keys) * seam.keys_before * seam.width
+        after += 4 * seam.queries * seam.keys * seam.width
+    return LayerCost(around.name, (frame.height, frame.width), keys, keys, (before, after + matching), matching)
+
+
 def attention_flops(attention: Attention, queries: int, keys: int) -> int:
     """Multiply-adds, counted as two, of an attention with its projections for one sample."""
     inner = attention.to_q.out_features
@@ -184,7 +223,7 @@ def attention_flops(attention: Attention, queries: int, keys: int) -> int:
     return 2 * (around + sources + 2 * queries * keys * inner)
 
 
-def mlp_flops(feed_forward: FeedForward, tokens: int) -> int:
+def mlp_flops(feed_forward: nn.Module, tokens: int) -> int:
     """Of a feed-forward's linear layers."""
     weights = sum(m.in_features * m.out_features for m in feed_forward.modules() if isinstance(m, nn.Linear))
     return 2 * tokens * weights

@@ -9,14 +9,14 @@ from bigain.cli import options
 if TYPE_CHECKING:
     from rich.table import Table
 
-_YES, _NO = "yes", "–"
+_NO = "–"
 
 
 def models() -> None:
     """Lists the models that are supported, what each can do, and what is refused.
 
-    Keys and values are pooled (avgpool, todo, iekvd) or merged (any merging method, with queries=full); tokens merge
-    around whole attentions and MLPs where it says so.
+    In all of them keys and values are pooled (avgpool, todo, iekvd) or merged (any merging method, with queries=full).
+    Tokens merge around attentions and MLPs, or (locations=mlp or block) around MLPs and whole blocks.
 
     [bold]Examples[/]
 
@@ -35,15 +35,15 @@ def _supported() -> Table:
     from bigain.zoo.supported import SUPPORTED
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("models", "class", "attention", "pool", "merge keys, values", "merge tokens"):
+    for heading in ("models", "class", "attention", "tokens merge around"):
         table.add_column(heading, overflow="fold")
     for heading in ("classify, generate", "tested on weights"):
         table.add_column(heading, overflow="fold")
     for one in SUPPORTED:
-        whole = _YES if one.attention == "self" else _NO
+        around = "attentions, MLPs" if one.attention == "self" else "MLPs, blocks"
         pipelines = " ".join(name.removesuffix("Pipeline") for name in one.pipelines) or _NO
         tested = "trained" if one.trained else "random"
-        table.add_row(one.models, one.network, one.attention, _YES, _YES, whole, pipelines, tested)
+        table.add_row(one.models, one.network, one.attention, around, pipelines, tested)
     return table
 
 

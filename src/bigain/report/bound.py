@@ -12,7 +12,6 @@ from bigain.backbones.bound import WAYS, Bounds, Sized
 from bigain.report.style import COLOURS, NOTHING, markdown_table, new_figure, save
 
 _CEILING = "no attention at all"
-_NOT_OFFERED = "no method of bigain does that in this model"
 _HEADINGS = (
     "model",
     "size",
@@ -32,7 +31,7 @@ _PICTURED = tuple(COLOURS.values())
 
 
 def terminal(sizes: Sequence[Sized]) -> Table:
-    """A table for `rich` of one model: a column per size, a row per way; a star marks what bigain does not do there."""
+    """A table for `rich` of one model: a column per size, a row per way."""
     table = Table(title=f"{sizes[0].model}: at most, times as fast as without", title_justify="left")
     table.add_column("")
     for sized in sizes:
@@ -47,11 +46,8 @@ def terminal(sizes: Sequence[Sized]) -> Table:
     for way in WAYS:
         values = [one.speed_ups[way.name] for one in bounds]
         if any(value is not None for value in values):
-            star = "" if way.name in bounds[0].offered else " *"
-            table.add_row(way.title + star, *map(_times, values))
-            table.caption = f"* {_NOT_OFFERED}" if star else table.caption
+            table.add_row(way.title, *map(_times, values))
     table.add_row(_CEILING, *(_times(one.ceiling) for one in bounds))
-    table.caption_justify = "left"
     return table
 
 
@@ -88,7 +84,6 @@ def content(sizes: Sequence[Sized]) -> dict[str, Any]:
                 "speed_ups": {
                     name: None if value is None else round(value, 4) for name, value in sized.bounds.speed_ups.items()
                 },
-                "offered": sorted(sized.bounds.offered),
                 "ceiling": round(sized.bounds.ceiling, 4),
             }
             for sized in sizes
@@ -97,7 +92,7 @@ def content(sizes: Sequence[Sized]) -> dict[str, Any]:
 
 
 def draw(sizes: Sequence[Sized], path: Path) -> None:
-    """Draws a group of bars per way, in it a bar per size of one model; pale where bigain does not do that there."""
+    """Draws a group of bars per way, in it a bar per size of one model."""
     ways = [way for way in WAYS if any(sized.bounds.speed_ups[way.name] is not None for sized in sizes)]
     titles = [*(way.title for way in ways), _CEILING]
     figure = new_figure(9, 1.5 + 0.16 * len(titles) * (len(sizes) + 1), layout="constrained")
@@ -116,13 +111,11 @@ def draw(sizes: Sequence[Sized], path: Path) -> None:
             label=f"{sized.size_text}: {sized.tokens_text} tokens, attention {one.attention:.0%}",
         )
         axis.bar_label(bars, [f"{value:.2f}" for value in values], padding=2, fontsize=7)
-        for way, bar in zip(ways, bars, strict=False):
-            bar.set_alpha(1.0 if way.name in one.offered else 0.45)
     axis.set_yticks(range(len(titles)), titles)
     axis.invert_yaxis()
     axis.margins(x=0.12)
     axis.set_xlim(left=1.0)
-    axis.set_xlabel(f"at most, times as fast; pale: {_NOT_OFFERED}")
+    axis.set_xlabel("at most, times as fast")
     axis.set_title(sizes[0].model)
     figure.legend(frameon=False, fontsize=9, loc="outside lower center")
     save(figure, path)

@@ -17,8 +17,7 @@ class Support:
         network: name of the class in diffusers.
         models: published ones.
         attention: "self", of image tokens beside cross-attention, in diffusers' BasicTransformerBlock: there tokens
-            merge around whole attentions and MLPs too; "joint" with the text, or over "video": there keys and values
-            alone are pooled or merged.
+            merge around attentions and MLPs; "joint" with the text, or over "video": there around MLPs or blocks.
         pipelines: names of the classes with which it classifies and generates; there it cannot where there are none.
         trained: whether tests and results are of trained weights, those of an embedded model; else of random ones.
     """
