@@ -197,7 +197,7 @@ def test_a_bad_factor_is_refused(factor: Factor) -> None:
     for pool in (nearest, average):
         with pytest.raises(ValueError, match=re.escape(f"from 1, not {factor}")):
             pool(x, Grid(2, 3), factor)
-    with pytest.raises(ValueError, match="factor must be a whole number from 1"):
+    with pytest.raises(ValueError, match=r"factor must be (a|two or three) whole numbers? from 1"):
         interpolate_extrapolate(x, Grid(2, 3), factor, 0.9)
 
 
