@@ -20,7 +20,8 @@ export MALLOC_TRIM_THRESHOLD_ ?= 40000000000
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # what is timed, and what rewrites README.md
-.PHONY: help venv demo test slow drill lint types imports results claims ablation many-classes readme pictures benchmarks train clean
+.PHONY: help venv demo test slow drill lint types imports results claims ablation many-classes readme pictures bounds \
+	benchmarks train clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -96,6 +97,9 @@ pictures: $(STAMP) ## the pictures of docs/method.md
 	cp runs/pictures/spectrum-1.png docs/pictures/method-spectrum.png
 	$(BIN)/bigain analyse -m "glyphs-dit/balanced avgpool-2 iekvd-2" --images 24 --dtype bfloat16 --out runs/timesteps
 	cp runs/timesteps/timesteps.png docs/pictures/method-timesteps.png
+
+bounds: $(STAMP) ## a minute: the table of docs/bound.md, from configs alone
+	$(BIN)/python -m benchmarks.bounds --docs docs/bound.md
 
 benchmarks: $(STAMP) ## minutes: the table of docs/speed.md, and our ToMe beside tomesd's
 	$(BIN)/python -m benchmarks.break_even --docs docs/speed.md

@@ -14,6 +14,7 @@ side (Esser et al. 2024, section 5.3.2). The whole `FluxPipeline` is exported, i
 from __future__ import annotations
 
 import argparse
+import json
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -159,6 +160,7 @@ def export(trainer: Trainer, parts: dict[str, Any], size: int, folder: Path) -> 
     pipe.transformer.half()
     pipe.vae.half()
     pipe.save_pretrained(folder, safe_serialization=True, max_shard_size="9MB")
+    (folder / "sample.json").write_text(json.dumps({"image_size": size}) + "\n", encoding="utf-8")
     pipe.vae.float()
 
 

@@ -11,6 +11,7 @@ for guidance. Frames of a video show much the same, so it is seen through more n
 from __future__ import annotations
 
 import argparse
+import json
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -99,7 +100,9 @@ def levels(count: int, shift: float, generator: torch.Generator) -> Tensor:
     return shift * uniform / (1 + (shift - 1) * uniform)
 
 
-def export(trainer: Trainer, tokenizer: T5Tokenizer, vae: AutoencoderKLWan, shift: float, folder: Path) -> None:
+def export(
+    trainer: Trainer, tokenizer: T5Tokenizer, vae: AutoencoderKLWan, args: argparse.Namespace, folder: Path
+) -> None:
     """Writes the pipeline with the averaged weights, in float16 but for the text encoder."""
     model = TextToVideo(tokenizer)
     trainer.average_into(model)
@@ -107,10 +110,12 @@ def export(trainer: Trainer, tokenizer: T5Tokenizer, vae: AutoencoderKLWan, shif
         tokenizer=tokenizer,
         text_encoder=model.text_encoder,
         vae=vae,
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=shift),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=args.shift),
         transformer=model.transformer.half(),
     )
     pipe.save_pretrained(folder, safe_serialization=True, max_shard_size="9MB")
+    usual = {"image_size": SIZE, "frames": args.frames}
+    (folder / "sample.json").write_text(json.dumps(usual) + "\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -161,7 +166,7 @@ def main() -> None:
             velocity = forward(noised, level, read.input_ids, read.attention_mask)
         return (velocity.float() - (noise - latents)).square().mean()
 
-    train(trainer, args, loss_of, partial(export, trainer, tokenizer, vae, args.shift, args.folder / "export"))
+    train(trainer, args, loss_of, partial(export, trainer, tokenizer, vae, args, args.folder / "export"))
 
 
 def _is_hidden(name: str, p: Tensor) -> bool:

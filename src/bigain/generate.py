@@ -16,14 +16,13 @@ from torch import Tensor
 from bigain.backbones import row_keys
 from bigain.diffusion import Conditions, Denoiser
 from bigain.diffusion.denoiser import memory_advice
+from bigain.diffusion.schedule import set_timesteps
 from bigain.images import Pixels, to_uint8
 from bigain.operators.random import image_key, seeded_generator
 from bigain.progress import progress_bar
 
 SAMPLERS: dict[str, str] = {"ddim": "DDIMScheduler", "euler": "EulerDiscreteScheduler"}
 """Samplers by name, and their class in diffusers: what the paper uses for DiT and for Stable Diffusion."""
-USUAL_GUIDANCE: dict[str, float] = {"class": 4.0, "text": 7.5}
-"""Guidance at which the papers generate, by what the model's conditions are: DiT, Stable Diffusion."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class Sampling:
             scheduler = getattr(diffusers, SAMPLERS[self.sampler]).from_config(denoiser.scheduler.config)
         if process.prediction != "flow" and self.steps > process.steps:
             raise ValueError(f"steps must be at most the model's {process.steps} timesteps, not {self.steps}")
-        scheduler.set_timesteps(self.steps, device=denoiser.device)
+        set_timesteps(scheduler, self.steps, denoiser.shift(self.steps), denoiser.device)
         return scheduler
 
 
@@ -97,6 +96,8 @@ def sample(
     progress: bool = False,
 ) -> Iterator[Pixels]:
     """Draws one image per entry of ``index``: (H, W, 3) uint8, in that order, each as soon as its batch is done.
+
+    A model of videos draws (T, H, W, 3).
 
     An image's noise depends on ``(seed, image id)`` alone, also the noise that ancestral samplers add at each step.
     The model's own scheduler is copied, never changed.
@@ -162,7 +163,7 @@ def _images(
 def _sample_class(denoiser: Denoiser, batch: _Batch, scheduler: Any, sampling: Sampling, bar: Any) -> Tensor:
     """The scheduler's loop for a class-conditional model; guidance stacks the conditional and the null rows."""
     steps, guidance, conditions = sampling.steps, sampling.guidance, batch.conditions
-    scheduler.set_timesteps(steps, device=denoiser.device)  # also forgets the batch before
+    set_timesteps(scheduler, steps, denoiser.shift(steps), denoiser.device)  # also forgets the batch before
     accepted = inspect.signature(scheduler.step).parameters
     options = {"generator": batch.generators} if "generator" in accepted else {}
     index, keys = batch.index, batch.keys
@@ -173,7 +174,7 @@ def _sample_class(denoiser: Denoiser, batch: _Batch, scheduler: Any, sampling: S
     for step, t in enumerate(scheduler.timesteps):
         x_in = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
         x_in = torch.cat([x_in, x_in]) if guidance > 1 else x_in
-        with row_keys(denoiser.model, image=keys, draw=torch.full_like(keys, step), timesteps=t.reshape(1)):
+        with row_keys(denoiser, image=keys, draw=torch.full_like(keys, step), timesteps=t.reshape(1)):
             prediction = denoiser.predict(x_in, t.expand(len(x_in)), conditions, index)
         if guidance > 1:
             conditional, null = prediction.chunk(2)
@@ -191,25 +192,26 @@ def _sample_text(denoiser: Any, batch: _Batch, scheduler: Any, sampling: Samplin
 
         def begin(step: int) -> None:
             keyed.pop_all().close()
-            keyed.enter_context(row_keys(denoiser.model, image=keys, draw=torch.full_like(keys, step)))
+            keyed.enter_context(row_keys(denoiser, image=keys, draw=torch.full_like(keys, step)))
             bar.update(first + min(step, sampling.steps) - bar.n)
 
         begin(0)
-        arguments = denoiser.pipeline_arguments(batch.conditions.rows(batch.index), begin)
+        rows = batch.conditions.rows(batch.index, denoiser.device)
+        arguments = denoiser.pipeline_arguments(rows, sampling.guidance, begin)
         before = pipe.scheduler, dict(getattr(pipe, "_progress_bar_config", {}))
         pipe.scheduler = scheduler
         pipe.set_progress_bar_config(**{**before[1], "disable": True})
         try:
             latents: Tensor = pipe(
                 **arguments,
-                latents=batch.noise.to(denoiser.dtype),
+                latents=denoiser.latents_of(batch.noise),
                 generator=batch.generators,
                 num_inference_steps=sampling.steps,
-                guidance_scale=sampling.guidance,
                 output_type="latent",
                 return_dict=False,
             )[0]
         finally:
             pipe.scheduler = before[0]
             pipe.set_progress_bar_config(**before[1])
-    return latents
+    samples: Tensor = denoiser.samples_of(latents)
+    return samples

@@ -173,17 +173,20 @@ def as_batch(images: Any, size: int) -> torch.Tensor:
 
 
 def content_id(image: torch.Tensor) -> str:
-    """A name for an image (3, H, W) in [-1, 1] that depends on its pixels at 8 bits, whatever its dtype or device."""
+    """A name for an image (3, H, W) in [-1, 1] that depends on its pixels at 8 bits, whatever its dtype or device.
+
+    Or for a video (T, 3, H, W).
+    """
     pixels = to_uint8(image[None])[0]
     return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()[:32]
 
 
 def to_uint8(images: torch.Tensor) -> Pixels:
-    """(B, 3, H, W) in about [-1, 1] to uint8 (B, H, W, 3)."""
+    """(B, 3, H, W) in about [-1, 1] to uint8 (B, H, W, 3); videos (B, T, 3, H, W) to (B, T, H, W, 3)."""
     import torch
 
     levels = ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    return levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    return levels.movedim(-3, -1).contiguous().cpu().numpy()
 
 
 def _one(image: Any, size: int) -> torch.Tensor:

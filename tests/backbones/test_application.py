@@ -576,6 +576,19 @@ def test_fused_projections_are_refused_where_k_and_v_come_from_elsewhere(familie
         bigain.apply(model, "iekvd-2")
 
 
+def test_images_have_no_frames_and_pool_before_their_projections(families):
+    model = families["unet"].build()
+    with pytest.raises(ValueError, match="must not act over time in a UNet2DConditionModel, which has no frames"):
+        bigain.apply(model, "avgpool-2x2x2")
+    with pytest.raises(ValueError, match=r"pool_at must be 'projection' in a UNet2DConditionModel.*not 'attention'"):
+        bigain.apply(model, "avgpool:factor=2,pool_at=attention")
+    with pytest.raises(
+        ValueError, match=r"locations of .* must hold 'self_attention' in a UNet2D.*not only \('mlp',\)"
+    ):
+        bigain.apply(model, "tome:ratio=0.5,locations=mlp")
+    bigain.apply(model, "avgpool:factor=2,pool_at=projection")
+
+
 def test_a_mask_over_tokens_is_refused(families):
     model, inputs = families["pixart"].build(), families["pixart"].inputs()
     bigain.apply(model, "todo-2")

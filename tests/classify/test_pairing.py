@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bigain.classify import LOSSES, paired_noise
+from bigain.classify import LOSSES, Scoring, paired_noise
+from bigain.diffusion import Process
 
 
 def test_noise_depends_on_seed_image_and_timestep_alone():
@@ -54,3 +55,24 @@ def test_half_precision_is_reduced_in_float32(name):
     losses = LOSSES[name](prediction, target)
     assert losses.dtype == torch.float32
     assert torch.equal(losses, LOSSES[name](prediction.float(), target.float()))
+
+
+def test_a_weighting_scales_both_sides_before_the_loss():
+    process = Process("flow", 1000)
+    prediction, target = torch.tensor([[1.0], [2.0]]), torch.tensor([[0.5], [0.0]])
+    t = torch.tensor([250, 500])
+    for weighting, factor in (("velocity", [1, 1]), ("epsilon", [0.75, 0.5]), ("likelihood", [3**0.5, 1])):
+        errors = Scoring("l1", weighting).errors(process, prediction, target, t)
+        torch.testing.assert_close(errors, torch.tensor([0.5 * factor[0], 2.0 * factor[1]]))
+        squares = Scoring("l2", weighting).errors(process, prediction, target, t)
+        torch.testing.assert_close(squares, torch.tensor([0.25 * factor[0] ** 2, 4.0 * factor[1] ** 2]))
+
+
+@pytest.mark.parametrize(
+    ("field", "choices"),
+    [("loss", "l2, l1, huber"), ("weighting", "prediction, velocity, epsilon, likelihood"),
+     ("spacing", "uniform, scheduler")],
+)  # fmt: skip
+def test_a_scoring_checks_its_fields(field, choices):
+    with pytest.raises(ValueError, match=f"{field} must be one of {choices}, not 'x'"):
+        Scoring(**{field: "x"})

@@ -46,6 +46,8 @@ def test_a_race_takes_what_was_fitted(call: Callable[..., Any], letters: Path, t
     for row in found["images"]:
         assert 10 <= row["forwards"] <= 10 * len(told)
     message = call("classify", letters, "--fitted", "glyphs-sd", "--quiet", fails=True).stderr
+    assert "fitted must be of the model that classifies, glyphs-dit, not glyphs-sd" in message
+    message = call("classify", letters, "--fitted", tmp_path / "none.json", "--quiet", fails=True).stderr
     assert "no fit" in message
 
 

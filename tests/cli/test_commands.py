@@ -26,7 +26,7 @@ from bigain.run.settings import Group, ModelSettings, ProbeSettings, setting
 from bigain.zoo import presets
 
 COMMANDS = get_command(app).commands  # type: ignore[attr-defined]
-MOST_FLAGS = 145
+MOST_FLAGS = 172
 RUN = [sys.executable, "-m", "bigain"]
 
 
@@ -70,6 +70,9 @@ WITHOUT_A_MODEL = [
     ["evaluate", "--help"],
     ["methods"],
     ["methods", "lgtm"],
+    ["models"],
+    ["bound", "--help"],
+    ["bound", "flux1-dev"],
     ["evaluate", "-m", "lgmt-0.5"],
     ["generate", "A", "-m", "lgmt-0.5"],
     ["evaluate", "--config", "nowhere.toml"],

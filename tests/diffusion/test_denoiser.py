@@ -5,7 +5,7 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, EDMEulerScheduler
 
 from bigain.diffusion import ClassConditional, Conditions
-from bigain.diffusion.denoiser import Latents, Pixels
+from bigain.diffusion.space import Latents, Pixels
 
 
 @pytest.fixture

@@ -246,8 +246,8 @@ def test_quiet_keeps_the_libraries_silent_and_leaves_them_as_they_were(capfd):
 
 
 def test_an_unsupported_pipeline_is_refused_before_its_weights_are_read(tmp_path):
-    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline", "vae": ["diffusers", "X"]}))
-    with pytest.raises(ValueError, match=r"must be one of DiTPipeline, .*, not FluxPipeline"):
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "KolorsPipeline", "vae": ["diffusers", "X"]}))
+    with pytest.raises(ValueError, match=r"must be one of DiTPipeline, .*, not KolorsPipeline"):
         open_model(tmp_path)
 
 

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bigain.diffusion import PREDICTIONS, Process, process_of
+from bigain.diffusion.process import Convention
 
 TIMESTEPS = torch.tensor([0, 25, 500, 999])
 
@@ -138,3 +139,75 @@ def test_an_unsupported_scheduler_is_named_with_what_is_supported():
 def test_a_process_checks_its_fields(arguments, message):
     with pytest.raises(ValueError, match=message):
         Process(*arguments)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_an_exact_prediction_leads_back_to_x0(prediction):
+    process = _process(prediction)
+    x0, noise = _pair()
+    t = TIMESTEPS if prediction != "flow" else TIMESTEPS.double() + 0.5
+    x_t, target = process.noise(x0, noise, t), process.target(x0, noise, t)
+    torch.testing.assert_close(process.x0(x_t, target, t), x0, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("weighting", ["velocity", "epsilon"])
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_an_error_in_another_unit_is_that_of_what_follows_from_the_prediction(prediction, weighting):
+    """Of the velocity and the noise that a wrong prediction stands for at the same x_t."""
+    process = _process(prediction)
+    x0, noise = _pair()
+    t = torch.tensor([25, 300, 500, 975])
+    x_t, target = process.noise(x0, noise, t), process.target(x0, noise, t)
+    wrong = target + 0.1
+    guess = process.x0(x_t, wrong, t)
+    signal, spread = process._coefficients(t, x0)
+    implied = (x_t - signal * guess) / spread
+    right, said = noise, implied
+    if weighting == "velocity":
+        right, said = (process.target(x0, noise, t), process.target(guess, implied, t)) if prediction == "flow" else (
+            signal * noise - spread * x0, signal * implied - spread * guess
+        )  # fmt: skip
+    expected = (said - right).flatten(1)[:, 0].abs()
+    torch.testing.assert_close(0.1 * process.scale(t, weighting).double(), expected, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_the_likelihood_weighs_the_error_of_x0_by_the_fall_of_signal_to_noise(prediction):
+    process = _process(prediction)
+    x0, noise = _pair()
+    t = torch.tensor([25, 300, 500, 975])
+    x_t, target = process.noise(x0, noise, t), process.target(x0, noise, t)
+    error = (process.x0(x_t, target + 0.1, t) - x0).flatten(1)[:, 0]
+    signal, spread = (part.flatten().double() for part in process._coefficients(t, x0))
+    before = [part.flatten().double() for part in process._coefficients(t - 1, x0)]
+    fall = 1000 / 2 * ((before[0] / before[1]) ** 2 - (signal / spread) ** 2)
+    tolerance = 0.07 if prediction == "flow" else 1e-3  # a rate, not a difference
+    torch.testing.assert_close(
+        (0.1 * process.scale(t, "likelihood").double()) ** 2, fall * error**2, rtol=tolerance, atol=0
+    )
+
+
+def test_the_likelihood_of_a_flow_is_as_in_closed_form():
+    s = torch.tensor([0.1, 0.5, 0.9])
+    torch.testing.assert_close(_process("flow").scale(1000 * s, "likelihood") ** 2, (1 - s) / s)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_an_error_that_is_asked_as_the_model_predicts_stays_as_it_is(prediction):
+    assert torch.equal(_process(prediction).scale(TIMESTEPS, "prediction"), torch.ones(4))
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_the_likelihood_has_no_timestep_0_and_other_weightings_are_refused(prediction):
+    with pytest.raises(ValueError, match=r"timesteps must lie above 0 where .* likelihood"):
+        _process(prediction).scale(TIMESTEPS, "likelihood")
+    with pytest.raises(ValueError, match=r"weighting must be one of prediction, velocity, .* not 'snr'"):
+        _process(prediction).scale(TIMESTEPS, "snr")
+
+
+def test_time_and_output_of_a_network_that_runs_the_other_way():
+    t = torch.tensor([0, 250, 1000])
+    assert Convention().told(t, 1000) is t
+    assert Convention(1000).told(t, 1000).tolist() == [0.0, 0.25, 1.0]
+    assert Convention(1000, reverses=True).told(t, 1000).tolist() == [1.0, 0.75, 0.0]
+    assert Convention(reverses=True).pointed(torch.ones(1)).item() == -1

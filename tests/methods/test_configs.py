@@ -58,7 +58,9 @@ from bigain.operators.random import mix_keys, random_normal
         (lambda: bigain.ToDo(timesteps=(0.5, 5)), "timesteps must be two whole numbers from 0"),
         (lambda: bigain.ToDo(timesteps=(1, 2, 3)), r"timesteps must be two whole numbers .*, not \(1, 2, 3\)"),
         (lambda: bigain.ToDo(timesteps=5), r"timesteps must be a tuple such as \(0, 1\), not 5"),
-        (lambda: bigain.ToMe(locations=("mlp",)), "locations must hold 'self_attention'"),
+        (lambda: bigain.ToMe(locations=("cross_attention",)), "locations must hold 'self_attention'"),
+        (lambda: bigain.ToMe(locations=("self_attention", "block")), "locations must hold 'self_attention'"),
+        (lambda: bigain.ToMe(locations=("mlp",), queries="full"), "locations must be .* with queries='full'"),
         (lambda: bigain.ToMe(locations=("self_attention", "moon")), "locations must hold 'self_attention'"),
         (lambda: bigain.ToMe(operator="median"), "operator must be one of"),
         (lambda: bigain.ToMe(queries="half"), "queries must be one of"),
@@ -81,6 +83,14 @@ from bigain.operators.random import mix_keys, random_normal
         (lambda: bigain.SiTo(noise_weight=math.nan), "noise_weight must be finite"),
         (lambda: bigain.ToDo(factor=0), "factor must be a whole number from 1, not 0"),
         (lambda: bigain.ToDo(factor=1.5), "factor must be a whole number from 1, not 1.5"),
+        (lambda: bigain.ToDo(factor=(2,)), r"factor must be two or three whole numbers from 1, not \(2,\)"),
+        (lambda: bigain.ToDo(factor=(2, 0, 2)), r"factor must be two or three whole numbers from 1, not \(2, 0, 2\)"),
+        (lambda: bigain.ToMe(cell=(2, 2, 2)), r"cell must be two whole numbers from 1, not \(2, 2, 2\)"),
+        (
+            lambda: bigain.AdaptiveBlockMerging(cell=(2, 2, 2, 2)),
+            r"cell must be two .* or three with frames, not \(2, 2",
+        ),
+        (lambda: bigain.QuadtreeMerging(depth=1, time_depth=2), "time_depth must be a whole number from 0 to depth, 1"),
         (lambda: bigain.FrequencySelection(keep="middle"), "keep must be one of"),
         (lambda: bigain.FrequencySelection(score="loudness"), "score must be one of"),
         (lambda: bigain.InterpolateExtrapolateKV(alpha=math.inf), "alpha must be finite, not inf"),
@@ -98,6 +108,37 @@ def test_lists_are_as_good_as_tuples():
     assert listed == bigain.ToMe(cell=(2, 4), layers=(0, 3), queries="full")
     assert parse(spec(listed)) == (listed,)
     assert hash(bigain.ToDo(levels=[1, 2])) == hash(bigain.ToDo(levels=(1, 2)))
+
+
+def test_windows_have_one_text_however_their_sides_are_given():
+    assert bigain.ToDo(factor=(1, 2, 2)) == bigain.ToDo(factor=[2, 2]) == bigain.ToDo(factor=2)
+    assert bigain.ToDo(factor=(1, 2, 3)).factor == (2, 3)
+    assert bigain.ToDo(factor=(1, 1, 1)).is_identity
+    assert bigain.AdaptiveBlockMerging(cell=(1, 2, 4)) == bigain.AdaptiveBlockMerging(cell=(2, 4))
+    for text, window in (("avgpool:factor=2x2x2", (2, 2, 2)), ("todo:factor=2x3", (1, 2, 3)), ("todo-3", (1, 3, 3))):
+        (method,) = parse(text)
+        assert method.window == window
+        assert spec(method).replace(":factor=3", "-3") == text
+    assert parse("avgpool-2x2x2") == parse("avgpool:factor=2x2x2")
+    (blocks,) = parse("abm:ratio=0.5,cell=2x2x2")
+    assert (blocks.cell, spec(blocks)) == ((2, 2, 2), "abm:ratio=0.5,cell=2x2x2")
+    label = parse("avgpool-2x2x2").label
+    assert (str(label), label.amount) == ("Average 2×2×2 windows", math.sqrt(8))
+
+
+def test_an_image_is_no_video():
+    image = Grid(8, 8)
+    for method in (bigain.ToDo(factor=(2, 2, 2)), bigain.QuadtreeMerging(ratio=0.5, time_depth=1)):
+        assert method.over_time
+        with pytest.raises(ValueError, match=r"(factor|time_depth) must .* one frame"):
+            method.check(image)
+    with pytest.raises(ValueError, match=r"cell must fit the grid of 8x8 tokens, not 2x2x2"):
+        bigain.AdaptiveBlockMerging(cell=(2, 2, 2)).check(image)
+    with pytest.raises(ValueError, match=r"factor must be windows that fit a grid of 3x8x8 tokens, not \(9, 2\)"):
+        bigain.ToDo(factor=(9, 2)).check(Grid(8, 8, 3))
+    assert not bigain.ToDo(factor=(4, 2, 2)).suits(Grid(8, 8, 3))
+    assert bigain.ToDo(factor=(3, 2, 2)).suits(Grid(8, 8, 3))
+    assert not bigain.AdaptiveBlockMerging(cell=(4, 2, 2)).suits(Grid(8, 8, 3))
 
 
 def test_configs_are_frozen():
@@ -172,7 +213,7 @@ def test_numbers_survive_the_round_trip(ratio, low, high):
         ("lgtm:ratio", "a setting of lgtm must be field=value, not 'ratio'"),
         ("lgtm:ratio=much", "ratio of lgtm must be a number in .*, not 'much'"),
         ("lgtm-much", "ratio of lgtm must be a number in .*, not 'much'"),
-        ("todo:factor=2.5", "factor of todo must be a whole number from 1, not '2.5'"),
+        ("todo:factor=2.5", "factor of todo must be a whole number from 1, or .* such as 2x2x2, not '2.5'"),
         ("tome:ratio=0.5,levels=2,layers=1", "levels must be left out where layers are named"),
         ("tome:cell=2", "cell must be two whole numbers"),
         ("tome:cached=maybe", "cached of tome must be true or false, not 'maybe'"),

@@ -14,19 +14,22 @@ from bigain.operators.assignment import Assignment, group_sizes, merge, unmerge
 from bigain.operators.blocks import AGGREGATES, aggregate, limit, merge_blocks, merge_blocks_below
 from bigain.operators.grid import Grid
 
-Cell = tuple[int, int]
-grids = st.builds(Grid, st.integers(1, 33), st.integers(1, 17))
-cells = st.tuples(st.integers(1, 4), st.integers(1, 3))
+Cell = tuple[int, ...]
+grids = st.builds(Grid, st.integers(1, 33), st.integers(1, 17), st.sampled_from([1, 1, 2, 5]))
+cells = st.tuples(st.integers(1, 4), st.integers(1, 3)) | st.tuples(*[st.integers(1, 3)] * 3)
 seeds = st.integers(0, 2**31)
 batches = st.integers(1, 3)
 
 
 def members(grid: Grid, cell: Cell) -> list[list[int]]:
     """The tokens of every cell, in row-major order."""
-    found: dict[tuple[int, int], list[int]] = {}
-    for y in range(grid.height):
-        for x in range(grid.width):
-            found.setdefault((y // cell[0], x // cell[1]), []).append(y * grid.width + x)
+    found: dict[tuple[int, int, int], list[int]] = {}
+    frames, rows, columns = cell if len(cell) == 3 else (1, *cell)
+    for t in range(grid.frames):
+        for y in range(grid.height):
+            for x in range(grid.width):
+                token = (t * grid.height + y) * grid.width + x
+                found.setdefault((t // frames, y // rows, x // columns), []).append(token)
     return [found[key] for key in sorted(found)]
 
 
@@ -66,7 +69,7 @@ def test_aggregate_agrees_with_a_loop(how: str, seed: int, batch: int, grid: Gri
 @given(seeds, batches, grids, cells, st.data())
 def test_merge_blocks_agrees_with_a_loop(seed: int, batch: int, grid: Grid, cell: Cell, data: st.DataObject) -> None:
     aggregated = aggregate(scores(seed, batch, grid), grid, cell, "max")
-    all_cells, saved = members(grid, cell), cell[0] * cell[1] - 1
+    all_cells, saved = members(grid, cell), math.prod(cell) - 1
     full = [number for number, tokens in enumerate(all_cells) if len(tokens) == saved + 1]
     most = limit(grid, cell)
     assert most == len(full) * saved
@@ -88,7 +91,7 @@ def test_merge_blocks_agrees_with_a_loop(seed: int, batch: int, grid: Grid, cell
 def test_threshold_agrees_with_a_loop(seed: int, batch: int, grid: Grid, cell: Cell, threshold: float) -> None:
     aggregated = aggregate(scores(seed, batch, grid), grid, cell, "max")
     assignment = merge_blocks_below(aggregated, grid, cell, threshold)
-    size = cell[0] * cell[1]
+    size = math.prod(cell)
     chosen = [
         [
             tokens

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import torch
@@ -13,16 +14,20 @@ from torch.nn import functional
 
 from bigain.operators.grid import Grid, cell_count, cell_index, to_map, to_tokens
 from bigain.operators.pooling import (
+    Factor,
     Place,
     average,
     band_select,
     interpolate_extrapolate,
     nearest,
     nearest_tokens,
+    window_sizes,
 )
 
 grids = st.builds(Grid, st.integers(1, 33), st.integers(1, 17))
+videos = st.builds(Grid, st.integers(1, 7), st.integers(1, 7), st.integers(1, 7))
 factors = st.integers(1, 5)
+windows = factors | st.tuples(factors, factors) | st.tuples(factors, factors, factors)
 seeds = st.integers(0, 2**31)
 batches = st.integers(1, 3)
 alphas = st.floats(-2.0, 2.0)
@@ -33,31 +38,53 @@ def tokens(seed: int, batch: int, grid: Grid, dtype: torch.dtype = torch.float64
     return torch.randn(batch, grid.tokens, 3, generator=rng, dtype=torch.float64).to(dtype)
 
 
-def pool_by_loop(x: Tensor, grid: Grid, factor: int, alpha: list[float], first: bool = False) -> Tensor:
+def sides_of(factor: Factor) -> tuple[int, int, int]:
+    if isinstance(factor, int):
+        return 1, factor, factor
+    return (1, *factor)[-3:]  # type: ignore[return-value]
+
+
+def windows_by_loop(grid: Grid, factor: Factor) -> list[list[tuple[int, int, int]]]:
+    """The places (frame, row, column) in each window."""
+    frames, rows, columns = sides_of(factor)
+    return [
+        [
+            (t, y, x)
+            for t in range(start, min(start + frames, grid.frames))
+            for y in range(top, min(top + rows, grid.height))
+            for x in range(left, min(left + columns, grid.width))
+        ]
+        for start in range(0, grid.frames, frames)
+        for top in range(0, grid.height, rows)
+        for left in range(0, grid.width, columns)
+    ]
+
+
+def token_at(grid: Grid, place: tuple[int, int, int]) -> int:
+    return (place[0] * grid.height + place[1]) * grid.width + place[2]
+
+
+def pool_by_loop(x: Tensor, grid: Grid, factor: Factor, alpha: list[float], first: bool = False) -> Tensor:
     rows = []
-    offset = 0 if first else factor // 2
+    offset = [0 if first else side // 2 for side in sides_of(factor)]
     for row in range(x.shape[0]):
         pooled = []
-        for top in range(0, grid.height, factor):
-            for left in range(0, grid.width, factor):
-                window = [
-                    x[row, y * grid.width + column]
-                    for y in range(top, min(top + factor, grid.height))
-                    for column in range(left, min(left + factor, grid.width))
-                ]
-                mean = sum(window[1:], window[0]) / len(window)
-                y, column = min(top + offset, grid.height - 1), min(left + offset, grid.width - 1)
-                pooled.append(alpha[row] * x[row, y * grid.width + column] + (1 - alpha[row]) * mean)
+        for window in windows_by_loop(grid, factor):
+            tokens = [x[row, token_at(grid, place)] for place in window]
+            mean = sum(tokens[1:], tokens[0]) / len(tokens)
+            near = [min(window[0][i] + offset[i], window[-1][i]) for i in range(3)]
+            pooled.append(alpha[row] * x[row, token_at(grid, (near[0], near[1], near[2]))] + (1 - alpha[row]) * mean)
         rows.append(torch.stack(pooled))
     return torch.stack(rows)
 
 
 @settings(max_examples=40, deadline=None)
-@given(seeds, batches, grids, factors, alphas)
-def test_pooling_agrees_with_a_loop(seed: int, batch: int, grid: Grid, factor: int, alpha: float) -> None:
+@given(seeds, batches, grids | videos, windows, alphas)
+def test_pooling_agrees_with_a_loop(seed: int, batch: int, grid: Grid, factor: Factor, alpha: float) -> None:
     x = tokens(seed, batch, grid)
     pooled = interpolate_extrapolate(x, grid, factor, alpha)
-    assert pooled.shape[1] == cell_count(grid, (factor, factor))
+    assert pooled.shape[1] == cell_count(grid, sides_of(factor))
+    assert window_sizes(grid, factor).tolist() == [len(window) for window in windows_by_loop(grid, factor)]
     torch.testing.assert_close(pooled, pool_by_loop(x, grid, factor, [alpha] * batch), rtol=1e-10, atol=1e-10)
     by_first = interpolate_extrapolate(x, grid, factor, alpha, "first")
     expected = pool_by_loop(x, grid, factor, [alpha] * batch, first=True)
@@ -69,9 +96,9 @@ def test_pooling_agrees_with_a_loop(seed: int, batch: int, grid: Grid, factor: i
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @settings(max_examples=15, deadline=None)
-@given(seeds, batches, grids, factors)
+@given(seeds, batches, grids | videos, windows)
 def test_alpha_one_is_nearest_and_zero_is_average(
-    dtype: torch.dtype, seed: int, batch: int, grid: Grid, factor: int
+    dtype: torch.dtype, seed: int, batch: int, grid: Grid, factor: Factor
 ) -> None:
     x = tokens(seed, batch, grid, dtype)
     near, mean = nearest(x, grid, factor), average(x, grid, factor)
@@ -97,11 +124,11 @@ def test_nearest_is_that_of_todos_published_code_where_the_factor_divides_the_gr
 
 
 @settings(max_examples=40, deadline=None)
-@given(grids, st.integers(1, 40), st.sampled_from(["centre", "first"]))
-def test_the_nearest_token_lies_in_the_window_that_is_averaged(grid: Grid, factor: int, place: Place) -> None:
-    window = cell_index(grid, (factor, factor))
+@given(grids | videos, st.integers(1, 40) | windows, st.sampled_from(["centre", "first"]))
+def test_the_nearest_token_lies_in_the_window_that_is_averaged(grid: Grid, factor: Factor, place: Place) -> None:
+    window = cell_index(grid, sides_of(factor))
     index = nearest_tokens(grid, factor, place)
-    assert torch.equal(window[index], torch.arange(cell_count(grid, (factor, factor))))
+    assert torch.equal(window[index], torch.arange(cell_count(grid, sides_of(factor))))
 
 
 def test_the_nearest_token_is_at_half_the_factor_clamped_in_partial_windows() -> None:
@@ -113,14 +140,10 @@ def test_the_nearest_token_is_at_half_the_factor_clamped_in_partial_windows() ->
 
 
 @settings(max_examples=25, deadline=None)
-@given(seeds, batches, grids, factors)
-def test_no_token_is_dropped(seed: int, batch: int, grid: Grid, factor: int) -> None:
+@given(seeds, batches, grids | videos, windows)
+def test_no_token_is_dropped(seed: int, batch: int, grid: Grid, factor: Factor) -> None:
     x = tokens(seed, batch, grid)
-    sizes = [
-        (min(top + factor, grid.height) - top) * (min(left + factor, grid.width) - left)
-        for top in range(0, grid.height, factor)
-        for left in range(0, grid.width, factor)
-    ]
+    sizes = [len(window) for window in windows_by_loop(grid, factor)]
     total = (average(x, grid, factor) * torch.tensor(sizes)[None, :, None]).sum(1)
     torch.testing.assert_close(total, x.sum(1), rtol=1e-10, atol=1e-10)
 
@@ -139,6 +162,9 @@ def test_half_precision_averages_in_float32(dtype: torch.dtype) -> None:
     assert average(torch.ones(1, 1600, 1, dtype=dtype), grid, 40).item() == 1.0  # a sum in bfloat16 sticks at 256
     x = tokens(0, 1, grid, dtype)
     assert torch.equal(average(x, grid, 7), average(x.float(), grid, 7).to(dtype))
+    video = Grid(8, 40, 5)
+    x = tokens(0, 1, video, dtype)
+    assert torch.equal(average(x, video, (2, 3, 3)), average(x.float(), video, (2, 3, 3)).to(dtype))
 
 
 def test_batch_agrees_with_its_rows_and_repeats_its_bits() -> None:
@@ -165,13 +191,13 @@ def test_band_select_agrees_with_a_loop(seed: int, batch: int, grid: Grid, highe
         assert torch.equal(kept[row], x[row, sorted(order[:count])])
 
 
-@pytest.mark.parametrize("factor", [0, -2, 1.5, True])
-def test_a_bad_factor_is_refused(factor: int) -> None:
+@pytest.mark.parametrize("factor", [0, -2, 1.5, True, (2,), (2, 0), (1, 2, 2, 2), (2, True)])
+def test_a_bad_factor_is_refused(factor: Factor) -> None:
     x = torch.zeros(1, 6, 3)
     for pool in (nearest, average):
-        with pytest.raises(ValueError, match=f"factor must be a whole number from 1, not {factor}"):
+        with pytest.raises(ValueError, match=re.escape(f"from 1, not {factor}")):
             pool(x, Grid(2, 3), factor)
-    with pytest.raises(ValueError, match="factor must be a whole number from 1"):
+    with pytest.raises(ValueError, match=r"factor must be (a|two or three) whole numbers? from 1"):
         interpolate_extrapolate(x, Grid(2, 3), factor, 0.9)
 
 

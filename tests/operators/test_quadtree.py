@@ -12,8 +12,9 @@ from bigain.operators.assignment import Assignment, group_sizes, merge, unmerge
 from bigain.operators.blocks import levels, merge_costs, merge_quadtree, quadtree_limit
 from bigain.operators.grid import Grid
 
-Place = tuple[int, int, int]  # level, row and column of a block; level 0 is a token
+Place = tuple[int, int, int, int]  # level, frame, row and column of a block; level 0 is a token
 grids = st.builds(Grid, st.integers(1, 11), st.integers(1, 9))
+videos = st.builds(Grid, st.integers(1, 5), st.integers(1, 5), st.integers(1, 5))
 depths = st.integers(1, 4)
 seeds = st.integers(0, 2**31)
 batches = st.integers(1, 3)
@@ -23,53 +24,64 @@ def tokens(seed: int, batch: int, grid: Grid) -> Tensor:
     return torch.randn(batch, grid.tokens, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def members(grid: Grid, place: Place) -> list[int]:
+def members(grid: Grid, place: Place, time_depth: int = 0) -> list[int]:
     """The tokens of a block, in raster order."""
-    level, row, column = place
-    rows = range(row * 2**level, min((row + 1) * 2**level, grid.height))
-    columns = range(column * 2**level, min((column + 1) * 2**level, grid.width))
-    return [y * grid.width + x for y in rows for x in columns]
+    level, *at = place
+    sides = [2 ** min(level, time_depth), 2**level, 2**level]
+    frames, rows, columns = (
+        range(start * side, min((start + 1) * side, end))
+        for start, side, end in zip(at, sides, (grid.frames, grid.height, grid.width), strict=True)
+    )
+    return [(t * grid.height + y) * grid.width + x for t in frames for y in rows for x in columns]
 
 
-def children(grid: Grid, place: Place) -> list[Place]:
+def children(grid: Grid, place: Place, time_depth: int = 0) -> list[Place]:
     """The blocks (or tokens) of half the side that a block is made of, in raster order."""
-    level, row, column = place
-    places = [(level - 1, 2 * row + down, 2 * column + right) for down in (0, 1) for right in (0, 1)]
-    return [child for child in places if members(grid, child)]
+    level, frame, row, column = place
+    frames = [2 * frame, 2 * frame + 1] if level <= time_depth else [frame]
+    places = [(level - 1, t, 2 * row + down, 2 * column + right) for t in frames for down in (0, 1) for right in (0, 1)]
+    return [child for child in places if members(grid, child, time_depth)]
 
 
-def blocks(grid: Grid, level: int) -> list[Place]:
-    side = 2**level
-    return [(level, y, x) for y in range(-(-grid.height // side)) for x in range(-(-grid.width // side))]
+def blocks(grid: Grid, level: int, time_depth: int = 0) -> list[Place]:
+    side, frames = 2**level, 2 ** min(level, time_depth)
+    return [
+        (level, t, y, x)
+        for t in range(-(-grid.frames // frames))
+        for y in range(-(-grid.height // side))
+        for x in range(-(-grid.width // side))
+    ]
 
 
 def squared_error(x: Tensor, block: list[int]) -> float:
     return float((x[block] - x[block].mean(0)).square().sum())
 
 
-def added_error(x: Tensor, grid: Grid, place: Place) -> float:
+def added_error(x: Tensor, grid: Grid, place: Place, time_depth: int = 0) -> float:
     """The squared error of a block's mean, less that of its children's means."""
-    within = sum(squared_error(x, members(grid, child)) for child in children(grid, place))
-    return squared_error(x, members(grid, place)) - within
+    parts = children(grid, place, time_depth)
+    within = sum(squared_error(x, members(grid, child, time_depth)) for child in parts)
+    return squared_error(x, members(grid, place, time_depth)) - within
 
 
-def merge_by_loop(x: Tensor, grid: Grid, depth: int, merged: int) -> list[int]:
+def merge_by_loop(x: Tensor, grid: Grid, depth: int, merged: int, time_depth: int = 0) -> list[int]:
     """The token that stands for each token of one row: the cheapest block that may merge, again and again."""
     keys: dict[Place, float] = {}
     for level in range(1, depth + 1):
-        for place in blocks(grid, level):
-            within = [keys[child] for child in children(grid, place) if level > 1]
-            saved = len(children(grid, place)) - 1
-            keys[place] = max([added_error(x, grid, place) / saved if saved else 0.0, *within])
-    done = set(blocks(grid, 0))
+        for place in blocks(grid, level, time_depth):
+            parts = children(grid, place, time_depth)
+            within = [keys[child] for child in parts if level > 1]
+            saved = len(parts) - 1
+            keys[place] = max([added_error(x, grid, place, time_depth) / saved if saved else 0.0, *within])
+    done = set(blocks(grid, 0, time_depth))
     stands_for = list(range(grid.tokens))
     left = merged
     while left:
-        allowed = [place for place in keys if place not in done and {*children(grid, place)} <= done]
+        allowed = [place for place in keys if place not in done and {*children(grid, place, time_depth)} <= done]
         cheapest = min(allowed, key=lambda place: (keys[place], place))
-        joining = children(grid, cheapest)[1 : left + 1]
-        for token in [token for child in joining for token in members(grid, child)]:
-            stands_for[token] = members(grid, cheapest)[0]
+        joining = children(grid, cheapest, time_depth)[1 : left + 1]
+        for token in [token for child in joining for token in members(grid, child, time_depth)]:
+            stands_for[token] = members(grid, cheapest, time_depth)[0]
         done.add(cheapest)
         left -= len(joining)
     return stands_for
@@ -83,29 +95,35 @@ def assert_merges(assignment: Assignment, row: int, stands_for: list[int]) -> No
 
 
 @settings(max_examples=15, deadline=None)
-@given(seeds, batches, grids, depths)
-def test_costs_are_the_squared_error_that_a_merge_adds(seed: int, batch: int, grid: Grid, depth: int) -> None:
-    x = tokens(seed, batch, grid)
-    costs = merge_costs(x, grid, depth)
-    assert [cost.shape[1] for cost in costs] == [level.tokens for level in levels(grid, depth)[1:]]
+@given(seeds, batches, grids | videos, depths, st.integers(0, 2))
+def test_costs_are_the_squared_error_that_a_merge_adds(
+    seed: int, batch: int, grid: Grid, depth: int, time_depth: int
+) -> None:
+    x, time_depth = tokens(seed, batch, grid), min(time_depth, depth)
+    costs = merge_costs(x, grid, depth, time_depth)
+    assert [cost.shape[1] for cost in costs] == [level.tokens for level in levels(grid, depth, time_depth)[1:]]
     for row in range(batch):
         for level, cost in enumerate(costs, start=1):
-            expected = [added_error(x[row], grid, place) for place in blocks(grid, level)]
+            places = blocks(grid, level, time_depth)
+            expected = [added_error(x[row], grid, place, time_depth) for place in places]
             torch.testing.assert_close(cost[row].tolist(), expected, rtol=1e-9, atol=1e-9)
 
 
-@settings(max_examples=20, deadline=None)
-@given(seeds, batches, grids, depths, st.data())
-def test_it_agrees_with_a_greedy_loop(seed: int, batch: int, grid: Grid, depth: int, data: st.DataObject) -> None:
-    x, most = tokens(seed, batch, grid), quadtree_limit(grid, depth)
+@settings(max_examples=30, deadline=None)
+@given(seeds, batches, grids | videos, depths, st.integers(0, 2), st.data())
+def test_it_agrees_with_a_greedy_loop(
+    seed: int, batch: int, grid: Grid, depth: int, time_depth: int, data: st.DataObject
+) -> None:
+    time_depth = min(time_depth, depth)
+    x, most = tokens(seed, batch, grid), quadtree_limit(grid, depth, time_depth)
     count = data.draw(st.integers(0, most))
     counts = data.draw(st.lists(st.integers(0, most), min_size=batch, max_size=batch))
     for argument, per_row in ((count, [count] * batch), (torch.tensor(counts), counts)):
-        assignment = merge_quadtree(x, grid, depth, argument)
+        assignment = merge_quadtree(x, grid, depth, argument, time_depth)
         assert assignment.groups == grid.tokens - min(per_row)
         assert assignment.padded == (len(set(per_row)) > 1)
         for row in range(batch):
-            assert_merges(assignment, row, merge_by_loop(x[row], grid, depth, per_row[row]))
+            assert_merges(assignment, row, merge_by_loop(x[row], grid, depth, per_row[row], time_depth))
 
 
 @pytest.mark.parametrize("grid", [Grid(1, 1), Grid(1, 7), Grid(5, 6), Grid(8, 8), Grid(9, 3)])
@@ -186,6 +204,8 @@ def test_bad_inputs_are_named() -> None:
         merge_quadtree(x, grid, 1, 15)
     with pytest.raises(ValueError, match=r"merged must lie in \[0, 19\], .* not values from -1 to 3"):
         merge_quadtree(x, grid, 3, torch.tensor([3, -1]))
+    with pytest.raises(ValueError, match="time_depth must be a whole number from 0 to depth, 1, not 2"):
+        merge_quadtree(x, grid, 1, 1, 2)
     with pytest.raises(ValueError, match="depth must be a whole number from 1, not 0"):
         merge_quadtree(x, grid, 0, 1)
     with pytest.raises(ValueError, match=r"x must be \(B, N, C\) with N = 4 x 4 = 16 tokens, not \(2, 20, 3\)"):

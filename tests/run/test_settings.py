@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from bigain.diffusion import process, schedule
 from bigain.methods.text import split_specs
+from bigain.run import settings as settings_module
 from bigain.run.settings import (
     DataSettings,
     EngineSettings,
@@ -36,11 +39,11 @@ def test_lists_of_methods_come_apart_between_methods_only(texts: list[str], spec
     assert split_specs(texts) == specs
 
 
-@pytest.mark.parametrize(("kind", "usual"), [("class", 4.0), ("text", 7.5)])
-def test_guidance_that_is_left_out_is_the_papers(kind: str, usual: float) -> None:
-    assert SamplingSettings().resolved(kind).guidance == usual
-    assert SamplingSettings(guidance=2.0).resolved(kind).guidance == 2.0
-    assert SamplingSettings(steps=3).resolved(kind).forwards == 6
+def test_guidance_that_is_left_out_is_the_models_usual() -> None:
+    denoiser: Any = SimpleNamespace(usual_guidance=4.0)
+    assert SamplingSettings().resolved(denoiser).guidance == 4.0
+    assert SamplingSettings(guidance=2.0).resolved(denoiser).guidance == 2.0
+    assert SamplingSettings(steps=3).resolved(denoiser).forwards == 6
     assert SamplingSettings(steps=3, guidance=1.0).forwards == 3
 
 
@@ -123,3 +126,17 @@ def test_unseen_is_the_validation_split_of_embedded_data_where_none_is_named() -
     assert DataSettings().unseen().split == "validation"
     assert DataSettings(split="test").unseen().split == "test"
     assert DataSettings(data="folder:x").unseen().split is None
+
+
+def test_the_choices_of_settings_are_those_of_the_classifier() -> None:
+    assert settings_module.WEIGHTINGS == process.WEIGHTINGS
+    assert settings_module.SPACINGS == schedule.SPACINGS
+
+
+def test_what_results_depend_on_names_sizes_and_scoring_where_they_are_chosen(
+    make_settings: Callable[..., Settings],
+) -> None:
+    plain = make_settings().identity()
+    assert not {"image_size", "frames", "weighting", "spacing"} & set(plain)
+    chosen = {"image_size": 64, "frames": 1, "weighting": "epsilon", "spacing": "scheduler"}
+    assert make_settings(**chosen).identity() == plain | chosen

@@ -91,6 +91,10 @@ def test_the_model_with_joint_attention_grows_from_small_images_and_is_a_pipelin
         assert torch.equal(small[name], large[name]), name
     folder = tmp_path / "large" / "export"
     assert max(file.stat().st_size for file in folder.rglob("*")) <= 10 * 2**20
+    denoiser = open_model(folder)
+    assert (denoiser.kind, denoiser.image_size, denoiser.sample_shape) == ("text", 128, (4, 32, 32))
+    classifier = DiffusionClassifier(denoiser, ["a photo of the letter A", "a photo of the letter B"], n_samples=(1,))
+    assert classifier.predict(torch.zeros(1, 3, 128, 128), ["zero"])[0].prediction in (0, 1)
     pipe = FluxPipeline.from_pretrained(folder)
     assert pipe.scheduler.config.shift == 2
     pipe.set_progress_bar_config(disable=True)
@@ -124,6 +128,8 @@ def test_the_video_model_goes_from_stills_to_videos_and_is_a_pipeline_that_opens
         assert torch.equal(still[name], video[name]), name
     folder = tmp_path / "video" / "export"
     assert max(file.stat().st_size for file in folder.rglob("*")) <= 10 * 2**20
+    denoiser = open_model(folder)
+    assert (denoiser.kind, denoiser.image_size, denoiser.sample_shape) == ("text", 64, (4, 9, 32, 32))
     pipe = WanPipeline.from_pretrained(folder)
     assert pipe.scheduler.config.shift == 3
     pipe.set_progress_bar_config(disable=True)

@@ -10,8 +10,9 @@ from functools import partial
 from diffusers.hooks import HookRegistry
 from torch import Tensor, nn
 
+from bigain.backbones.around import Around
 from bigain.backbones.attachment import ENTRY, GRID, NAME, attach, detach
-from bigain.backbones.families import Layer, Layout, find_model, layout
+from bigain.backbones.families import Layer, Layout, find_models, layout
 from bigain.backbones.hooks import (
     AttentionHook,
     BlockHook,
@@ -23,11 +24,14 @@ from bigain.backbones.hooks import (
     see_grid,
 )
 from bigain.backbones.presets import Applicable, resolve
-from bigain.backbones.seam import Seam, check_seam, seam
+from bigain.backbones.seam import Seam
+from bigain.backbones.seam_root import check_seam, check_together, seam
 from bigain.backbones.state import Seen, Session
-from bigain.backbones.summary import Summary, cost
+from bigain.backbones.summary import Summary, cost, forward_cost
 from bigain.methods import Compression, Method, TokenDownsampling, TokenMerging
 from bigain.operators.grid import Grid
+
+_LITTLE = 1.1  # times as fast: a smaller bound is told
 
 
 class Handle:
@@ -36,10 +40,17 @@ class Handle:
     In a with-block it removes what was applied at the end.
     """
 
-    def __init__(self, model: nn.Module, session: Session, blocks: Sequence[BlockHook | Seam]) -> None:
-        self.model = model
+    def __init__(
+        self, models: Sequence[nn.Module], session: Session, blocks: Sequence[Sequence[BlockHook | Seam | Around]]
+    ) -> None:
+        self.models = models
         self.session = session
         self._blocks = blocks
+
+    @property
+    def model(self) -> nn.Module:
+        """What was compressed; of several the first."""
+        return self.models[0]
 
     @property
     def methods(self) -> Compression:
@@ -47,15 +58,43 @@ class Handle:
         return self.session.methods
 
     def summary(self) -> Summary:
-        """Tokens and FLOPs per layer in the latest forward, a RuntimeError if there was none; print it for a table."""
-        if any(hook.grid is None for hook in self._blocks):
+        """Tokens and FLOPs per layer in the latest forward, a RuntimeError if there was none; print it for a table.
+
+        Of two models that take turns, those that ran.
+        """
+        ran = [hooks for hooks in self._blocks if all(hook.grid is not None for hook in hooks)]
+        if not ran:
             raise RuntimeError("the summary shows the latest forward, and none ran yet: call the model first")
-        return Summary(map(cost, self._blocks))
+        return self._summary()
+
+    def _summary(self) -> Summary:
+        """Of the layers that a forward has reached."""
+        ran = [
+            (model, [cost(hook) for hook in hooks if hook.grid is not None])
+            for model, hooks in zip(self.models, self._blocks, strict=True)
+        ]
+        rows = [row for _, own in ran for row in own]
+        jointly = any(isinstance(hook, (Seam, Around)) for hooks in self._blocks for hook in hooks)
+        if not jointly:
+            return Summary.of(rows)
+        model, own = next(each for each in ran if each[1])
+        return Summary.of(rows, forward_cost(model, self.session.size, own))
+
+    def tell(self, acted: Compression) -> None:
+        """Warns where a forward like the latest, in which these acted, can hardly become faster."""
+        whole = self._summary().forward
+        if whole is not None and whole.bound < _LITTLE:
+            warnings.warn(
+                f"at {whole.tokens[0]:,} tokens attention is {whole.attention:.0%} of the FLOPs of this "
+                f"{type(self.model).__name__}: {acted.text} can make a forward at most {whole.bound:.2f}x as fast",
+                stacklevel=2,
+            )
 
     def remove(self) -> None:
         """Takes the hooks, if they are still on, off the model; its outputs are what they were, bit for bit."""
-        if session_of(self.model) is self.session:
-            detach(self.model)
+        for model in self.models:
+            if session_of(model) is self.session:
+                detach(model)
 
     def __enter__(self) -> Handle:
         return self
@@ -72,9 +111,12 @@ def apply(
 ) -> Handle:
     """Compresses the tokens of a diffusers pipeline or model from its next forward on.
 
+    The first forward of a model that attends jointly or over video in which a method acts comes with a UserWarning
+    where it is too small for that to make it 1.1 times as fast; not where the model is compiled as a whole.
+
     Args:
-        pipe_or_model: a pipeline with a `unet` or `transformer`, such a model (see `bigain.backbones.SUPPORTED`), or
-            what `bigain.diffusion.open_model` returns.
+        pipe_or_model: a pipeline with a `unet` or `transformer` (and the `transformer_2` of Wan 2.2), such a model (see
+            `bigain.backbones.SUPPORTED`), or what `bigain.diffusion.open_model` returns.
         method: a config, a text such as "lgtm-0.7", a preset such as "glyphs-dit/balanced", the path of a preset file
             (.json), or several configs that go together: in each layer at most one merging and one downsampling method.
         replace: takes what is applied already off first.
@@ -93,23 +135,36 @@ def apply(
         >>> print(handle.summary())
         >>> handle.remove()
     """
-    model = find_model(pipe_or_model)
-    applied = session_of(model)
-    if applied is not None and not replace:
+    models = find_models(pipe_or_model)
+    applied = [(model, session) for model in models if (session := session_of(model)) is not None]
+    for model, before in [] if replace else applied:
         raise ValueError(
             f"replace must be True where a model is compressed already, as this {type(model).__name__} is by "
-            f"{applied.methods.text}, not False: or call bigain.remove() first"
+            f"{before.methods.text}, not False: or call bigain.remove() first"
         )
-    methods, where = resolve(method, model), layout(model)
-    if where.family is None and grid is not None:
-        raise ValueError(f"grid must be left out for a {type(model).__name__}, whose forwards show it, not {grid}")
-    _check_methods(methods, where)
-    if applied is not None:
+    methods, layouts = resolve(method, models[0]), [layout(model) for model in models]
+    for where in layouts:
+        if where.family is None and grid is not None:
+            kind = type(where.model).__name__
+            raise ValueError(f"grid must be left out for a {kind}, whose forwards show it, not {grid}")
+        _check_methods(methods, where)
+    for model, _ in applied:
         detach(model)
-    session = Session(methods, shares=where.enters_unconditioned)
+    session = Session(methods, shares=layouts[0].enters_unconditioned)
     if not methods:
-        return Handle(model, session, ())
-    return Handle(model, session, _register(where, session) if where.family is None else seam(where, session, grid))
+        return Handle(models, session, ((),))
+    blocks: list[Sequence[BlockHook | Seam | Around]] = []
+    try:
+        for where in layouts:
+            blocks.append(_register(where, session) if where.family is None else seam(where, session, grid))
+    except BaseException:
+        for model in models:
+            detach(model)
+        raise
+    handle = Handle(models, session, blocks)
+    if layouts[0].family is not None and any(blocks):
+        session.told = handle.tell
+    return handle
 
 
 def remove(pipe_or_model: object) -> None:
@@ -118,11 +173,11 @@ def remove(pipe_or_model: object) -> None:
     A UserWarning where there was none: nothing was applied, or the pipeline holds another model since, in which case
     `Handle.remove` reaches the compressed one.
     """
-    model = find_model(pipe_or_model)
-    if not detach(model):
+    models = find_models(pipe_or_model)
+    if not any([detach(model) for model in models]):
         warnings.warn(
-            f"remove() must be given what apply() was given, not a {type(model).__name__} on which nothing is applied: "
-            f"if the pipeline's model was exchanged since, call remove() on the handle",
+            f"remove() must be given what apply() was given, not a {type(models[0]).__name__} on which nothing is "
+            f"applied: if the pipeline's model was exchanged since, call remove() on the handle",
             stacklevel=2,
         )
 
@@ -172,20 +227,28 @@ def row_keys(
     for name, keys in (("image", image), ("draw", draw), ("alike", alike)):
         if keys is not None and (keys.ndim != 1 or len(keys) != len(image)):
             raise ValueError(f"{name} must hold one key per row, not have the shape {tuple(keys.shape)}")
-    session = session_of(find_model(pipe_or_model)) or Session(Compression())  # which nobody asks
-    before = session.image_keys, session.draw_keys, session.alike, session.resting
-    resting = None if timesteps is None else session.methods.resting(timesteps)
-    session.image_keys, session.draw_keys, session.alike, session.resting = image, draw, alike, resting
+    sessions = _sessions(pipe_or_model)
+    before = [(one.image_keys, one.draw_keys, one.alike, one.resting) for one in sessions]
+    told = None if timesteps is None else [*timesteps] if any(one.methods.follows_t for one in sessions) else []
+    resting = [None if told is None else one.methods.resting(told) for one in sessions]
+    for session, own in zip(sessions, resting, strict=True):
+        session.image_keys, session.draw_keys, session.alike, session.resting = image, draw, alike, own
     try:
         yield
     finally:
-        session.image_keys, session.draw_keys, session.alike, session.resting = before
+        for session, old in zip(sessions, before, strict=True):
+            session.image_keys, session.draw_keys, session.alike, session.resting = old
 
 
 def applied_to(pipe_or_model: object) -> Compression:
-    """The methods that are applied to a pipeline's model, or to a model; none where it is not compressed."""
-    session = session_of(find_model(pipe_or_model))
-    return Compression() if session is None else session.methods
+    """The methods that are applied to a pipeline's models, or to a model; none where it is not compressed."""
+    return Compression([method for session in _sessions(pipe_or_model) for method in session.methods])
+
+
+def _sessions(pipe_or_model: object) -> list[Session]:
+    """Of all models that denoise, each once: two that were compressed together share one."""
+    found = [session for model in find_models(pipe_or_model) if (session := session_of(model)) is not None]
+    return [session for place, session in enumerate(found) if all(session is not one for one in found[:place])]
 
 
 def session_of(model: nn.Module) -> Session | None:
@@ -223,18 +286,37 @@ def _register(where: Layout, session: Session) -> list[BlockHook]:
 def _check_methods(methods: tuple[Method, ...], where: Layout) -> None:
     """Refuses methods that do not fit a model or each other."""
     for method in methods:
-        _check_places(method, where)
-        if where.grid is not None:
-            _check_fits(method, where.grid)
+        _check_method(method, where)
     for number, layer in enumerate(where.layers):
         acting = [method for method in methods if method.includes(layer.level, number)]
         if acting and where.family is None:
             _check_attention(layer)
-        for at_once in _acting_at_once(acting):
-            if where.family is not None:
-                check_seam(layer.name, at_once)
-            else:
+            for at_once in _acting_at_once(acting):
                 _check_layer(layer, at_once)
+        elif acting and where.family is not None:
+            check_together(layer, acting)
+            for at_once in _acting_at_once(acting):
+                check_seam(layer, at_once, where.family)
+
+
+def _check_method(method: Method, where: Layout) -> None:
+    """Refuses what a model does not have, or does not do."""
+    _check_places(method, where)
+    if method.over_time and not (where.family is not None and where.family.video):
+        raise ValueError(f"{method} must not act over time in a {type(where.model).__name__}, which has no frames")
+    alone = isinstance(method, TokenMerging) and "self_attention" not in method.locations
+    if where.family is None and isinstance(method, TokenMerging) and alone:
+        raise ValueError(
+            f"locations of {method} must hold 'self_attention' in a {type(where.model).__name__}, where it always "
+            f"merges, not only {method.locations}"
+        )
+    if where.family is None and getattr(method, "pool_at", None) == "attention":
+        raise ValueError(
+            f"pool_at must be 'projection' in a {type(where.model).__name__}, whose keys and values are always "
+            f"projected from pooled tokens, not 'attention'"
+        )
+    if where.grid is not None:
+        _check_fits(method, where.grid)
 
 
 def _acting_at_once(methods: Sequence[Method]) -> list[list[Method]]:

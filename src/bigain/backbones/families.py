@@ -122,6 +122,18 @@ def find_model(pipe_or_model: object) -> nn.Module:
     )
 
 
+def find_models(pipe_or_model: object) -> tuple[nn.Module, ...]:
+    """All that denoise, as :func:`find_model` finds the first: Wan 2.2 has one for much noise, one for little."""
+    second = None
+    if not isinstance(pipe_or_model, nn.Module):
+        several = getattr(pipe_or_model, "models", None)
+        if isinstance(several, tuple):
+            return tuple(map(find_model, several))
+        second = getattr(pipe_or_model, "transformer_2", None)
+    first = find_model(pipe_or_model)
+    return (first,) if second is None else (first, find_model(second))
+
+
 def layout(model: nn.Module) -> Layout:
     """The layout of a supported model; a ValueError where it has no attention that can be compressed."""
     family = next(family for family in SUPPORTED if isinstance(model, family))

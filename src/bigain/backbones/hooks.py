@@ -76,8 +76,11 @@ class RootHook(ModelHook):
             output = self.fn_ref.original_forward(*args, **kwargs)
         finally:
             session.forward = None
-        self._check_compressed(module, forward)
+        self._end(module, forward)
         return output
+
+    def _end(self, module: nn.Module, forward: Forward) -> None:
+        self._check_compressed(module, forward)
 
     def _check_compressed(self, module: nn.Module, forward: Forward) -> None:
         """Refuses a forward in which a method took no token away, unless its settings or a cache say so."""
@@ -142,12 +145,14 @@ def without_autocast(x: Tensor) -> AbstractContextManager[object]:
 
 
 class EnteringHook(ModelHook):
-    """Shows the hidden_states that enter a module to ``see``, with the forward, and changes nothing."""
+    """Shows the tokens that enter a module to ``see``, with the forward, and changes nothing."""
 
-    def __init__(self, session: Session, module: nn.Module, see: Callable[[Tensor, Forward], None]) -> None:
+    def __init__(
+        self, session: Session, module: nn.Module, see: Callable[[Tensor, Forward], object], name: str = "hidden_states"
+    ) -> None:
         super().__init__()
         self.session = session
-        self.find_entering = argument(module, "hidden_states")
+        self.find_entering = argument(module, name)
         self.see = see
 
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -7,7 +7,7 @@ image lies among the keys, how the grids follow from the arguments of a forward,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import diffusers
@@ -30,6 +30,23 @@ class Site:
 
 
 @dataclass(frozen=True)
+class PerToken:
+    """An argument of blocks that has a row for each token, such as rotary embedding.
+
+    Args:
+        name: of the argument; a block without it has none.
+        axis: along which the tokens lie.
+        shared: whether it has no batch dimension, so that all rows of a batch take the same.
+        first: whether it is several tensors, of which only the first is the image's.
+    """
+
+    name: str
+    axis: int
+    shared: bool = False
+    first: bool = False
+
+
+@dataclass(frozen=True)
 class Family:
     """What hooks need to know of a family.
 
@@ -41,6 +58,11 @@ class Family:
         sample: name of the argument that holds the sample.
         timestep: name of the argument that holds the timestep.
         level: the timestep as given to one of a thousand, 0 being the clean image.
+        mlp: name of the MLP in a block; where a block lacks it, it is one with the attention's projections.
+        tokens: name of a block's argument that holds the image's tokens, alone or with text.
+        output: place of these among the tensors that a block returns, where it returns several.
+        per_token: arguments of blocks with a row for each token.
+        video: whether it makes videos, of whose latent frames the first stands for one frame, the others for several.
     """
 
     blocks: tuple[str, ...]
@@ -50,6 +72,11 @@ class Family:
     sample: str = "hidden_states"
     timestep: str = "timestep"
     level: Callable[[Tensor], Tensor] = lambda t: t
+    mlp: str = "ff"
+    tokens: str = "hidden_states"
+    output: int = -1
+    per_token: tuple[PerToken, ...] = ()
+    video: bool = False
 
     def each_block(self, model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         """The blocks by name, in the order of the forward."""
@@ -128,6 +155,34 @@ def _of_list(_: Any, given: Arguments) -> Grids:
     return (Grid(height // patch, width // patch, frames // patch_of_frames),)
 
 
+def _of_flux2(_: Any, given: Arguments) -> None:
+    """img_ids show it; keys that are kept from one forward to the next are joined to the others out of reach."""
+    if given.get("kv_cache_mode") is not None:
+        raise ValueError(f"kv_cache_mode must be None in a compressed forward, not {given['kv_cache_mode']!r}")
+
+
+def first_frame_is_clean(timestep: Tensor | None, frame: int) -> bool:
+    """Whether the first frame conditions a video: its tokens' timesteps, among those (B, S) of all, are 0.
+
+    ``frame`` is the number of tokens of a frame. It waits for the device, where there is a timestep for each token
+    (Wan 2.2 TI2V, LTX-Video from an image). ValueError in a compiled forward, and where rows differ.
+    """
+    if timestep is None or timestep.dim() != 2 or timestep.shape[1] <= frame:
+        return False
+    if torch.compiler.is_compiling():
+        raise ValueError(
+            f"timestep must be one for each row where the whole model is compiled, not {tuple(timestep.shape)}, which "
+            f"must be read: compile its blocks instead, by compile_repeated_blocks()"
+        )
+    clean = timestep == 0
+    conditions = (clean[:, :frame].all(1) & ~clean[:, frame:].any(1)).tolist()
+    if any(conditions) != all(conditions):
+        raise ValueError(
+            f"timestep must condition all rows of a compressed forward by their first frame, not {conditions}"
+        )
+    return all(conditions)
+
+
 def grids_of_ids(ids: Tensor) -> Grids:
     """From img_ids (N, 3) or (N, 4), whose first column tells the images apart; it waits for the device.
 
@@ -152,25 +207,89 @@ def grids_of_ids(ids: Tensor) -> Grids:
 _THOUSANDTHS: Callable[[Tensor], Tensor] = lambda t: 1000 * t  # noqa: E731
 _REVERSED: Callable[[Tensor], Tensor] = lambda t: 1000 * (1 - t)  # noqa: E731
 _DUAL_AND_SINGLE = ("transformer_blocks", "single_transformer_blocks")
+_FLUX_ROPE = PerToken("image_rotary_emb", 0, shared=True)
+_FLUX = Family(_DUAL_AND_SINGLE, ("attn",), "last", lambda *_: None, level=_THOUSANDTHS, per_token=(_FLUX_ROPE,))
 
 _BY_NAME: dict[str, Family] = {
     "SD3Transformer2DModel": Family(("transformer_blocks",), ("attn", "attn2"), "first", _of_image),
-    "FluxTransformer2DModel": Family(_DUAL_AND_SINGLE, ("attn",), "last", lambda *_: None, level=_THOUSANDTHS),
-    "ChromaTransformer2DModel": Family(_DUAL_AND_SINGLE, ("attn",), "last", lambda *_: None, level=_THOUSANDTHS),
-    "Flux2Transformer2DModel": Family(_DUAL_AND_SINGLE, ("attn",), "last", lambda *_: None, level=_THOUSANDTHS),
-    "QwenImageTransformer2DModel": Family(("transformer_blocks",), ("attn",), "last", _of_shapes, level=_THOUSANDTHS),
-    "ZImageTransformer2DModel": Family(
-        ("noise_refiner", "layers"), ("attention",), "first", _of_list, "x", "t", level=_REVERSED
+    "FluxTransformer2DModel": _FLUX,
+    "ChromaTransformer2DModel": replace(_FLUX, per_token=(_FLUX_ROPE, PerToken("attention_mask", 1))),
+    "Flux2Transformer2DModel": replace(_FLUX, grids=_of_flux2),
+    "QwenImageTransformer2DModel": Family(
+        ("transformer_blocks",),
+        ("attn",),
+        "last",
+        _of_shapes,
+        level=_THOUSANDTHS,
+        mlp="img_mlp",
+        per_token=(PerToken("image_rotary_emb", 0, shared=True, first=True),),
     ),
-    "WanTransformer3DModel": Family(("blocks",), ("attn1",), "first", _of_video),
-    "LTXVideoTransformer3DModel": Family(("transformer_blocks",), ("attn1",), "first", _of_sizes),
-    "HunyuanVideoTransformer3DModel": Family(_DUAL_AND_SINGLE, ("attn",), "first", _of_video),
-    "CogVideoXTransformer3DModel": Family(("transformer_blocks",), ("attn1",), "last", _of_cogvideo),
+    "ZImageTransformer2DModel": Family(
+        ("noise_refiner", "layers"),
+        ("attention",),
+        "first",
+        _of_list,
+        "x",
+        "t",
+        level=_REVERSED,
+        mlp="feed_forward",
+        tokens="x",
+        per_token=(PerToken("freqs_cis", 1), PerToken("attn_mask", 1)),
+    ),
+    "WanTransformer3DModel": Family(
+        ("blocks",),
+        ("attn1",),
+        "first",
+        _of_video,
+        mlp="ffn",
+        per_token=(PerToken("rotary_emb", 1), PerToken("temb", 1)),
+        video=True,
+    ),
+    "LTXVideoTransformer3DModel": Family(
+        ("transformer_blocks",),
+        ("attn1",),
+        "first",
+        _of_sizes,
+        per_token=(PerToken("image_rotary_emb", 1), PerToken("temb", 1)),
+        video=True,
+    ),
+    "HunyuanVideoTransformer3DModel": Family(
+        _DUAL_AND_SINGLE,
+        ("attn",),
+        "first",
+        _of_video,
+        output=0,
+        per_token=(
+            PerToken("freqs_cis", 0, shared=True),  # of blocks with two streams
+            PerToken("image_rotary_emb", 0, shared=True),  # and with one
+            PerToken("attention_mask", 3),
+        ),
+        video=True,
+    ),
+    "CogVideoXTransformer3DModel": Family(
+        ("transformer_blocks",),
+        ("attn1",),
+        "last",
+        _of_cogvideo,
+        output=0,
+        per_token=(PerToken("image_rotary_emb", 0, shared=True),),
+        video=True,
+    ),
     "AuraFlowTransformer2DModel": Family(
         ("joint_transformer_blocks", "single_transformer_blocks"), ("attn",), "last", _of_image, level=_THOUSANDTHS
     ),
-    "Lumina2Transformer2DModel": Family(("noise_refiner", "layers"), ("attn",), "last", _of_lumina, level=_REVERSED),
-    "PRXTransformer2DModel": Family(("blocks",), ("attention",), "last", _of_image, level=_THOUSANDTHS),
+    "Lumina2Transformer2DModel": Family(
+        ("noise_refiner", "layers"),
+        ("attn",),
+        "last",
+        _of_lumina,
+        level=_REVERSED,
+        mlp="feed_forward",
+        per_token=(PerToken("image_rotary_emb", 1), PerToken("attention_mask", 1)),
+    ),
+    "PRXTransformer2DModel": Family(
+        ("blocks",), ("attention",), "last", _of_image, level=_THOUSANDTHS, per_token=(PerToken("image_rotary_emb", 2),)
+    ),
 }
 FAMILIES: dict[type[nn.Module], Family] = {
     getattr(diffusers, name): family for name, family in _BY_NAME.items() if hasattr(diffusers, name)

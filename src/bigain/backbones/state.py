@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor
 
-from bigain.methods import Compression, Context, Method
+from bigain.methods import Compression, Context, Method, TokenDownsampling, TokenMerging
 from bigain.operators.assignment import Assignment
 from bigain.operators.grid import Grid
 
@@ -43,6 +43,9 @@ class Forward:
     assignment: Assignment | None = None
     alike: Alike | None = None
     grids: tuple[Grid, ...] = ()  # of the image tokens of all attentions, in families that show them at the root
+    assigned: dict[int, list[Any]] = field(default_factory=dict)  # by layer, how its spans merge around block or MLP
+    whole_frames: int = 0  # at the front of the first of these, which condition a video and stay whole
+    projected: dict[str, int] = field(default_factory=dict)  # how many projections of an attention had fewer tokens
     arrived: dict[str, bool] = field(default_factory=dict)  # attentions whose keys have come through
     cached: dict[tuple[int, int], Assignment] = field(default_factory=dict)  # by level and number of the method
     compressed: dict[int, bool] = field(default_factory=dict)  # whether a method that was reached took tokens away
@@ -54,6 +57,11 @@ class Forward:
             if number not in self.resting:
                 return method, number
         return None, -1
+
+    @property
+    def image_tokens(self) -> int:
+        """How many tokens its grids have together."""
+        return sum(grid.tokens for grid in self.grids)
 
     def note(self, number: int, fewer: bool) -> None:
         """Notes that a method was reached, and whether it took tokens away."""
@@ -86,9 +94,17 @@ class Seen:
 
 @dataclass
 class Session:
-    """What the hooks of a model share; ``observer`` is called with each layer in which a method acts, in order.
+    """What the hooks of a model share.
 
-    ``shares`` is whether rows that are alike are so where they enter the model's first layer.
+    Args:
+        methods: what was applied.
+        shares: whether rows that are alike are so where they enter the model's first layer.
+        forward: the one in progress.
+        image_keys, draw_keys, alike: of its rows, as `row_keys` gets them.
+        observer: is called with each layer in which a method acts, in order.
+        size: tokens of image and of text in the latest forward, in families that show them at the root.
+        told: is called once with what acted, when the first forward in such a family has ended in which something
+            did, and that is not compiled as a whole.
     """
 
     methods: Compression
@@ -99,6 +115,8 @@ class Session:
     alike: Tensor | None = None
     resting: tuple[int, ...] | None = None  # as in `Forward`, where it is told; else each forward's timestep tells
     observer: Callable[[Seen], object] | None = None
+    size: tuple[int, int] = (0, 0)
+    told: Callable[[Compression], object] | None = None
 
     def acting(self, kind: type[AnyMethod], level: int, layer: int) -> list[tuple[int, AnyMethod]]:
         """What may act in a layer of the kind, `TokenMerging` or `TokenDownsampling`, after its place among all."""
@@ -119,7 +137,12 @@ class Session:
                 f"timesteps of {self.methods.text} must be left out where the model is called without a timestep: "
                 f"pass timestep="
             )
-        return self.methods.resting(forward.timestep.tolist())
+        # Where a model is told of one, 0.3 becomes a little more than 300 of a thousand.
+        return self.methods.resting([round(t, 2) for t in forward.timestep.tolist()])
+
+    def taking_turns(self, layer: int) -> list[tuple[int, TokenMerging | TokenDownsampling]]:
+        """What may act in a layer in which one method does at a time, after its place among all methods."""
+        return [*self.acting(TokenMerging, 1, layer), *self.acting(TokenDownsampling, 1, layer)]
 
     def current(self) -> Forward:
         """The forward in progress."""

@@ -16,9 +16,15 @@ from diffusers.hooks._helpers import AttentionProcessorRegistry
 from torch import Tensor
 from torch.nn import functional
 
-Through: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor | None, int], tuple[Tensor, Tensor, Tensor | None]]
-"""Of query, key, value, mask or None, and the axis of the tokens: the key, value and mask that take their place."""
+from bigain.backbones.joining import Call, joined
 
+Through: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor | None, Any], list[Call]]
+"""Of query, key, value (B, S, H, D), mask or None, and backend or None: the keys, values and mask in their place.
+
+It is one call, or several where the backend takes no mask.
+"""
+
+_NATIVE = "native"  # what PyTorch's function is among diffusers' backends
 _DISPATCH, _FUSED = "dispatch_attention_fn", "scaled_dot_product_attention"
 
 
@@ -61,8 +67,10 @@ def forget(twin: Any) -> None:
 
 def _through_dispatch(dispatch: Any, through: Through) -> Any:
     def dispatched(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **options: Any) -> Any:
-        key, value, attn_mask = through(query, key, value, attn_mask, 1)  # (B, S, H, D)
-        return dispatch(query, key, value, attn_mask=attn_mask, **options)
+        calls = through(query, key, value, attn_mask, options.get("backend"))
+        if len(calls) > 1:
+            return joined(dispatch, query, calls, options)
+        return dispatch(query, calls[0].key, calls[0].value, attn_mask=calls[0].mask, **options)
 
     return dispatched
 
@@ -80,5 +88,7 @@ class _Functional:
         self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **options: Any
     ) -> Tensor:
         """The attention of (B, H, S, D) on other keys and values."""
-        key, value, attn_mask = self._through(query, key, value, attn_mask, 2)
-        return functional.scaled_dot_product_attention(query, key, value, attn_mask=attn_mask, **options)
+        rows = [x.transpose(1, 2) for x in (query, key, value)]
+        [call] = self._through(rows[0], rows[1], rows[2], attn_mask, _NATIVE)
+        key, value = call.key.transpose(1, 2), call.value.transpose(1, 2)
+        return functional.scaled_dot_product_attention(query, key, value, attn_mask=call.mask, **options)

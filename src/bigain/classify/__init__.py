@@ -4,7 +4,7 @@ from bigain.classify.classifier import DiffusionClassifier, elimination_of
 from bigain.classify.elimination import Ask, Contest, Elimination, Stages
 from bigain.classify.fitting import Fitted
 from bigain.classify.hierarchy import Hierarchy
-from bigain.classify.pairing import LOSSES, noised, paired_noise, predictions
+from bigain.classify.pairing import LOSSES, Scoring, noised, paired_noise, predictions
 from bigain.classify.prediction import Prediction
 from bigain.classify.racing import Racing
 
@@ -18,6 +18,7 @@ __all__ = [
     "Hierarchy",
     "Prediction",
     "Racing",
+    "Scoring",
     "Stages",
     "elimination_of",
     "noised",

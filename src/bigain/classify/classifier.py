@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import copy
@@ -21,13 +22,14 @@ from bigain.backbones import applied_to, compressed
 from bigain.classify.classes import Classes
 from bigain.classify.elimination import Ask, Contest, Elimination, Stages
 from bigain.classify.fitting import Fitted, fit
-from bigain.classify.pairing import LOSSES, noised, predictions
+from bigain.classify.pairing import Scoring, noised, predictions
 from bigain.classify.prediction import Floats, Prediction
 from bigain.classify.racing import Racing
 from bigain.diffusion import Conditions, Denoiser, open_model
 from bigain.diffusion.denoiser import memory_advice
 from bigain.images import as_batch, as_images, content_id
 from bigain.progress import progress_bar
+from bigain.videos import as_video_batch, as_videos
 
 _WINDOW = 64  # images that share batches
 
@@ -46,13 +48,14 @@ class DiffusionClassifier:
             five; for up to five no elimination, (1,) and (20,).
         elimination: in place of stages: "racing", or :class:`Stages`, :class:`Racing` or :class:`Hierarchy` with
             settings of their own, such as the compression of each phase.
-        loss: "l2", "l1" or "huber".
+        loss: "l2", "l1" or "huber"; or a :class:`Scoring`, for errors weighted in another way, or other timesteps.
         batch_size: rows of a forward, each an (image, condition, timestep); results do not depend on it.
         seed: of all randomness: the noise, and the draws of the methods that are applied to the model.
 
     Raises:
         ValueError: for stages, conditions, a loss or a batch size that cannot be; for fewer than two classes;
-            and for two classes that the model cannot tell apart, since their prompts are the same to it.
+            and for two classes that the model cannot tell apart, since their prompts are the same to it. A UserWarning
+            for a model that was distilled to few steps.
 
     Example:
         >>> import bigain
@@ -72,23 +75,27 @@ class DiffusionClassifier:
         to_keep: Sequence[int] | None = None,
         n_samples: Sequence[int] | None = None,
         elimination: Elimination | str = "staged",
-        loss: str = "l2",
+        loss: str | Scoring = "l2",
         batch_size: int = 64,
         seed: int = 0,
     ) -> None:
-        if loss not in LOSSES:
-            raise ValueError(f"loss must be one of {', '.join(LOSSES)}, not {loss!r}")
+        self.scoring = loss if isinstance(loss, Scoring) else Scoring(loss)
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         self.denoiser: Denoiser = open_model(model)
         self._classes = Classes.of(self.denoiser, conditions, getattr(elimination, "inner", ()))
         self.elimination = elimination_of(elimination, len(self.groups), to_keep, n_samples)
         self.elimination.check(len(self.groups), self.denoiser.process.steps)
-        self.timesteps: Tensor = self.denoiser.process.timesteps(self.elimination.timesteps)
+        self.timesteps: Tensor = self.denoiser.timesteps(self.elimination.timesteps, self.scoring.spacing)
         self.fitted: Fitted | None = None
-        self.loss = loss
         self.batch_size = batch_size
         self.seed = seed
+        if why := self.denoiser.distilled:
+            warnings.warn(
+                f"the model must predict what it was noised with for its errors to mean much, but it seems to be "
+                f"distilled to few steps, by {why}",
+                stacklevel=2,
+            )
 
     @property
     def conditions(self) -> Conditions:
@@ -150,7 +157,7 @@ class DiffusionClassifier:
         full = copy(self)
         full.elimination = Stages((1,), (candidates,), self.elimination.methods[:1])
         full.elimination.check(len(self.groups), self.denoiser.process.steps)
-        full.timesteps, full.fitted = self.denoiser.process.timesteps(candidates), None
+        full.timesteps, full.fitted = self.denoiser.timesteps(candidates, self.scoring.spacing), None
         predictions = full.predict(images, ids, progress=progress)
         if true is not None and len(true) != len(predictions):
             raise ValueError(f"labels must be one for each of the {len(predictions)} images, not {len(true)}")
@@ -186,6 +193,7 @@ class DiffusionClassifier:
             images: what :func:`bigain.images.as_images` takes: one image or many, as PIL images, uint8 arrays
                 (H, W, 3) or paths; a folder; a data set of Hugging Face; or a tensor (B, 3, S, S) of floats in [-1, 1]
                 that is preprocessed already, which the others are here (short side to the model's size S, centre crop).
+                For a model of videos what :func:`bigain.videos.as_video_batch` takes.
             ids: the images' names, all different, which seed the noise. Left out, an image is named by its pixels.
             progress: whether to show a bar that counts forwards.
 
@@ -198,15 +206,22 @@ class DiffusionClassifier:
             FloatingPointError: where a prediction of the model is not finite.
             torch.OutOfMemoryError: with the batch size to try next.
         """
-        images = as_images(images)
+        images = as_videos(images) if self.denoiser.is_video else as_images(images)
         names = None if ids is None else _checked_ids(ids, len(images))
         results: list[Prediction] = []
         with progress_bar(len(images) * self.forwards, progress, desc="classify", unit="forward") as bar:
             for first in range(0, len(images), _WINDOW):
-                batch = as_batch(images[first : first + _WINDOW], self.denoiser.image_size)
+                batch = self._batch(images[first : first + _WINDOW])
                 own = [content_id(image) for image in batch] if names is None else names[first : first + _WINDOW]
                 results += self._together(batch, own, bar)
         return results
+
+    def _batch(self, images: Any) -> Tensor:
+        """Some images, or videos, as the model takes them."""
+        size, frames = self.denoiser.image_size, self.denoiser.frames
+        if frames is None or not self.denoiser.is_video:
+            return as_batch(images, size)
+        return as_video_batch(images, size, frames)
 
     def score(self, images: Any, labels: Sequence[int | str]) -> float:
         """Accuracy on labelled images, as scikit-learn asks an estimator for it."""
@@ -253,11 +268,11 @@ class DiffusionClassifier:
 
     def _compressed(self, phase: int) -> AbstractContextManager[object]:
         methods = self.elimination.methods
-        return compressed(self.denoiser.model, methods[phase]) if methods else nullcontext()
+        return compressed(self.denoiser, methods[phase]) if methods else nullcontext()
 
     def _parted(self, wave: dict[int, Ask]) -> Iterator[dict[int, Ask]]:
         """The asks by the range of t in which they lie, where what is applied acts in a range only."""
-        methods = applied_to(self.denoiser.model)
+        methods = applied_to(self.denoiser)
         if not methods.follows_t:
             yield wave
             return
@@ -304,7 +319,7 @@ class DiffusionClassifier:
         prediction = predictions(
             self.denoiser, x_t[on_device], row_ids, t, self.conditions, condition, self.seed, row_pair
         )
-        return LOSSES[self.loss](prediction, target[on_device])
+        return self.scoring.errors(self.denoiser.process, prediction, target[on_device], t)
 
     def _prediction(self, contest: Contest, forwards: int) -> Prediction:
         return contest.prediction(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from bigain.backbones import row_keys
-from bigain.diffusion import Conditions, Denoiser
+from bigain.diffusion import Conditions, Denoiser, Process
+from bigain.diffusion.process import WEIGHTINGS
+from bigain.diffusion.schedule import SPACINGS
 from bigain.operators.random import image_key, mix_keys, seeded_generator
 
 
@@ -50,9 +53,18 @@ def predictions(
     (B,) int64 is equal for rows that differ in the condition alone. ValueError where methods of a range of t are
     applied, and ``t`` lie on both sides of one of its bounds.
     """
+    parts = denoiser.alike(t)
+    if len(parts) > 1:  # so that the keys of a forward are those of its rows
+        own = [
+            predictions(
+                denoiser, x_t[rows.to(x_t.device)], [ids[i] for i in rows], t[rows], conditions, index[rows], seed
+            )
+            for rows in parts
+        ]
+        return torch.cat(own)[torch.cat(parts).argsort().to(x_t.device)]
     keys = torch.tensor([image_key(name, seed) for name in ids]).to(denoiser.device)
     draw = mix_keys(index, t).to(denoiser.device)
-    with row_keys(denoiser.model, image=keys, draw=draw, alike=alike, timesteps=t):
+    with row_keys(denoiser, image=keys, draw=draw, alike=alike, timesteps=t):
         return denoiser.predict(x_t, t, conditions, index)
 
 
@@ -71,3 +83,33 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "l1": _per_row(functional.l1_loss),
     "huber": _per_row(functional.huber_loss),
 }
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What an error is, and at which timesteps.
+
+    Args:
+        loss: one of ``LOSSES``.
+        weighting: what it is measured in: "prediction", as the model predicts, which is the velocity of a model trained
+            by flow matching; "velocity", "epsilon" or "likelihood", which follow from it in any model: see
+            :meth:`bigain.diffusion.Process.scale`. Both sides are scaled before the loss.
+        spacing: of the timesteps: "uniform"; or "scheduler", by the shifted schedule of a model trained by flow
+            matching, which is refused for others.
+    """
+
+    loss: str = "l2"
+    weighting: str = "prediction"
+    spacing: str = "uniform"
+
+    def __post_init__(self) -> None:
+        for name, choices in (("loss", LOSSES), ("weighting", WEIGHTINGS), ("spacing", SPACINGS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
+
+    def errors(self, process: Process, prediction: Tensor, target: Tensor, t: Tensor) -> Tensor:
+        """(B,) float32 errors of predictions (B, ...) at timesteps (B,)."""
+        if self.weighting != "prediction":
+            scale = process.scale(t, self.weighting).to(prediction.device).view(-1, *[1] * (prediction.ndim - 1))
+            prediction, target = scale * prediction.float(), scale * target.float()
+        return LOSSES[self.loss](prediction, target)

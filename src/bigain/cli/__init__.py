@@ -1,4 +1,7 @@
-"""``bigain evaluate | classify | fit | generate | fid | inspect | methods | allocate | analyse | report``."""
+"""The command line: ``bigain`` followed by one of its commands.
+
+evaluate, classify, fit, generate, fid, inspect, methods, models, bound, allocate, analyse, report
+"""
 
 from bigain.cli.commands import app, main
 

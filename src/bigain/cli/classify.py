@@ -67,6 +67,7 @@ def classify(
     from bigain.data.prompts import PHOTO
     from bigain.run.cost import applied
 
+    classifier.check_fit(model)
     denoiser = model.open(quiet)
     options.check_presets(methods, denoiser)
     names, conditions = _classes(denoiser, prompt, data.prompts_csv)
@@ -131,19 +132,21 @@ def _classified(
     with progress_bar(len(files), not quiet, unit="image") as bar:
         for first in range(0, len(files), _CHUNK):
             chunk = files[first : first + _CHUNK]
-            images = {file: image for file in chunk if (image := _read(file, bad_images)) is not None}
+            frames = classifier.denoiser.frames if classifier.denoiser.is_video else None
+            images = {file: image for file in chunk if (image := _read(file, bad_images, frames)) is not None}
             if images:
                 results += zip(images, classifier.predict(list(images.values())), strict=True)
             bar.update(len(chunk))
     return results
 
 
-def _read(file: Path, bad_images: str) -> Any:
-    """Pixels of an image file; None where it cannot be read and is to be skipped."""
+def _read(file: Path, bad_images: str, frames: int | None) -> Any:
+    """Pixels of an image file, or frames of an animation; None where it cannot be read and is to be skipped."""
     from bigain.images import BadImageError, read_image
+    from bigain.videos import read_video
 
     try:
-        return read_image(file, str(file))
+        return read_image(file, str(file)) if frames is None else read_video(file, frames)
     except BadImageError as error:
         if bad_images == "raise":
             raise

@@ -9,6 +9,7 @@ import typer
 from bigain import __version__
 from bigain.cli.allocate import allocate
 from bigain.cli.analyse import analyse
+from bigain.cli.bound import bound
 from bigain.cli.classify import classify
 from bigain.cli.command import Command, show_tracebacks
 from bigain.cli.evaluate import evaluate
@@ -17,6 +18,7 @@ from bigain.cli.fit import fit
 from bigain.cli.generate import generate
 from bigain.cli.inspect import inspect
 from bigain.cli.methods import methods
+from bigain.cli.models import models
 from bigain.cli.options import grouped
 from bigain.cli.report import report
 
@@ -49,8 +51,12 @@ def common(
     show_tracebacks.set(traceback)
 
 
-_TELL_ME = (classify, fit, generate, fid, allocate, analyse, report)  # without arguments these show their help
-for command in (evaluate, classify, fit, generate, fid, inspect, methods, allocate, analyse, report):
+_TELL_ME = (classify, fit, generate, fid, bound, allocate, analyse, report)  # without arguments these show their help
+_COMMANDS = (
+    *(evaluate, classify, fit, generate, fid, inspect),
+    *(methods, models, bound, allocate, analyse, report),
+)
+for command in _COMMANDS:
     app.command(cls=Command, no_args_is_help=command in _TELL_ME)(grouped(command))
 
 

@@ -9,7 +9,16 @@ from typing import Annotated
 import typer
 
 from bigain.cli import options
-from bigain.run.settings import DataSettings, Group, ModelSettings, setting
+from bigain.run.settings import (
+    SPACING_HELP,
+    SPACINGS,
+    WEIGHTING_HELP,
+    WEIGHTINGS,
+    DataSettings,
+    Group,
+    ModelSettings,
+    setting,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +32,8 @@ class FitSettings(Group):
         0.02, "Share of images on which a race may end otherwise than with all classes at all chosen timesteps."
     )
     loss: str = setting("l2", "Of the prediction's error.", choices=("l2", "l1", "huber"))
+    weighting: str = setting("prediction", WEIGHTING_HELP, choices=WEIGHTINGS)
+    spacing: str = setting("uniform", SPACING_HELP, choices=SPACINGS)
     seed: int = setting(1, "Of all randomness.")
 
 
@@ -47,7 +58,7 @@ def fit(
 
       bigain classify letter.png --elimination racing --fitted fit.json
     """
-    from bigain.classify import DiffusionClassifier, Racing
+    from bigain.classify import DiffusionClassifier, Racing, Scoring
     from bigain.data import labelled
     from bigain.run.files import class_conditions
 
@@ -58,7 +69,7 @@ def fit(
         denoiser,
         class_conditions(denoiser, source),
         elimination=Racing(settings.timesteps),
-        loss=settings.loss,
+        loss=Scoring(settings.loss, settings.weighting, settings.spacing),
         batch_size=model.batch_size,
         seed=settings.seed,
     )

@@ -24,7 +24,10 @@ def generate(
     seed: options.Seed = 0,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder of METHOD/NUMBER-CONDITION.png and page.png; runs/generate/MODEL if left out."),
+        typer.Option(
+            help="Folder of METHOD/NUMBER-CONDITION.png (.webp for videos) and page.png; runs/generate/MODEL if left "
+            "out."
+        ),
     ] = None,
     quiet: options.Quiet = False,
 ) -> None:
@@ -47,6 +50,7 @@ def generate(
     from bigain.report.style import label
     from bigain.run.cost import applied
     from bigain.run.files import encode_png, write_whole
+    from bigain.videos import encode_video
 
     denoiser = model.open(quiet)
     options.check_presets(methods, denoiser)
@@ -54,7 +58,7 @@ def generate(
     if isinstance(denoiser, ClassConditional):
         asked = [options.label_of(text, denoiser) for text in conditions]
     encoded = denoiser.conditions(asked)
-    how = sampling.of(denoiser.kind, seed, model.batch_size)
+    how = sampling.of(denoiser, seed, model.batch_size)
     index = [position for position in range(len(conditions)) for _ in range(count)]
     out = options.folder(out, "generate", model.model)
     rows = []
@@ -63,12 +67,15 @@ def generate(
             images = list(sample(denoiser, encoded, index, range(len(index)), how, progress=not quiet))
         folder = out / _file_name(method.text)
         folder.mkdir(parents=True, exist_ok=True)
+        encode, suffix = (encode_video, "webp") if denoiser.is_video else (encode_png, "png")
         for number, (place, image) in enumerate(zip(index, images, strict=True)):
-            write_whole(folder / f"{number:04d}-{_file_name(conditions[place])}.png", encode_png(image))
-        rows.append((str(label(method)), images))
+            write_whole(folder / f"{number:04d}-{_file_name(conditions[place])}.{suffix}", encode(image))
+        shown = [image[len(image) // 2] for image in images] if denoiser.is_video else images
+        rows.append((str(label(method)), shown))
     headings = [conditions[place] for place in index]
-    draw_samples(rows, headings, out / "page.png", "Each column starts from the same noise")
-    typer.echo(f"{len(index)} images of each of {len(chosen)} methods, and page.png, in {out}")
+    what, note = ("videos", ", and shows the frame in the middle") if denoiser.is_video else ("images", "")
+    draw_samples(rows, headings, out / "page.png", f"Each column starts from the same noise{note}")
+    typer.echo(f"{len(index)} {what} of each of {len(chosen)} methods, and page.png, in {out}")
 
 
 def _file_name(text: str, longest: int = 60) -> str:

@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from bigain.diffusion.denoiser import Conditions, Denoiser, Latents, Pixels
+from bigain.diffusion.denoiser import Conditions, Denoiser
+from bigain.diffusion.space import Latents, Pixels
 
 
 class ClassConditional(Denoiser):
@@ -76,10 +77,13 @@ class TextConditional(Denoiser):
     """Of the text encoder's and the tokenizer's name in the pipeline."""
 
     def __init__(self, pipe: Any) -> None:
-        super().__init__(space=Latents(pipe.vae), pipe=pipe)
+        super().__init__(space=self._space(pipe), pipe=pipe)
         for part in pipe.components.values():
             if isinstance(part, torch.nn.Module):
                 part.eval()
+
+    def _space(self, pipe: Any) -> Pixels | Latents:
+        return Latents(pipe.vae)
 
     @torch.no_grad()
     def conditions(self, conditions: Sequence[str] | Sequence[int]) -> Conditions:
@@ -97,7 +101,7 @@ class TextConditional(Denoiser):
         arguments = {name: _joined([chunk[name] for chunk in chunks]) for name in chunks[0]}
         return Conditions(tuple(prompts), arguments, read=self._tokens(prompts))
 
-    def _tokens(self, prompts: list[str], length: int | None = None) -> tuple[tuple[int, ...], ...]:
+    def _tokens(self, prompts: list[str], length: int | None = None) -> tuple[tuple[Any, ...], ...]:
         """What the text encoder sees of each prompt, cut to its length."""
         tokenizer = getattr(self.pipe, f"tokenizer{self.suffix}")
         read = tokenizer(prompts, truncation=True, max_length=length or tokenizer.model_max_length)
@@ -107,18 +111,35 @@ class TextConditional(Denoiser):
     def _encode(self, prompts: list[str]) -> dict[str, Any]:
         """The model's keyword arguments for ``prompts``, one row each."""
 
-    def pipeline_arguments(self, rows: Mapping[str, Any], each_step: EachStep) -> dict[str, Any]:
-        """Keyword arguments for a call of the pipeline that stand for the prompts.
+    def latents_of(self, noise: Tensor) -> Tensor:
+        """Noise (B, C, ...) as the pipeline takes it for its ``latents``."""
+        return noise.to(self.dtype)
+
+    def samples_of(self, latents: Tensor) -> Tensor:
+        """The latents that the pipeline gives as samples (B, C, ...)."""
+        return latents
+
+    def pipeline_arguments(self, rows: Mapping[str, Any], guidance: float, each_step: EachStep) -> dict[str, Any]:
+        """Keyword arguments for a call of the pipeline that stand for the prompts and their guidance.
 
         ``rows`` are the images' conditions, of :meth:`Conditions.rows`; ``each_step`` is called after each step with
         the number of steps done.
         """
+        return {
+            "prompt_embeds": rows["encoder_hidden_states"],
+            "guidance_scale": guidance,
+            "callback_on_step_end": callback_of(each_step),
+        }
 
-        def callback(_pipe: Any, step: int, _t: Any, _tensors: Any) -> dict[str, Any]:
-            each_step(step + 1)
-            return {}
 
-        return {"prompt_embeds": rows["encoder_hidden_states"], "callback_on_step_end": callback}
+def callback_of(each_step: EachStep) -> Callable[..., dict[str, Any]]:
+    """``each_step`` as the pipelines call it at the end of a step."""
+
+    def callback(_pipe: Any, step: int, _t: Any, _tensors: Any) -> dict[str, Any]:
+        each_step(step + 1)
+        return {}
+
+    return callback
 
 
 class StableDiffusion(TextConditional):
@@ -144,16 +165,16 @@ class StableDiffusionXL(TextConditional):
         added = {"text_embeds": pooled.to(self.dtype), "time_ids": time_ids.repeat(len(prompts), 1)}
         return {"encoder_hidden_states": embeds.to(self.dtype), "added_cond_kwargs": added}
 
-    def pipeline_arguments(self, rows: Mapping[str, Any], each_step: EachStep) -> dict[str, Any]:
+    def pipeline_arguments(self, rows: Mapping[str, Any], guidance: float, each_step: EachStep) -> dict[str, Any]:
         """Also ``pooled_prompt_embeds``; the pipeline makes its size conditions."""
         pooled = rows["added_cond_kwargs"]["text_embeds"]
-        return super().pipeline_arguments(rows, each_step) | {"pooled_prompt_embeds": pooled}
+        return super().pipeline_arguments(rows, guidance, each_step) | {"pooled_prompt_embeds": pooled}
 
 
 class PixArt(TextConditional):
     """``PixArtAlphaPipeline`` and ``PixArtSigmaPipeline`` (Chen et al., 2023 and 2024)."""
 
-    def _tokens(self, prompts: list[str], length: int | None = None) -> tuple[tuple[int, ...], ...]:
+    def _tokens(self, prompts: list[str], length: int | None = None) -> tuple[tuple[Any, ...], ...]:
         length = length or inspect.signature(self.pipe.encode_prompt).parameters["max_sequence_length"].default
         return super()._tokens(self.pipe._text_preprocessing(list(prompts)), length)
 
@@ -165,9 +186,10 @@ class PixArt(TextConditional):
             arguments["added_cond_kwargs"] = {"resolution": size, "aspect_ratio": torch.ones_like(size[:, :1])}
         return arguments
 
-    def pipeline_arguments(self, rows: Mapping[str, Any], each_step: EachStep) -> dict[str, Any]:
+    def pipeline_arguments(self, rows: Mapping[str, Any], guidance: float, each_step: EachStep) -> dict[str, Any]:
         """With the prompts' mask; at the model's own size, so without resolution bins."""
         return {
+            "guidance_scale": guidance,
             "prompt_embeds": rows["encoder_hidden_states"],
             "prompt_attention_mask": rows["encoder_attention_mask"],
             "callback": lambda step, _t, _latents: each_step(step + 1),
@@ -177,7 +199,15 @@ class PixArt(TextConditional):
 
 
 def _joined(parts: list[Any]) -> Any:
-    """Chunks of one argument as one tensor, or as one mapping of tensors."""
-    if isinstance(parts[0], Tensor):
+    """Chunks of one argument as one tensor, or as one mapping of tensors; with zeros up to the longest text."""
+    if not isinstance(parts[0], Tensor):
+        return {name: _joined([part[name] for part in parts]) for name in parts[0]}
+    if len({part.shape[1:] for part in parts}) == 1:
         return torch.cat(parts)
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    rows, longest = sum(len(part) for part in parts), max(part.shape[1] for part in parts)
+    result = parts[0].new_zeros(rows, longest, *parts[0].shape[2:])
+    first = 0
+    for part in parts:
+        result[first : first + len(part), : part.shape[1]] = part
+        first += len(part)
+    return result

@@ -1,92 +1,25 @@
-"""One interface over the model families, and the space that a model denoises in: pixels, or latents of a VAE."""
+"""One interface over the model families."""
 
 from __future__ import annotations
 
+import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from bigain.diffusion.process import Process, process_of
+from bigain.diffusion.process import Convention, Process, process_of
+from bigain.diffusion.schedule import SPACINGS, scheduled, shift_of
+from bigain.diffusion.space import Latents, Pixels
 
+_DISTILLED = re.compile(r"schnell|turbo|lightning|lcm|hyper-?sd|distill?ed|klein(?!.*base)", re.IGNORECASE)
 _RANGE_TOLERANCE = 1e-4  # of [-1, 1]: what rounding in a resize or a cast may add
-_CHUNK = 8  # images per pass of the autoencoder, whose activations are far larger than the denoiser's
-
-
-class Pixels:
-    """The model denoises RGB pixels."""
-
-    factor = 1
-    """Pixels per sample along one side."""
-    channels = 3
-
-    def encode(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) images in [-1, 1] to (B, C, H / factor, W / factor) float32 samples."""
-        return images.float()
-
-    def decode(self, x0: Tensor) -> Tensor:
-        """(B, C, h, w) samples to (B, 3, h * factor, w * factor) float32 images, cut to [-1, 1]."""
-        return x0.float().clamp(-1, 1)
-
-
-class Latents:
-    """The model denoises the latents of an ``AutoencoderKL``; a ValueError for another autoencoder.
-
-    A latent is the posterior's mean, normalised as the autoencoder's config says: ``scaling_factor``,
-    ``shift_factor`` (SD3, Flux) or ``latents_mean`` and ``latents_std`` (SDXL variants).
-    """
-
-    def __init__(self, vae: Any) -> None:
-        name = type(getattr(vae, "_orig_mod", vae)).__name__  # torch.compile wraps the class
-        if name != "AutoencoderKL":
-            raise ValueError(f"the autoencoder must be an AutoencoderKL, not {name}")
-        self.vae = vae.eval()
-        self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
-        self.channels = int(vae.config.latent_channels)
-
-    @torch.no_grad()
-    def encode(self, images: Tensor) -> Tensor:
-        """As :meth:`Pixels.encode`."""
-        with self._float32_where_needed() as dtype:
-            means = [self.vae.encode(chunk.to(dtype)).latent_dist.mean.float() for chunk in images.split(_CHUNK)]
-        mean, scale = self._normalisation(means[0])
-        return (torch.cat(means) - mean) * scale
-
-    @torch.no_grad()
-    def decode(self, x0: Tensor) -> Tensor:
-        """As :meth:`Pixels.decode`."""
-        mean, scale = self._normalisation(x0)
-        with self._float32_where_needed() as dtype:
-            chunks = (x0.float() / scale + mean).split(_CHUNK)
-            images = [self.vae.decode(chunk.to(dtype), return_dict=False)[0].float() for chunk in chunks]
-        return torch.cat(images).clamp(-1, 1)
-
-    def _normalisation(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """What is subtracted from a posterior mean, and what multiplies the difference; (1, C, 1, 1) or scalars."""
-        config = self.vae.config
-        scale = torch.tensor(float(config.scaling_factor), device=like.device)
-        if config.get("latents_mean") is not None and config.get("latents_std") is not None:
-            mean = torch.tensor(config.latents_mean, device=like.device).view(1, -1, 1, 1)
-            return mean, scale / torch.tensor(config.latents_std, device=like.device).view(1, -1, 1, 1)
-        return torch.tensor(float(config.get("shift_factor") or 0.0), device=like.device), scale
-
-    @contextmanager
-    def _float32_where_needed(self) -> Iterator[torch.dtype]:
-        """Runs a float16 autoencoder that overflows (``force_upcast``, as SDXL's) in float32, then puts it back."""
-        dtype: torch.dtype = self.vae.dtype
-        upcast = dtype == torch.float16 and bool(self.vae.config.get("force_upcast"))
-        if not upcast:
-            yield dtype
-            return
-        self.vae.to(torch.float32)
-        try:
-            yield torch.float32
-        finally:
-            self.vae.to(dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,13 +48,16 @@ class Conditions:
     def __len__(self) -> int:
         return len(self.names)
 
-    def rows(self, index: Tensor) -> dict[str, Any]:
-        """The model's keyword arguments for a batch: row ``index[b]`` of every tensor, ``index`` a (B,) long tensor."""
+    def rows(self, index: Tensor, device: torch.device | None = None) -> dict[str, Any]:
+        """The model's keyword arguments for a batch: row ``index[b]`` of every tensor, ``index`` a (B,) long tensor.
+
+        On ``device``, or where the tensors are kept.
+        """
 
         def select(value: Tensor | Mapping[str, Tensor]) -> Any:
             if isinstance(value, Mapping):
                 return {part: select(tensor) for part, tensor in value.items()}
-            return value.index_select(0, index.to(value.device))
+            return value.index_select(0, index.to(value.device)).to(device)
 
         return {name: select(value) for name, value in self.arguments.items()}
 
@@ -144,6 +80,12 @@ class Denoiser(ABC):
     """``"class"`` (conditions are labels) or ``"text"`` (conditions are prompts)."""
     model_name: ClassVar[str] = "transformer"
     """The network's name in a pipeline."""
+    convention: ClassVar[Convention] = Convention()
+    """How the network is told its timestep, and which way its output points."""
+    packing: ClassVar[int] = 1
+    """Samples along one side that are one token of the network's input."""
+    sizes: ClassVar[tuple[str, ...]] = ()
+    """Which of image_size and frames are chosen when a model is opened; the others its config says."""
 
     def __init__(self, *, space: Pixels | Latents, pipe: Any = None, model: Any = None, scheduler: Any = None) -> None:
         self.pipe = pipe
@@ -152,10 +94,10 @@ class Denoiser(ABC):
         self._scheduler = scheduler
         self.model.eval()
         _ = self.process  # an unsupported scheduler is refused here, not after the first batch
-        channels = int(self.model.config.in_channels)
-        if channels != space.channels:
+        channels, expected = int(self.model.config.in_channels), space.channels * self.packing**2
+        if channels != expected:
             raise ValueError(
-                f"{type(self.model).__name__} must take the {space.channels} channels of its image space, not "
+                f"{type(self.model).__name__} must take the {expected} channels of its image space, not "
                 f"{channels}; models with more inputs than the noised image (inpainting, upscaling) are not supported"
             )
 
@@ -163,6 +105,30 @@ class Denoiser(ABC):
     def model(self) -> Any:
         """The U-Net or transformer: what ``bigain.apply`` gets."""
         return self._model if self.pipe is None else getattr(self.pipe, self.model_name)
+
+    @property
+    def models(self) -> tuple[Any, ...]:
+        """All networks that denoise, each at its timesteps: what ``bigain.apply`` compresses."""
+        return (self.model,)
+
+    @property
+    def usual_guidance(self) -> float:
+        """Guidance at which the papers generate."""
+        return 4.0 if self.kind == "class" else 7.5
+
+    @property
+    def embeds_guidance(self) -> bool:
+        """Whether guidance is an input of the network, so that it takes one forward and not two."""
+        return False
+
+    @property
+    def distilled(self) -> str | None:
+        """What says that the model was distilled to few steps, so that its errors mean little; None if nothing."""
+        if self.pipe is None:
+            return None
+        names = [self.pipe.config.get("_name_or_path"), self.model.config.get("_name_or_path")]
+        parts = ["/".join(Path(name).parts[-2:]) for name in names if name]
+        return next((f"its name, {part}" for part in parts if _DISTILLED.search(part)), None)
 
     @property
     def any_condition(self) -> str | int:
@@ -175,7 +141,7 @@ class Denoiser(ABC):
         parts = [getattr(self.space, "vae", None)]
         if self.pipe is not None:
             parts += [part for name, part in sorted(self.pipe.components.items()) if name.startswith("text_encoder")]
-        return tuple(dict.fromkeys([self.model, *(part for part in parts if isinstance(part, nn.Module))]))
+        return tuple(dict.fromkeys([*self.models, *(part for part in parts if isinstance(part, nn.Module))]))
 
     @property
     def scheduler(self) -> Any:
@@ -198,8 +164,18 @@ class Denoiser(ABC):
         return self.model.dtype
 
     @property
-    def sample_shape(self) -> tuple[int, int, int]:
-        """(C, h, w) of what is denoised."""
+    def frames(self) -> int | None:
+        """Frames of a video; None for a model of images."""
+        return None
+
+    @property
+    def is_video(self) -> bool:
+        """Whether what it denoises has several frames."""
+        return (self.frames or 1) > 1
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """(C, h, w) of what is denoised, of videos (C, t, h, w)."""
         size = self.model.config.sample_size
         height, width = (size, size) if isinstance(size, int) else size
         return int(self.model.config.in_channels), int(height), int(width)
@@ -207,10 +183,42 @@ class Denoiser(ABC):
     @property
     def image_size(self) -> int:
         """Height and width of an image in pixels; a ValueError where the model's own size is not square."""
-        _, height, width = self.sample_shape
+        height, width = self.sample_shape[-2:]
         if height != width:
             raise ValueError(f"the model's sample_size must be square, not {height}x{width}")
         return height * self.space.factor
+
+    @property
+    def patch(self) -> int:
+        """Samples along one side that are one token."""
+        return self.packing if self.packing > 1 else int(self.model.config.get("patch_size") or 1)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a sample, which some schedules follow."""
+        return math.prod(self.sample_shape[1:]) // self.patch**2
+
+    def shift(self, steps: int) -> float:
+        """How far a schedule of so many steps is shifted where it follows the tokens, in the scheduler's measure."""
+        return shift_of(self.scheduler.config, self.tokens)
+
+    def timesteps(self, count: int, spacing: str = "uniform") -> Tensor:
+        """Timesteps to classify at, (count,) long, ascending.
+
+        ``spacing`` is "uniform", as :meth:`Process.timesteps`, or for flow matching "scheduler", as
+        :func:`bigain.diffusion.schedule.scheduled`. A ValueError for another, or one that the model does not have.
+        """
+        if spacing == "uniform":
+            return self.process.timesteps(count)
+        if spacing not in SPACINGS:
+            raise ValueError(f"spacing must be one of {', '.join(SPACINGS)}, not {spacing!r}")
+        if self.process.prediction != "flow":
+            raise ValueError(f"spacing must be uniform for a model not trained by flow matching, not {spacing!r}")
+        return scheduled(self.scheduler, count, self.shift(self.process.steps))
+
+    def alike(self, t: Tensor) -> list[Tensor]:
+        """The rows of a batch at timesteps (B,) that one network denoises: long tensors that cover 0 to B - 1."""
+        return [torch.arange(len(t))]
 
     def encode(self, images: Tensor) -> Tensor:
         """Clean samples x0 of images, (B, C, h, w) float32 on the model's device, in the scaling of the model.
@@ -218,7 +226,7 @@ class Denoiser(ABC):
         Images are (B, 3, H, W) floats in [-1, 1], H = W = ``image_size``, on any device; a ValueError for others, for
         none, and for values that are not finite.
         """
-        _check_images(images, self.image_size)
+        check_images(images, (3, self.image_size, self.image_size))
         return self.space.encode(images.to(self.device))
 
     def decode(self, x0: Tensor) -> Tensor:
@@ -239,8 +247,14 @@ class Denoiser(ABC):
         # no_grad rather than inference_mode: tensors made in inference mode may not be used by a later backward,
         # and a compiled model specialises on which of the two modes it meets.
         x_t = x_t.to(self.device, self.dtype)
-        output = self.model(x_t, timestep=t.to(self.device), **conditions.rows(index), return_dict=False)[0]
-        return output[:, : x_t.shape[1]].float()
+        told = self.convention.told(t.to(self.device), self.process.steps)
+        output = self._forward(x_t, told, conditions.rows(index, self.device))
+        return self.convention.pointed(output[:, : x_t.shape[1]].float())
+
+    def _forward(self, x_t: Tensor, t: Tensor, rows: dict[str, Any]) -> Tensor:
+        """What the network gives for x_t (B, C, ...) at its own timesteps (B,), in the shape of x_t."""
+        output: Tensor = self.model(x_t, timestep=t, **rows, return_dict=False)[0]
+        return output
 
 
 @contextmanager
@@ -255,9 +269,11 @@ def memory_advice(batch_size: int) -> Iterator[None]:
         ) from error
 
 
-def _check_images(images: Tensor, size: int) -> None:
-    if images.ndim != 4 or images.shape[1:] != (3, size, size) or len(images) == 0:
-        raise ValueError(f"images must have shape (B, 3, {size}, {size}) with B > 0, not {tuple(images.shape)}")
+def check_images(images: Tensor, shape: tuple[int, ...]) -> None:
+    """Raises a ValueError unless images, or videos, are finite floats in [-1, 1] of a shape, at least one."""
+    if images.shape[1:] != shape or len(images) == 0:
+        asked = ", ".join(map(str, shape))
+        raise ValueError(f"images must have shape (B, {asked}) with B > 0, not {tuple(images.shape)}")
     if not images.is_floating_point():
         raise ValueError(f"images must be floats in [-1, 1], not {images.dtype}")
     bad = ~images.isfinite().flatten(1).all(1)

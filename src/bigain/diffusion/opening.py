@@ -16,18 +16,32 @@ from safetensors import SafetensorError
 from bigain import zoo
 from bigain.diffusion.conditional import ClassConditional, PixArt, StableDiffusion, StableDiffusionXL
 from bigain.diffusion.denoiser import Denoiser
+from bigain.diffusion.flow import Chroma, Flux
+from bigain.diffusion.image import AuraFlow, Flux2Klein, Lumina2, QwenImage, StableDiffusion3, ZImage
+from bigain.diffusion.video import HunyuanVideo, LTXVideo, Wan
 
 EMBEDDED: tuple[str, ...] = ("glyphs-dit", "glyphs-dit-64", "glyphs-sd")
 """Diffusion models that come with the package."""
 
 # By the names of the pipelines' classes: importing those imports transformers, which a class-conditional model does not
 # need.
-_FAMILIES: dict[str, type[Denoiser]] = {
+_FAMILIES: dict[str, Any] = {
     "DiTPipeline": ClassConditional,
     "StableDiffusionPipeline": StableDiffusion,
     "StableDiffusionXLPipeline": StableDiffusionXL,
     "PixArtAlphaPipeline": PixArt,
     "PixArtSigmaPipeline": PixArt,
+    "FluxPipeline": Flux,
+    "ChromaPipeline": Chroma,
+    "StableDiffusion3Pipeline": StableDiffusion3,
+    "QwenImagePipeline": QwenImage,
+    "ZImagePipeline": ZImage,
+    "Lumina2Pipeline": Lumina2,
+    "AuraFlowPipeline": AuraFlow,
+    "Flux2KleinPipeline": Flux2Klein,
+    "WanPipeline": Wan,
+    "HunyuanVideoPipeline": HunyuanVideo,
+    "LTXPipeline": LTXVideo,
 }
 
 
@@ -38,6 +52,8 @@ def open_model(
     device: torch.device | str | None = None,
     variant: str | None = None,
     quiet: bool = False,
+    image_size: int | None = None,
+    frames: int | None = None,
 ) -> Denoiser:
     """A denoiser for a name, a folder, a Hub id, a pipeline or a denoiser.
 
@@ -50,24 +66,31 @@ def open_model(
         device: None for the CPU, or for leaving a given pipeline where it is.
         variant: of the weights' files, such as ``"fp16"``.
         quiet: whether diffusers and transformers keep their loading bars and remarks to themselves.
+        image_size: height and width in pixels, for models that take many. Left out, what ``sample.json`` of a folder
+            says (``{"image_size": 64, "frames": 9}``), else as :class:`bigain.diffusion.flow.FlowConditional`.
+        frames: of a video, likewise; left out, sample.json's, else the pipeline's own. 1 makes it a model of images.
 
     Raises:
         ValueError: for a name that is neither embedded nor a folder nor a Hub id; an unsupported pipeline, scheduler or
-            autoencoder; a config that cannot be read or weights without one of the model's tensors; or a device that
-            PyTorch cannot use here. Names the file or the value, and what would be right.
+            autoencoder; a config that cannot be read or weights without one of the model's tensors; a device that
+            PyTorch cannot use here; or a size that the model does not take, or whose config says it. Names the file or
+            the value, and what would be right.
         OSError: where weights are missing or exist as pickles only; nothing but safetensors is read.
         ImportError: for a text model's name or folder without transformers; names the extra that brings it.
     """
     moved = dtype is not None or device is not None
+    sizes = {name: size for name, size in (("image_size", image_size), ("frames", frames)) if size is not None}
     if isinstance(model, Denoiser):
         if moved:
             raise ValueError("dtype and device must be left out for a denoiser, which has its own")
+        if sizes:
+            raise ValueError(f"{' and '.join(sizes)} must be left out for a denoiser, which has its own")
         return model
     if device is not None:
         _check_device(device)
     if not isinstance(model, (str, Path)):
-        family = _family(type(model))  # before anything is moved
-        return family(model.to(device=device, dtype=dtype) if moved else model)
+        family = _family(type(model), sizes)  # before anything is moved
+        return family(model.to(device=device, dtype=dtype) if moved else model, **sizes)
     device = "cpu" if device is None else device
     options = {"dtype": torch.float32 if dtype is None else dtype, "variant": variant, "use_safetensors": True}
     folder = zoo.path(str(model)) if model in EMBEDDED else Path(model)
@@ -76,13 +99,14 @@ def open_model(
             for file in sorted([*folder.glob("model_index.json"), *folder.glob("*/*config.json")]):
                 _config(file)  # before a library trips over it
             if (folder / "model_index.json").is_file():
-                return _open_pipeline(str(folder), device, options)
+                return _open_pipeline(str(folder), device, options, _sizes(folder) | sizes)
+            _check_sizes(ClassConditional, sizes)
             return _open_parts(folder, device, options)
         if isinstance(model, Path) or model.count("/") != 1 or model.startswith((".", "/", "~")):
             raise ValueError(
                 f"model must be embedded ({', '.join(EMBEDDED)}), a folder or a Hub id (owner/name), not {str(model)!r}"
             )
-        return _open_pipeline(model, device, options)
+        return _open_pipeline(model, device, options, sizes)
 
 
 def _check_device(device: torch.device | str) -> None:
@@ -113,15 +137,34 @@ def _quiet_libraries() -> Iterator[None]:
         yield
 
 
-def _family(pipeline: type[Any]) -> Any:
-    """The denoiser class for a pipeline's class."""
+def _family(pipeline: type[Any], sizes: dict[str, int]) -> Any:
+    """The denoiser class for a pipeline's class, which is to take these sizes."""
     for base in pipeline.__mro__:
         if base.__name__ in _FAMILIES:
+            _check_sizes(_FAMILIES[base.__name__], sizes)
             return _FAMILIES[base.__name__]
     raise ValueError(f"the pipeline must be one of {', '.join(_FAMILIES)}, not {pipeline.__name__}")
 
 
-def _open_pipeline(name: str, device: torch.device | str, options: dict[str, Any]) -> Denoiser:
+def _check_sizes(family: type[Denoiser], sizes: dict[str, int]) -> None:
+    """Refuses sizes that the model has of its own."""
+    for name, size in sizes.items():
+        if name not in family.sizes:
+            why = "has no frames" if name == "frames" else "says it in its config"
+            raise ValueError(f"{name} must be left out for a {family.__name__} model, which {why}, not {size}")
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """The usual image_size and frames of a model in a folder, where it says so."""
+    file = folder / "sample.json"
+    content = _config(file) if file.is_file() else {}
+    for name, size in content.items():
+        if name not in ("image_size", "frames") or isinstance(size, bool) or not isinstance(size, int):
+            raise ValueError(f"{file} must hold image_size and frames as integers, not {name}: {size!r}")
+    return content
+
+
+def _open_pipeline(name: str, device: torch.device | str, options: dict[str, Any], sizes: dict[str, int]) -> Denoiser:
     import diffusers
 
     with _described(name):
@@ -129,17 +172,19 @@ def _open_pipeline(name: str, device: torch.device | str, options: dict[str, Any
     family = str(index.get("_class_name"))
     if find_spec("transformers") is None and getattr(_FAMILIES.get(family), "kind", None) == "text":
         raise ImportError(f"{name} is a {family}, a text model, which needs: pip install 'bigain[text]'")
-    wrapper = _family(getattr(diffusers, family, diffusers.DiffusionPipeline))  # before gigabytes are loaded
-    networks = {}
+    wrapper = _family(getattr(diffusers, family, diffusers.DiffusionPipeline), sizes)  # before gigabytes are loaded
+    networks: dict[str, Any] = {}
     for part, entry in index.items():
         network = _network_class(entry)
+        if entry == [None, None]:
+            networks[part] = None  # or a pipeline asks for what its config says it does without
         if network is not None:
             # A part may have no such variant: then the pipeline takes its plain weights.
             with suppress(*([] if options["variant"] is None else [OSError])):
                 networks[part] = _network(network, name, part, options)
     with _described(name):
         pipe = diffusers.DiffusionPipeline.from_pretrained(name, **networks, **options)
-        denoiser: Denoiser = wrapper(pipe.to(device))
+        denoiser: Denoiser = wrapper(pipe.to(device), **sizes)
     return denoiser
 
 

@@ -12,6 +12,9 @@ flow           1 - s, s with s = t / T    noise - x0               Lipman et al.
 ============== ========================== ======================== ===================================
 
 ``a_t`` is the cumulative product of 1 - beta, ``T`` the number of training timesteps.
+
+With the noised sample fixed, the errors of all these are multiples of each other: that of the noise is ``signal``
+times, that of x0 ``spread`` times the error of the velocity, which is v_prediction's target or flow's.
 """
 
 from __future__ import annotations
@@ -23,6 +26,32 @@ import torch
 from torch import Tensor
 
 PREDICTIONS: tuple[str, ...] = ("epsilon", "v_prediction", "sample", "flow")
+WEIGHTINGS: tuple[str, ...] = ("prediction", "velocity", "epsilon", "likelihood")
+"""What an error is measured in; see :meth:`Process.scale`."""
+
+
+@dataclass(frozen=True)
+class Convention:
+    """How a network is told its timestep, and which way its output points.
+
+    Args:
+        unit: timesteps in one unit of the network's time: 1 where it takes 0 to T, T where it takes 0 to 1.
+        reverses: whether its time runs from noise to image, and its output with it: it takes T - t, and predicts
+            x0 - noise (Z-Image, Lumina 2).
+    """
+
+    unit: float = 1.0
+    reverses: bool = False
+
+    def told(self, t: Tensor, steps: int) -> Tensor:
+        """What the network takes for timesteps (B,) of ``steps``; as they are where its time is theirs."""
+        if self.reverses:
+            t = steps - t
+        return t if self.unit == 1 else t / self.unit
+
+    def pointed(self, output: Tensor) -> Tensor:
+        """The network's output as noise - x0, or as it is where it points that way."""
+        return -output if self.reverses else output
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +91,53 @@ class Process:
         if self.prediction == "sample":
             return x0.to(signal.dtype)
         return noise.to(signal.dtype) - x0
+
+    def x0(self, x_t: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
+        """The clean sample that a prediction at x_t stands for; shapes and dtypes as in :meth:`noise`."""
+        signal, spread = self._coefficients(t, x_t)
+        if self.prediction == "epsilon":
+            return (x_t - spread * prediction) / signal
+        if self.prediction == "v_prediction":
+            return signal * x_t - spread * prediction
+        if self.prediction == "sample":
+            return prediction.to(signal.dtype)
+        return x_t - spread * prediction
+
+    def scale(self, t: Tensor, weighting: str) -> Tensor:
+        """What turns the error of a prediction at timesteps (B,) into another one: (B,) float32, on the device of t.
+
+        Args:
+            t: as in :meth:`noise`.
+            weighting: ``"prediction"``, the error of what the network predicts, is as it is. ``"velocity"`` and
+                ``"epsilon"`` are the errors of the velocity and of the noise that follow from the prediction.
+                ``"likelihood"``, squared, is the integrand of the variational bound: half the rate at which the ratio
+                of signal to noise falls, times the squared error of x0 (Kingma et al. 2021, eq. 13 and 17). Of the
+                squared error of a flow's velocity that is (1 - s) / s.
+
+        Raises:
+            ValueError: for another weighting, and for the likelihood at timestep 0, where the bound has no such term.
+        """
+        if weighting not in WEIGHTINGS:
+            raise ValueError(f"weighting must be one of {', '.join(WEIGHTINGS)}, not {weighting!r}")
+        signal, spread = self._coefficients(t, torch.empty(len(t), device=t.device))
+        one = torch.ones_like(signal)
+        own = {"epsilon": signal, "sample": spread}.get(self.prediction, one)
+        if weighting == "prediction" or weighting == self.prediction:
+            return one
+        if weighting == "likelihood":
+            return spread * self._falling(t).sqrt() / own
+        return (signal if weighting == "epsilon" else one) / own
+
+    def _falling(self, t: Tensor) -> Tensor:
+        """Half the rate at which the ratio of signal to noise falls, per share of all timesteps: (B,) float32."""
+        if (t <= 0).any():
+            raise ValueError("timesteps must lie above 0 where errors are weighted by the likelihood, not at 0")
+        if self.alphas_cumprod is None:
+            s = t.float() / self.steps
+            return (1 - s) / s**3
+        alphas = self.alphas_cumprod.to(t.device, torch.float64)
+        ratio = alphas / (1 - alphas)
+        return (self.steps / 2 * (ratio[t - 1] - ratio[t])).float()
 
     def timesteps(self, count: int) -> Tensor:
         """``count`` evenly spaced timesteps with half a stride of offset, int((i + 0.5) * T / count), as (count,) long.

@@ -291,7 +291,7 @@ def remaining(seen: Seen) -> Tensor:
         assert seen.assignment is not None
         return unmerge(merge(x, seen.assignment, method.operator), seen.assignment)
     assert isinstance(method, TokenDownsampling)
-    window = cell_index(seen.context.grid, (method.factor, method.factor), x.device)  # (N,)
+    window = cell_index(seen.context.grid, method.window, x.device)  # (N,)
     return method.pool(x, seen.context)[:, window]
 
 

@@ -113,4 +113,4 @@ def _groups(seen: Seen) -> tuple[Tensor, Tensor]:
     method, grid = seen.method, seen.context.grid
     assert isinstance(method, TokenDownsampling)
     place: Literal["centre", "first"] = getattr(method, "nearest", "centre")
-    return cell_index(grid, (method.factor,) * 2), nearest_tokens(grid, method.factor, place)
+    return cell_index(grid, method.window), nearest_tokens(grid, method.factor, place)

@@ -6,7 +6,7 @@ Nothing here imports PyTorch before tokens are given, so that a name can be read
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from numbers import Real
 from types import NoneType, UnionType
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bigain.operators.assignment import Assignment
     from bigain.operators.grid import Grid
 
-Location = Literal["self_attention", "cross_attention", "mlp"]
+Location = Literal["self_attention", "cross_attention", "mlp", "block"]
 Score = Literal[
     "laplacian_l1",
     "laplacian_l2",
@@ -154,6 +154,15 @@ class Method:
         return False
 
     @property
+    def over_time(self) -> bool:
+        """Whether tokens of several frames of a video become one, so that it takes a video to act."""
+        return False
+
+    def within_frame(self) -> Method | None:
+        """What takes its place in a frame that is not grouped with others; None where that stays whole."""
+        return self
+
+    @property
     def words(self) -> dict[str, str]:
         """How tables put some fields into words; an empty one is left out."""
         return {}
@@ -172,7 +181,8 @@ class TokenMerging(Method):
 
     Args:
         ratio: share of the tokens that is merged away, in [0, 1): ⌊ratio·N⌋ tokens, or a schedule over t.
-        locations: where tokens are merged; self-attention always is (BiGain, table 6).
+        locations: where tokens are merged; self-attention always is (BiGain, table 6). In models that attend jointly or
+            over video there may also be the MLP alone, ("mlp",), or the whole of each block, ("block",).
         operator: how a group becomes one token: "mean", "mlerp" (mean direction, largest norm) or "prune".
         size_aware: proportional attention (ToMe, arXiv 2210.09461): log group size is added to the keys' logits, so
             that a group weighs what its tokens weighed. None is yes in models that attend jointly or over video, no in
@@ -203,9 +213,14 @@ class TokenMerging(Method):
         low, high = bounds(self.ratio)
         if not 0 <= low <= high < 1:
             raise ValueError(f"ratio must lie in [0, 1), not {self.ratio}")
-        allowed = get_args(Location)
-        if "self_attention" not in self.locations or {*self.locations} - {*allowed}:
-            raise ValueError(f"locations must hold 'self_attention' and otherwise only {allowed}, not {self.locations}")
+        allowed = get_args(Location)[:3]
+        if self.locations not in (("mlp",), ("block",)) and (
+            "self_attention" not in self.locations or {*self.locations} - {*allowed}
+        ):
+            raise ValueError(
+                f"locations must hold 'self_attention' and otherwise only {allowed}, or be ('mlp',) or ('block',), not "
+                f"{self.locations}"
+            )
         if self.queries == "full" and self.locations != ("self_attention",):
             raise ValueError(
                 f"locations must be ('self_attention',) with queries='full', which merges the keys and values of "
@@ -263,9 +278,8 @@ class TokenMerging(Method):
         if highest > limit:
             by = self._limited_by.format(self=self)
             raise ValueError(
-                f"ratio must be at most {math.floor(limit / grid.tokens * 1e4) / 1e4:g} on a grid of "
-                f"{grid.height}x{grid.width}, of whose {grid.tokens} tokens {by} {limit} to merge, "
-                f"not {self.ratio}, which is {highest}"
+                f"ratio must be at most {math.floor(limit / grid.tokens * 1e4) / 1e4:g} on a grid of {grid}, of whose "
+                f"{grid.tokens} tokens {by} {limit} to merge, not {self.ratio}, which is {highest}"
             )
 
     def merged_tokens(self, context: Context) -> int | Tensor:
@@ -288,26 +302,35 @@ class CellMerging(TokenMerging):
         cell: height and width of the cells that destinations or blocks are taken from.
     """
 
-    _limited_by: ClassVar[str] = "cells of {self.cell[0]}x{self.cell[1]} allow"
+    _limited_by: ClassVar[str] = "cells of {self.cell_text} allow"
 
     cell: tuple[int, int] = field(default=(2, 2), metadata={"expects": "height x width, such as 2x2"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(self.cell) != 2 or not all(map(is_whole, self.cell)):
-            raise ValueError(f"cell must be two whole numbers from 1, not {self.cell}")
+        self._check_cell()
         if bounds(self.ratio)[0] > 0 and self.cell == (1, 1):
             raise ValueError("cell must be (2, 2) or larger, not (1, 1), in which every token is a destination")
 
+    def _check_cell(self) -> None:
+        if len(self.cell) != 2 or not all(map(is_whole, self.cell)):
+            raise ValueError(f"cell must be two whole numbers from 1, not {self.cell}")
+
+    @property
+    def cell_text(self) -> str:
+        """The sides of a cell, such as 2x2."""
+        return "x".join(map(str, self.cell))
+
+    def _fits(self, grid: Grid) -> bool:
+        return all(side <= end for side, end in zip((1, *self.cell)[-3:], grid.sides, strict=True))
+
     def check(self, grid: Grid) -> None:
-        if self.cell[0] > grid.height or self.cell[1] > grid.width:
-            raise ValueError(
-                f"cell must fit the grid of {grid.height}x{grid.width} tokens, not {self.cell[0]}x{self.cell[1]}"
-            )
+        if not self._fits(grid):
+            raise ValueError(f"cell must fit the grid of {grid} tokens, not {self.cell_text}")
         super().check(grid)
 
     def suits(self, grid: Grid) -> bool:
-        return self.cell[0] <= grid.height and self.cell[1] <= grid.width and super().suits(grid)
+        return self._fits(grid) and super().suits(grid)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -315,36 +338,70 @@ class TokenDownsampling(Method):
     """Common fields of the methods that downsample keys and values.
 
     Args:
-        factor: side s of the s×s windows; N tokens become about N / s².
+        factor: side s of the s×s windows; N tokens become about N / s². Or the sides of the windows: height and width,
+            or, in a video, frames, height and width, such as (2, 2, 2). There s is (1, s, s), and the first frame,
+            which stands for one alone, is not pooled over time.
         size_aware: the log of a window's size is added to its key's logits, so that it weighs what its tokens weighed.
             None is yes where text shares the softmax with the image, or windows of a video are partial; no in U-Nets
             and DiTs, as published.
+        pool_at: where models that attend jointly or over video pool: "attention", the keys and values after norm and
+            rotary embedding; or "projection", what they are projected from, which saves most of that too. With the
+            nearest token both are the same; with means the values are, and the keys differ by the norm and by the
+            embedding, that of the window's centre. None is "attention"; U-Nets and DiTs always pool at the projection.
     """
 
     strength: ClassVar[str] = "factor"
     strengths: ClassVar[tuple[str, ...]] = ("2", "3", "4")
 
-    factor: int = field(default=2, metadata={"expects": "a whole number from 1"})
+    factor: int | tuple[int, int] | tuple[int, int, int] = field(
+        default=2, metadata={"expects": "a whole number from 1, or the sides of a window, such as 2x2x2"}
+    )
     size_aware: bool | None = None
+    pool_at: Literal["attention", "projection"] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not is_whole(self.factor):
-            raise ValueError(f"factor must be a whole number from 1, not {self.factor!r}")
+        sides = tuple(self.factor) if isinstance(self.factor, list | tuple) else (self.factor, self.factor)
+        if len(sides) not in (2, 3) or not all(map(is_whole, sides)):
+            which = "a whole number" if sides == (self.factor, self.factor) else "two or three whole numbers"
+            raise ValueError(f"factor must be {which} from 1, not {self.factor!r}")
+        sides = sides[1:] if len(sides) == 3 and sides[0] == 1 else sides  # so that equal windows are equal configs
+        object.__setattr__(self, "factor", sides[0] if sides == (sides[0], sides[0]) else sides)
+
+    @property
+    def window(self) -> tuple[int, int, int]:
+        """Frames, height and width of a window."""
+        sides = self.factor if isinstance(self.factor, tuple) else (self.factor, self.factor)
+        frames, height, width = (1, *sides)[-3:]
+        return frames, height, width
 
     @property
     def is_identity(self) -> bool:
         return self.factor == 1
 
+    @property
+    def over_time(self) -> bool:
+        return self.window[0] > 1
+
+    def within_frame(self) -> Method | None:
+        inside: tuple[int, int, int] = (1, *self.window[1:])
+        return None if inside == (1, 1, 1) else replace(self, factor=inside)
+
     def suits(self, grid: Grid) -> bool:
-        return 1 < self.factor <= min(grid.height, grid.width)
+        return not self.is_identity and all(step <= side for step, side in zip(self.window, grid.sides, strict=True))
 
     def check(self, grid: Grid) -> None:
-        if self.factor > max(grid.height, grid.width):
+        frames, height, width = self.window
+        if frames > 1 and frames > grid.frames:
+            count = "one frame" if grid.frames == 1 else f"{grid.frames} frames"
+            raise ValueError(f"factor must span at most the {count} that are pooled over time here, not {frames}")
+        if isinstance(self.factor, int) and self.factor > max(grid.height, grid.width):
             raise ValueError(
                 f"factor must be at most {max(grid.height, grid.width)} on a grid of {grid.height}x{grid.width}, "
                 f"not {self.factor}"
             )
+        if not isinstance(self.factor, int) and (height > grid.height or width > grid.width):
+            raise ValueError(f"factor must be windows that fit a grid of {grid} tokens, not {self.factor}")
 
     def pool(self, x: Tensor, context: Context) -> Tensor:
         """Downsamples tokens x (B, N, C) to (B, M, C)."""

@@ -89,7 +89,7 @@ class InterpolateExtrapolateKV(_Nearest):
 class FrequencySelection(TokenDownsampling):
     """Keys and values from the tokens with most, or least, detail: table 12 of BiGain (arXiv 2603.12240).
 
-    As many tokens are kept as windows of ``factor`` x ``factor`` would leave; no query sees the others. An ablation,
+    As many tokens are kept as windows of ``factor`` would leave; no query sees the others. An ablation,
     which shows that neither detail nor smoothness is enough.
 
     Args:
@@ -109,7 +109,7 @@ class FrequencySelection(TokenDownsampling):
     def pool(self, x: Tensor, context: Context) -> Tensor:
         self.check(context.grid)
         scores = operators.frequency.score(x, context.grid, self.score)
-        count = operators.grid.cell_count(context.grid, (self.factor, self.factor))
+        count = operators.grid.cell_count(context.grid, self.window)
         return operators.pooling.band_select(x, scores, count, highest=self.keep == "high")
 
     def sizes(self, grid: Grid, device: torch.device) -> Tensor:

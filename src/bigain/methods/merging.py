@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from bigain import operators
-from bigain.methods.base import CellMerging, Context, Score, TokenMerging
+from bigain.methods.base import CellMerging, Context, Method, Score, TokenMerging
 from bigain.methods.schedules import is_whole
 
 if TYPE_CHECKING:
@@ -171,6 +171,8 @@ class AdaptiveBlockMerging(CellMerging):
     """Replaces the smoothest cells by their mean: ABM (arXiv 2603.12240). No similarity matrix.
 
     Args:
+        cell: height and width of the cells; or, in a video, frames, height and width, such as (2, 2, 2). There the
+            first frame, which stands for one alone, has cells of its own.
         score: token score, one of `bigain.operators.frequency.SCORES`.
         aggregate: how a cell's scores become one: "max", "sum", "mean", "min" or "std".
         threshold: merge every cell whose aggregate is below it, whatever their number; ``ratio`` must then be 0.
@@ -182,6 +184,9 @@ class AdaptiveBlockMerging(CellMerging):
     reads_score: ClassVar[bool] = True
 
     score: Score = "laplacian_l1"
+    cell: tuple[int, int] | tuple[int, int, int] = field(  # type: ignore[assignment]
+        default=(2, 2), metadata={"expects": "height x width, such as 2x2, or frames x height x width"}
+    )
     aggregate: Literal["max", "sum", "mean", "min", "std"] = "max"
     threshold: float | None = field(default=None, metadata={"expects": "a number, or none"})
 
@@ -192,6 +197,20 @@ class AdaptiveBlockMerging(CellMerging):
                 raise ValueError(f"threshold must be finite, not {self.threshold}")
             if self.ratio != 0:
                 raise ValueError(f"ratio must be 0 with a threshold, which decides how much merges, not {self.ratio}")
+
+    def _check_cell(self) -> None:
+        if len(self.cell) not in (2, 3) or not all(map(is_whole, self.cell)):
+            raise ValueError(f"cell must be two whole numbers from 1, or three with frames, not {self.cell}")
+        if len(self.cell) == 3 and self.cell[0] == 1:  # so that equal cells are equal configs
+            object.__setattr__(self, "cell", self.cell[1:])
+
+    @property
+    def over_time(self) -> bool:
+        return len(self.cell) == 3
+
+    def within_frame(self) -> Method | None:
+        inside = self.cell[-2:]
+        return None if inside == (1, 1) else replace(self, cell=inside)
 
     @property
     def is_identity(self) -> bool:
@@ -207,7 +226,7 @@ class AdaptiveBlockMerging(CellMerging):
 
     @property
     def fewest_tokens(self) -> int:
-        return self.cell[0] * self.cell[1] - 1  # a cell goes whole
+        return math.prod(self.cell) - 1  # a cell goes whole
 
     def limit(self, grid: Grid) -> int:
         return operators.blocks.limit(grid, self.cell)
@@ -230,6 +249,8 @@ class QuadtreeMerging(TokenMerging):
 
     Args:
         depth: how many sizes of blocks there are; the largest have 2^depth tokens a side.
+        time_depth: how many of them, from the smallest, span twice as many frames of a video as the size below: with 1
+            all blocks span two frames. The first frame, which stands for one alone, has blocks of its own.
     """
 
     name: ClassVar[str] = "quadtree"
@@ -238,14 +259,34 @@ class QuadtreeMerging(TokenMerging):
     _limited_by: ClassVar[str] = "a quadtree of depth {self.depth} allows"
 
     depth: int = field(default=3, metadata={"expects": "a whole number from 1 to 16"})
+    time_depth: int = field(default=0, metadata={"expects": "a whole number from 0 to depth"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not is_whole(self.depth) or self.depth > 16:
             raise ValueError(f"depth must be a whole number from 1 to 16, not {self.depth!r}")
+        if not is_whole(self.time_depth, 0) or self.time_depth > self.depth:
+            raise ValueError(
+                f"time_depth must be a whole number from 0 to depth, {self.depth}, not {self.time_depth!r}"
+            )
+
+    @property
+    def over_time(self) -> bool:
+        return self.time_depth > 0
+
+    def within_frame(self) -> Method | None:
+        return replace(self, time_depth=0)
 
     def limit(self, grid: Grid) -> int:
-        return operators.blocks.quadtree_limit(grid, self.depth)
+        return operators.blocks.quadtree_limit(grid, self.depth, self.time_depth)
+
+    def check(self, grid: Grid) -> None:
+        if self.over_time and grid.frames == 1:
+            raise ValueError(
+                f"time_depth must be 0 where only one frame can be merged over time, not {self.time_depth}"
+            )
+        super().check(grid)
 
     def assign(self, x: Tensor, context: Context) -> Assignment:
-        return operators.blocks.merge_quadtree(x, context.grid, self.depth, self.merged_tokens(context))
+        merged = self.merged_tokens(context)
+        return operators.blocks.merge_quadtree(x, context.grid, self.depth, merged, self.time_depth)

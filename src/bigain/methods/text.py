@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import Field, dataclass, fields
@@ -13,9 +14,11 @@ from typing import Any, get_args, get_origin
 from bigain.methods.base import Method, field_kinds
 from bigain.methods.schedules import Linear
 
-_SEPARATORS = {"cell": "x", "timesteps": "-"}  # between the numbers of a field; of the others "/"
 METHODS: dict[str, type[Method]] = {}
 """The methods by name, in the order of help texts and tables; `bigain.methods` fills it."""
+
+_BY_SIDES = ("cell", "factor")  # fields that are written as 2x4
+_SEPARATORS = {**dict.fromkeys(_BY_SIDES, "x"), "timesteps": "-"}  # between the parts of a field; of others "/"
 
 
 @dataclass(frozen=True)
@@ -128,9 +131,9 @@ def preset_names() -> tuple[str, ...]:
 def parse(text: str) -> Compression:
     """Reads methods from text: "none", "NAME-STRENGTH", "NAME:field=value,…", joined by "+".
 
-    Values: numbers, words, "2x2" for a cell, "1/2" for several levels, layers or locations, "500-1000" for a range of
-    timesteps, "0.8>1.2" for
-    `Linear(0.8, 1.2)` ("0.8>1.2@4000" where the model was trained on 4000 timesteps, "@1" where t lies in [0, 1]).
+    Values: numbers, words, "2x2" or "2x2x2" for cells and windows, "1/2" for several levels, layers or locations,
+    "500-1000" for a range of timesteps, "0.8>1.2" for `Linear(0.8, 1.2)` ("0.8>1.2@4000" where the model was trained on
+    4000 timesteps, "@1" where t lies in [0, 1]).
 
     ValueError for an unknown method, field or value; says what would be right.
 
@@ -191,6 +194,8 @@ def _parse_value(method: type[Method], field: Field[Any], text: str) -> object:
             return None
         if Linear in kinds and ">" in text:
             return _parse_schedule(text)
+        if field.name in _BY_SIDES and (get_origin(kinds[0]) is tuple or "x" in text):
+            return tuple(map(int, text.split("x")))
         if get_origin(kinds[0]) is tuple:
             parts = text.split(_SEPARATORS.get(field.name, "/"))
             return tuple(map(int, parts)) if get_args(kinds[0])[0] is int else tuple(parts)
@@ -239,7 +244,9 @@ def _number(value: float) -> str:
 
 def _label(method: Method) -> Label:
     strength = getattr(method, method.strength)
-    if method.strength == "factor":
+    if isinstance(strength, tuple):  # the sides of windows: as strong as square ones of as many tokens
+        shown, amount = f"{'×'.join(map(str, strength))} windows", math.sqrt(math.prod(strength))
+    elif method.strength == "factor":
         shown, amount = f"{strength}×", float(strength)
     elif isinstance(strength, Linear):
         shown = f"{100 * strength.noisy:g}→{100 * strength.clean:g}%"

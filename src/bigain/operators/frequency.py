@@ -1,6 +1,7 @@
 """Token scores: how much detail there is at each token. High is an edge or texture, low is smooth.
 
-All scores map (B, N, C) to (B, N), in float32 (float64 stays float64), each row of the batch on its own.
+All scores map (B, N, C) to (B, N), in float32 (float64 stays float64), each row of the batch, and of a video each
+frame, on its own.
 
 Source: BiGain (arXiv 2603.12240), Laplacian-gated token merging and table 8.
 """
@@ -42,7 +43,7 @@ def score(x: Tensor, grid: Grid, kind: str) -> Tensor:
         raise ValueError(f"score must be one of {', '.join(SCORES)}, not {kind!r}")
     check_tokens(x, grid, 3, "x")
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    return _SCORES[kind](wide.reshape(x.shape[0], grid.height, grid.width, x.shape[2])).flatten(1)
+    return _SCORES[kind](wide.reshape(-1, grid.height, grid.width, x.shape[2])).reshape(x.shape[:2])
 
 
 def laplacian(image: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ _FLOP_TIMESTEPS = 4
 def applied(denoiser: Denoiser, methods: Compression | Method | str) -> AbstractContextManager[object]:
     """Methods for the length of a with-block; "none" touches nothing at all."""
     methods = Compression.of(methods)
-    return compressed(denoiser.model, methods) if methods else nullcontext()
+    return compressed(denoiser, methods) if methods else nullcontext()
 
 
 def flops(denoiser: Denoiser, methods: Compression | Method | str, condition: str | int) -> int:

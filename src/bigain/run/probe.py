@@ -160,7 +160,7 @@ class Probe:
         size = size or self.classifier.batch_size
         timesteps = self.classifier.timesteps.tolist()
         first = torch.arange(len(self.items))[:, None] * len(timesteps)
-        for places in applied_to(self.denoiser.model).parted(timesteps):
+        for places in applied_to(self.denoiser).parted(timesteps):
             yield from (first + torch.tensor(places)).flatten().split(size)
 
     def predicted(self, rows: Tensor, other: bool = False) -> Tensor:

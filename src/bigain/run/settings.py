@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bigain import zoo
 from bigain.methods import Compression
 from bigain.zoo.presets import text_of
 
@@ -27,6 +28,13 @@ METHODS_HELP = (
     "Methods, with commas or spaces between: a shorthand (lgtm-0.7), a spec (tome:ratio=0.5,cell=4x4), a preset of a "
     "model (glyphs-dit/fast) or a preset file (.json). See bigain methods."
 )
+WEIGHTING_HELP = (
+    "What errors are measured in: what the model predicts, which is the velocity under flow matching; or the velocity, "
+    "the noise or the likelihood that follow from it."
+)
+WEIGHTINGS = ("prediction", "velocity", "epsilon", "likelihood")
+SPACING_HELP = "Of the timesteps; scheduler: by the shifted schedule of a model trained by flow matching."
+SPACINGS = ("uniform", "scheduler")
 REFERENCE_IMAGES = 2000  # the most real images that FID compares with
 
 
@@ -65,6 +73,8 @@ class ModelSettings(Group):
     device: str | None = setting(None, "As PyTorch names it; cuda where there is one, else cpu.")
     threads: int | None = setting(None, "CPU threads; PyTorch's choice if left out.", low=1)
     batch_size: int = setting(64, "Rows of a forward. Results do not depend on it, to rounding.", low=1)
+    image_size: int | None = setting(None, "In pixels, of models that take many sizes; their own if left out.", low=1)
+    frames: int | None = setting(None, "Of a video; 1 makes a video model one of images.", low=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -74,7 +84,9 @@ class ModelSettings(Group):
 
     def identity(self) -> dict[str, Any]:
         """What results depend on; batch size, device and threads change them by rounding alone."""
-        return {"model": self.model, "variant": self.variant, "dtype": self.dtype}
+        sizes = {"image_size": self.image_size, "frames": self.frames}
+        given = {name: size for name, size in sizes.items() if size is not None}
+        return {"model": self.model, "variant": self.variant, "dtype": self.dtype} | given
 
     def open(self, quiet: bool = False) -> Denoiser:
         """Opens the model, as `bigain.diffusion.open_model`; ``quiet`` without the bars and warnings of others."""
@@ -86,7 +98,13 @@ class ModelSettings(Group):
             torch.set_num_threads(self.threads)
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
         return open_model(
-            self.model, dtype=getattr(torch, self.dtype), device=device, variant=self.variant, quiet=quiet
+            self.model,
+            dtype=getattr(torch, self.dtype),
+            device=device,
+            variant=self.variant,
+            quiet=quiet,
+            image_size=self.image_size,
+            frames=self.frames,
         )
 
 
@@ -153,6 +171,8 @@ class ClassifierSettings(Group):
         None, "Timesteps evaluated up to each stage; '5 20' if left out, '20' for up to 5 classes and for racing."
     )
     loss: str = setting("l2", "Of the prediction's error.", choices=("l2", "l1", "huber"))
+    weighting: str = setting("prediction", WEIGHTING_HELP, choices=WEIGHTINGS)
+    spacing: str = setting("uniform", SPACING_HELP, choices=SPACINGS)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -161,6 +181,11 @@ class ClassifierSettings(Group):
                 f"elimination must be staged, racing or the .json or .txt of a tree of classes, not "
                 f"{self.elimination!r}"
             )
+
+    def check_fit(self, model: ModelSettings) -> None:
+        """Raises a ValueError where the fit of one embedded model is given to another model."""
+        if self.fitted in zoo.names() and self.fitted != model.model:
+            raise ValueError(f"fitted must be of the model that classifies, {model.model}, not {self.fitted}")
 
     @property
     def is_tree(self) -> bool:
@@ -189,7 +214,7 @@ class ClassifierSettings(Group):
         self, denoiser: Denoiser, conditions: Any, seed: int, batch_size: int, tree: Hierarchy | None = None
     ) -> DiffusionClassifier:
         """The classifier of a model, among ``conditions`` as it takes them, along :meth:`tree` where there is one."""
-        from bigain.classify import DiffusionClassifier
+        from bigain.classify import DiffusionClassifier, Scoring
 
         classifier = DiffusionClassifier(
             denoiser,
@@ -197,7 +222,7 @@ class ClassifierSettings(Group):
             to_keep=None if tree else self.to_keep,
             n_samples=None if tree else self.n_samples,
             elimination=tree or self.elimination,
-            loss=self.loss,
+            loss=Scoring(self.loss, self.weighting, self.spacing),
             batch_size=batch_size,
             seed=seed,
         )
@@ -219,22 +244,20 @@ class SamplingSettings(Group):
     steps: int = setting(20, "Of the sampler.", low=1)
     guidance: float | None = setting(
         None,
-        "Scale of classifier-free guidance; 1 is none. If left out 4 for class labels (DiT) and 7.5 for prompts "
-        "(Stable Diffusion), as in the papers.",
+        "Scale of classifier-free guidance; 1 is none. If left out as in the papers: 4 for class labels (DiT), 7.5 for "
+        "Stable Diffusion 1, 2 and XL, of other models their pipeline's.",
         low=1,
     )
 
-    def resolved(self, kind: str) -> SamplingSettings:
-        """With the papers' guidance for models of that kind of condition ("class" or "text") where none is given."""
-        from bigain.generate import USUAL_GUIDANCE
+    def resolved(self, denoiser: Denoiser) -> SamplingSettings:
+        """With the model's usual guidance where none is given."""
+        return self if self.guidance is not None else replace(self, guidance=denoiser.usual_guidance)
 
-        return self if self.guidance is not None else replace(self, guidance=USUAL_GUIDANCE[kind])
-
-    def of(self, kind: str, seed: int, batch_size: int) -> Sampling:
-        """What `bigain.generate.sample` takes, for a model of that kind of condition."""
+    def of(self, denoiser: Denoiser, seed: int, batch_size: int) -> Sampling:
+        """What `bigain.generate.sample` takes for a model."""
         from bigain.generate import Sampling
 
-        guidance = self.resolved(kind).guidance
+        guidance = self.resolved(denoiser).guidance
         assert guidance is not None  # as just resolved
         return Sampling(self.steps, guidance, self.sampler, seed, batch_size)
 
@@ -341,9 +364,12 @@ class Settings(Group):
 
         Methods and counts may grow.
         """
+        own = {"weighting": self.classifier.weighting, "spacing": self.classifier.spacing}
+        usual = {"weighting": "prediction", "spacing": "uniform"}  # which older results do not name
         return (
             self.model.identity()
             | self.data.identity()
+            | {name: value for name, value in own.items() if value != usual[name]}
             | {
                 "elimination": Path(self.classifier.elimination).name,  # a tree may move
                 "to_keep": list(self.classifier.to_keep or ()),

@@ -61,11 +61,16 @@ class Work:
         denoiser = denoiser or settings.model.open()
         for source in settings.presets:
             resolve(source, denoiser.model, data=settings.data.data)  # refuses a preset of another model
+        if denoiser.is_video:
+            raise ValueError(
+                f"frames must be 1 (--frames 1) to evaluate a video model on images, not {denoiser.frames}"
+            )
+        settings.classifier.check_fit(settings.model)
         data = settings.data.load(denoiser.image_size)
         conditions = class_conditions(denoiser, data)
         settings = replace(
             settings,
-            sampling=settings.sampling.resolved(denoiser.kind),
+            sampling=settings.sampling.resolved(denoiser),
             classifier=settings.classifier.resolved(sum(map(len, conditions)) or 1),
         )
         scenes = settings.data.data == "glyphs-scenes"
@@ -74,7 +79,7 @@ class Work:
 
     def __post_init__(self) -> None:
         counts, batch_size = self.settings.counts, self.settings.model.batch_size
-        self.sampling = self.settings.sampling.of(self.denoiser.kind, counts.seed, batch_size)
+        self.sampling = self.settings.sampling.of(self.denoiser, counts.seed, batch_size)
         if counts.classify:
             if not self.conditions:
                 raise ValueError(f"classify must be 0 (--classify 0) for {self.data.name}, which has no classes")
@@ -117,7 +122,7 @@ class Work:
             "timesteps": timesteps.tolist(),
             **({} if self.classifier is None else _of_predictions(self.classifier)),
             "forwards_per_classified_image": elimination.forwards(count),  # at most
-            "forwards_per_generated_image": self.settings.sampling.forwards,
+            "forwards_per_generated_image": self.forwards_per_generated_image,
             "image_size": self.denoiser.image_size,
             "sample_shape": list(self.denoiser.sample_shape),
             "feature_network": "none" if self.network is None else self.network.name,
@@ -127,6 +132,12 @@ class Work:
     def positions(self) -> Sequence[int]:
         """The images to classify, by their place in the data."""
         return labelled(self.data, self.settings.counts.classify)
+
+    @property
+    def forwards_per_generated_image(self) -> int:
+        """Two per step under guidance, unless that is an input of the model."""
+        sampling = self.settings.sampling
+        return sampling.steps if self.denoiser.embeds_guidance else sampling.forwards
 
     @property
     def any_condition(self) -> str | int:
@@ -149,7 +160,7 @@ class Work:
     def forwards(self, task: Task) -> int:
         """Of the model that a task takes, at most."""
         if task.what == "generate":
-            return len(task.numbers) * self.settings.sampling.forwards
+            return len(task.numbers) * self.forwards_per_generated_image
         assert self.classifier is not None  # else there is nothing to classify
         return len(task.numbers) * self.classifier.forwards
 

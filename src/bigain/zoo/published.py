@@ -1,0 +1,103 @@
+"""Configurations of published models, and of a folder's: what a forward costs follows from these without weights.
+
+Nothing but the standard library is imported.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+_FILE = Path(__file__).parent / "published.json"
+_PARTS = ("transformer", "unet")
+_SCALES = ("scale_factor_spatial", "spatial_compression_ratio")  # as configs of autoencoders call it
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A denoising model without weights.
+
+    Args:
+        name: as it is called.
+        kind: name of its class in diffusers.
+        config: as in its config.json; what it lacks are the class's defaults.
+        sizes: (width, height, frames) that its card names; none where it has no card.
+        pixels, frames: side in pixels, and frames, of what its autoencoder makes one position of; None where nothing
+            says so.
+    """
+
+    name: str
+    kind: str
+    config: Mapping[str, Any]
+    sizes: tuple[tuple[int, int, int], ...] = ()
+    pixels: int | None = None
+    frames: int | None = None
+
+
+@cache
+def _content() -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(_FILE.read_text(encoding="utf-8"))
+    return content
+
+
+def names() -> tuple[str, ...]:
+    """The published models, such as "FLUX.1-dev"."""
+    return tuple(_content())
+
+
+def published(name: str) -> Configuration:
+    """A published model's, whatever the case; a ValueError lists them."""
+    by_name = {key.lower(): key for key in names()}
+    if name.lower() not in by_name:
+        raise ValueError(f"name must be one of {', '.join(names())}, not {name!r}")
+    own = _content()[by_name[name.lower()]]
+    sizes = tuple((width, height, *frames) if frames else (width, height, 1) for width, height, *frames in own["sizes"])
+    return Configuration(by_name[name.lower()], own["class"], own["config"], sizes)
+
+
+def of_folder(path: Path) -> Configuration:
+    """That of a pipeline's folder, of a model's, or of a config.json itself.
+
+    Raises:
+        FileNotFoundError: there is no config where one would be.
+        ValueError: a config is not one of diffusers.
+    """
+    files = [path, path / "config.json", *(path / part / "config.json" for part in _PARTS)]
+    file = next((file for file in files if file.is_file()), None)
+    if file is None:
+        inside = " or ".join(f"{part}/config.json" for part in _PARTS)
+        raise FileNotFoundError(f"{path} must hold config.json, {inside}")
+    config = _read(file)
+    if not isinstance(config.get("_class_name"), str):
+        raise ValueError(f"{file} must name the model's class as its _class_name, not {config.get('_class_name')!r}")
+    pixels, frames = _autoencoder(file.parent.parent) if file.parent.name in _PARTS else (None, None)
+    return Configuration(path.name, config["_class_name"], config, (), pixels, frames)
+
+
+def _autoencoder(pipeline: Path) -> tuple[int | None, int | None]:
+    """What the autoencoder beside a model makes one position of: 1 pixel where parts without one make a pipeline."""
+    file = pipeline / "vae" / "config.json"
+    if not file.is_file():
+        alone = (pipeline / "scheduler").is_dir() and not (pipeline / "model_index.json").is_file()
+        return (1, None) if alone else (None, None)
+    config = _read(file)
+    side = next((config[key] for key in _SCALES if config.get(key) is not None), None)
+    if side is None and config.get("_class_name") == "AutoencoderKL":
+        side = 2 ** (len(config["block_out_channels"]) - 1)
+    return side, config.get("scale_factor_temporal")
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{file} must be a config of diffusers, as JSON, but cannot be read as such: {error}"
+        ) from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{file} must be a config of diffusers, a JSON object, not a {type(config).__name__}")
+    return config
