@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 
 import bigain
-from bigain.backbones import row_keys
+from bigain.backbones import applied_to, row_keys
+from bigain.backbones.application import session_of
 from bigain.backbones.families import layout
+from bigain.backbones.state import Forward as StateOfForward
+from bigain.methods import Compression
 
 LOW, HIGH = torch.tensor([100, 500]), torch.tensor([501, 1000])
 RANGED = "tome:ratio=0.5,timesteps=500-1000"
@@ -110,23 +115,152 @@ def test_untold_a_range_does_not_compile_into_one_graph(families: Any, forward: 
     forward(torch.compile(model, backend="eager", fullgraph=True), inputs)
 
 
+@torch.no_grad()
+def joint_output(model: nn.Module, inputs: dict[str, Any]) -> Tensor:
+    result = model(**inputs, return_dict=False)[0]
+    return result if isinstance(result, Tensor) else torch.stack(result)
+
+
 def test_families_that_attend_jointly_count_t_in_thousandths(joint: Any) -> None:
     model, inputs = joint.build(), joint.inputs()
     family = layout(model).family
     assert family is not None
     above = int(family.level(inputs[family.timestep]).max()) + 1
 
-    def output() -> Tensor:
-        with torch.no_grad():
-            result = model(**inputs, return_dict=False)[0]
-        return result if isinstance(result, Tensor) else torch.stack(result)
-
-    plain = output()
+    plain = joint_output(model, inputs)
     with bigain.compressed(model, "avgpool-2"):
-        pooled = output()
+        pooled = joint_output(model, inputs)
     with bigain.compressed(model, f"avgpool:factor=2,timesteps=0-{above}+todo:factor=2,timesteps={above}-2000"):
-        assert torch.equal(output(), pooled)
+        assert torch.equal(joint_output(model, inputs), pooled)
     with bigain.compressed(model, f"avgpool:factor=2,timesteps={above}-2000") as handle:
-        assert torch.equal(output(), plain)
+        assert torch.equal(joint_output(model, inputs), plain)
         assert all(row.keys[0] == row.keys[1] for row in handle.summary())
     assert not torch.equal(pooled, plain)
+
+
+PLACES = {
+    "attention": "lgtm:ratio=0.5,queries=full",
+    "projections": "avgpool:factor=2,pool_at=projection",
+    "mlp": "lgtm:ratio=0.5,locations=mlp",
+    "block": "abm:ratio=0.5,locations=block",
+}
+TIMES = {"sd3": 300.0, "flux": 0.3, "wan": 300}
+"""Of a forward at 300 of a thousand, as the model is told."""
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("name", TIMES)
+def test_every_place_of_joint_families_rests_bit_for_bit(joints: Any, name: str, place: str) -> None:
+    if (name, place) == ("flux", "mlp"):
+        pytest.skip("its single blocks have no MLP of their own")
+    model, inputs, method = joints[name].build(), joints[name].inputs(), PLACES[place]
+    inputs["timestep"] = torch.full_like(inputs["timestep"], TIMES[name])
+    plain = joint_output(model, inputs)
+    with bigain.compressed(model, method):
+        inside = joint_output(model, inputs)
+    assert not torch.equal(inside, plain)
+    with bigain.compressed(model, f"{method},timesteps=0-300"):
+        assert torch.equal(joint_output(model, inputs), inside)
+    with bigain.compressed(model, f"{method},timesteps=300-1000") as handle:
+        assert torch.equal(joint_output(model, inputs), plain)
+        summary = handle.summary()
+        assert summary.rests
+        assert summary.flops[0] == summary.flops[1]
+        assert summary.forward.bound == 1
+        assert "no method acts at the t of this forward" in str(summary)
+        with row_keys(model, torch.zeros(2, dtype=torch.long), timesteps=[301]):
+            assert torch.equal(joint_output(model, inputs), inside)  # what is told counts
+        assert not handle.summary().rests
+        assert torch.equal(joint_output(model, inputs), plain)
+    assert torch.equal(joint_output(model, inputs), plain)
+
+
+@pytest.mark.parametrize(
+    ("early", "late"),
+    [
+        ("avgpool:factor=2,pool_at=projection", "avgpool:factor=3,pool_at=projection"),
+        ("avgpool:factor=2,pool_at=projection", "todo:factor=2,pool_at=attention"),
+        ("avgpool:factor=2,pool_at=projection", "lgtm:ratio=0.5,queries=full"),
+        ("lgtm:ratio=0.5,locations=mlp", "tome:ratio=0.3,locations=mlp"),
+        ("abm:ratio=0.5,locations=block", "lgtm:ratio=0.25,locations=block,size_aware=false"),
+    ],
+)
+def test_methods_take_turns_in_a_layer_of_joint_families(joints: Any, early: str, late: str) -> None:
+    model, inputs = joints["wan"].build(), joints["wan"].inputs()
+    wanted = {}
+    for t, method in ((700, early), (300, late)):
+        inputs["timestep"] = torch.full_like(inputs["timestep"], t)
+        with bigain.compressed(model, method) as handle:
+            wanted[t] = joint_output(model, inputs), handle.summary()
+    with bigain.compressed(model, f"{early},timesteps=500-1000+{late},timesteps=0-500") as handle:
+        for t in (300, 700, 300):
+            inputs["timestep"] = torch.full_like(inputs["timestep"], t)
+            assert torch.equal(joint_output(model, inputs), wanted[t][0])
+            for row, alone in zip(handle.summary(), wanted[t][1], strict=True):
+                assert (row.queries, row.keys, row.matching) == (alone.queries, alone.keys, alone.matching)
+                assert row.flops[0] - row.flops[1] == alone.flops[0] - alone.flops[1]
+
+
+def test_methods_that_take_turns_must_be_in_one_place(joints: Any) -> None:
+    model = joints["sd3"].build()
+    for one, other in (("attention", "mlp"), ("mlp", "block"), ("projections", "block")):
+        methods = f"{PLACES[one]},timesteps=500-1000+{PLACES[other]},timesteps=0-500"
+        with pytest.raises(ValueError, match="locations must be one in a layer of this model, in all ranges of t, not"):
+            bigain.apply(model, methods)
+        apart = f"{PLACES[one]},layers=0,timesteps=500-1000+{PLACES[other]},layers=1,timesteps=0-500"
+        bigain.apply(model, apart).remove()
+    with pytest.raises(ValueError, match="methods must be one in a layer of this model at a timestep"):
+        bigain.apply(model, "avgpool:factor=2,timesteps=0-501+todo:factor=2,timesteps=500-1000")
+
+
+def test_what_little_can_be_won_is_told_of_the_first_forward_in_which_something_acts(joints: Any) -> None:
+    model, inputs = joints["wan"].build(), joints["wan"].inputs()
+    wide: Any = type(model).from_config({**model.config, "ffn_dim": 4096}).eval()
+    bigain.apply(wide, "avgpool:factor=2,timesteps=500-1000")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="at .* tokens")
+        joint_output(wide, inputs | {"timestep": torch.tensor([500, 500])})
+    late = inputs | {"timestep": torch.tensor([501, 501])}
+    with pytest.warns(UserWarning, match="avgpool:factor=2,timesteps=500-1000 can make a forward at most 1.0"):
+        joint_output(wide, late)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="at .* tokens")
+        joint_output(wide, late)
+
+
+def test_keys_and_timesteps_reach_both_models_of_a_pipeline(joints: Any) -> None:
+    first, second = (joints["wan"].build() for _ in range(2))
+    pipe, inputs = SimpleNamespace(transformer=first, transformer_2=second), joints["wan"].inputs()
+    inputs["timestep"] = torch.full_like(inputs["timestep"], 100)
+    plain, keys = joint_output(first, inputs), torch.zeros(2, dtype=torch.long)
+
+    def compress_both() -> None:
+        bigain.apply(pipe, "avgpool:factor=2,timesteps=500-1000")
+
+    def compress_each() -> None:
+        bigain.apply(first, "avgpool:factor=2,timesteps=500-1000")
+        bigain.apply(second, "todo:factor=2,timesteps=500-1000")
+
+    for compress, count in ((compress_both, 1), (compress_each, 2)):
+        compress()
+        assert len(applied_to(pipe)) == count
+        for model in (first, second):
+            with row_keys(pipe, keys, alike=torch.tensor([3, 4]), timesteps=iter([700])):
+                session = session_of(model)
+                assert session is not None
+                assert session.alike is not None
+                assert session.resting == ()
+                assert not torch.equal(joint_output(model, inputs), plain)
+            assert session.alike is None
+            assert session.resting is None
+            assert torch.equal(joint_output(model, inputs), plain)
+        bigain.remove(pipe)
+    assert applied_to(pipe) == Compression()
+
+
+def test_a_thousandth_that_rounding_moves_is_in_its_range(joints: Any) -> None:
+    model = joints["sd3"].build()
+    handle = bigain.apply(model, "todo:factor=2,timesteps=0-3")
+    level = 1000 * (1 - torch.tensor([997 / 1000]))  # as of Z-Image
+    assert level > 3
+    assert handle.session.resting_in(StateOfForward(level, None, None)) == ()

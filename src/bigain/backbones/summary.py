@@ -88,7 +88,7 @@ class Summary(tuple[LayerCost, ...]):
     @property
     def rests(self) -> bool:
         """Whether nothing was made fewer, as at a t at which no method acts."""
-        return all(row.queries[0] == row.queries[1] and row.keys[0] == row.keys[1] for row in self)
+        return all(row.flops[0] == row.flops[1] and not row.matching for row in self)
 
     def __str__(self) -> str:
         if not self:
