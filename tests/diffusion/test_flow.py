@@ -166,6 +166,34 @@ def test_pooling_reaches_the_classifier_and_the_sampler(flow):
     assert np.array_equal(_errors(_classifier(denoiser, flow, batch_size=4).predict(images)), plain)
 
 
+@pytest.mark.parametrize("name", ["sd3", "flux", "zimage", "wan 2.2"])
+def test_a_range_of_t_is_in_thousandths_of_the_level(flows, name):
+    flow = flows[name]
+    denoiser = _opened(flow)
+    images, conditions = _images(denoiser), denoiser.conditions(flow.prompts)
+    classifier = DiffusionClassifier(denoiser, flow.prompts, n_samples=(5,), to_keep=(1,), batch_size=8)
+    assert classifier.timesteps.tolist() == [100, 300, 500, 700, 900]
+
+    def both() -> tuple[np.ndarray, np.ndarray]:
+        drawn = list(sample(denoiser, conditions, [0, 1], [0, 1], Sampling(2, 1.0, batch_size=1)))
+        return _errors(classifier.predict(images)), np.stack(drawn)
+
+    plain, drawn = both()
+    with bigain.compressed(denoiser, "avgpool-2"):
+        pooled, pooled_drawn = both()
+    with bigain.compressed(denoiser, "avgpool:factor=2,timesteps=0-1000"):
+        everywhere, everywhere_drawn = both()
+    with bigain.compressed(denoiser, "avgpool:factor=2,timesteps=300-700"):
+        ranged, _ = both()
+    np.testing.assert_allclose(everywhere, pooled, rtol=2e-5)
+    assert np.array_equal(everywhere_drawn, pooled_drawn)
+    assert (pooled_drawn != drawn).any()
+    acts = np.array([False, False, True, True, False])
+    np.testing.assert_allclose(ranged[..., acts], pooled[..., acts], rtol=2e-5)
+    np.testing.assert_allclose(ranged[..., ~acts], plain[..., ~acts], rtol=2e-5)
+    assert np.abs(pooled - plain)[..., acts].max() > 1e-6
+
+
 def test_prompts_are_on_the_cpu_and_do_not_depend_on_what_they_are_encoded_with(flow):
     denoiser = _opened(flow)
     x = _randn(1, *denoiser.sample_shape).expand(2, *denoiser.sample_shape)
