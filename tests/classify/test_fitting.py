@@ -10,7 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from bigain.classify import DiffusionClassifier, Fitted, Racing
-from bigain.classify.fitting import _race, conformal_threshold, fit, of_classes, select
+from bigain.classify.fitting import _race, _temperature, conformal_threshold, fit, of_classes, select
 from bigain.diffusion import ClassConditional
 
 
@@ -80,6 +80,27 @@ def test_the_temperature_makes_probabilities_mean_what_they_say():
     right = np.array([race.prediction for race in races]) == true
     assert sure.mean() == pytest.approx(right.mean(), abs=0.08)
     assert np.mean([max(race.probabilities(1.0)) for race in races]) < 0.5 * right.mean()  # as they were
+
+
+class Race:
+    """One whose second class is this far behind its first."""
+
+    def __init__(self, behind: float) -> None:
+        self.behind = behind
+
+    def probabilities(self, temperature: float) -> np.ndarray:
+        shares = np.exp(-np.array([0, self.behind]) / temperature)
+        return shares / shares.sum()
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1e-3, 0.1, 1.0, 1e3, 1e4])
+def test_the_temperature_is_found_between_where_all_are_sure_and_where_none_is(scale: float) -> None:
+    behind = scale * np.linspace(1, 30, 100)
+    labels = (np.arange(100) == 3).astype(int)  # one was wrong, and not by far
+    found = _temperature([Race(own) for own in behind], labels)
+    sure = np.array([max(Race(own).probabilities(found)) for own in behind])
+    assert found == pytest.approx(2.50 * scale, rel=0.01)
+    assert 0.9 < sure.mean() < 0.99
 
 
 def test_where_all_images_were_right_the_next_one_may_be_wrong():

@@ -25,6 +25,7 @@ Integers = npt.NDArray[np.int64]
 
 _FORMAT = "bigain classifier 1"
 _LEAST = 1e-6  # probability of a label that counts, so that one lost class does not decide the temperature
+_COARSE = 57  # temperatures to begin with, each 1.6 times the one before
 _PENALTY = 0.05  # chosen on 200 validation images of glyphs-dit, 50 of them fitted on: 0.001 and 0.01 did worse
 
 
@@ -217,7 +218,7 @@ def _race(errors: Doubles, fitted: Fitted, groups: Sequence[int], elements: int)
 
 
 def _temperature(races: Sequence[Prediction], labels: Integers) -> float:
-    """At which the probabilities of the labels have the highest likelihood, between 1e-6 and 1e6.
+    """At which the probabilities of the labels have the highest likelihood, about 1e-6 to 1e6.
 
     Of n images a label counts (n + 1) / (n + 2), the other classes share the rest (Platt 1999): however few images, and
     were all of them right, it does not follow that the next one must be.
@@ -234,4 +235,7 @@ def _temperature(races: Sequence[Prediction], labels: Integers) -> float:
             total -= float((1 - doubt) * logs[label] + doubt * others)
         return total / len(races)
 
-    return _rounded(math.exp(minimize_scalar(loss, bounds=(-math.log(1e6), math.log(1e6)), method="bounded").x))
+    # Where all probabilities are 0 or 1, or all alike, the loss is flat, and hides its valley from a search.
+    coarse = np.linspace(-math.log(1e6), math.log(1e6), _COARSE)
+    best, step = min(coarse, key=loss), coarse[1] - coarse[0]
+    return _rounded(math.exp(minimize_scalar(loss, bounds=(best - step, best + step), method="bounded").x))
