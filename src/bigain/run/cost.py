@@ -8,8 +8,9 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +23,8 @@ from bigain.methods import Compression, Method
 from bigain.operators.random import seeded_generator
 
 _FLOP_TIMESTEPS = 4
+_LONG = 1000.0  # milliseconds
+Key = TypeVar("Key")
 
 
 def applied(denoiser: Denoiser, methods: Compression | Method | str) -> AbstractContextManager[object]:
@@ -58,22 +61,35 @@ def measure(
     rounds: int,
     done: Callable[[], None] = lambda: None,
 ) -> dict[str, list[float]]:
-    """Milliseconds of ``rounds`` forwards of ``batch_size`` rows per method; ``done`` is called after each.
-
-    Every round visits every method in turn, so that what disturbs the machine falls on all of them alike. A visit is
-    one forward to warm up and one that is timed; the clock is read when the device has finished.
-    """
+    """Milliseconds of ``rounds`` forwards of ``batch_size`` rows per method, as `interleaved` measures them."""
     forward = forward_of(denoiser, condition, denoiser.process.timesteps(batch_size))
-    times: dict[str, list[float]] = {spec: [] for spec in specs}
+    visits = {spec: (partial(applied, denoiser, spec), forward) for spec in specs}
+    return interleaved(visits, rounds, denoiser.device, done)
+
+
+def interleaved(
+    visits: Mapping[Key, tuple[Callable[[], AbstractContextManager[object]], Callable[[], object]]],
+    rounds: int,
+    device: torch.device,
+    done: Callable[[], None] = lambda: None,
+) -> dict[Key, list[float]]:
+    """Milliseconds of calls in each round, each in a context of its own; ``done`` is called after each.
+
+    Every round visits each in turn, so that what disturbs the machine falls on all of them alike. A visit is one call
+    to warm up, which those that take over a second need in the first round only, and one that is timed; the clock is
+    read when the device has finished.
+    """
+    times: dict[Key, list[float]] = {key: [] for key in visits}
     for _ in range(rounds):
-        for spec in specs:
-            with applied(denoiser, spec):
-                forward()
-                synchronise(denoiser.device)
+        for key, (prepared, call) in visits.items():
+            with prepared():
+                if not times[key] or times[key][-1] < _LONG:
+                    call()
+                    synchronise(device)
                 started = time.perf_counter()
-                forward()
-                synchronise(denoiser.device)
-                times[spec].append((time.perf_counter() - started) * 1000)
+                call()
+                synchronise(device)
+                times[key].append((time.perf_counter() - started) * 1000)
             done()
     return times
 
