@@ -87,7 +87,7 @@ claims-%: $(STAMP)
 		--out runs/claims/$* --page experiments/paper/claims-$*.md
 	$(BIN)/bigain report runs/claims/$*/results.sqlite --export results/claims-$*.json
 
-readme: $(STAMP) ## the tables of README.md and docs/results.md, from results/
+readme: $(STAMP) ## the tables of README.md and docs/, from results/
 	$(BIN)/python -m experiments.tables
 
 pictures: $(STAMP) ## the pictures of docs/method.md
@@ -101,9 +101,10 @@ pictures: $(STAMP) ## the pictures of docs/method.md
 bounds: $(STAMP) ## a minute: the table of docs/bound.md, from configs alone
 	$(BIN)/python -m benchmarks.bounds --docs docs/bound.md
 
-benchmarks: $(STAMP) ## minutes: the table of docs/speed.md, and our ToMe beside tomesd's
-	$(BIN)/python -m benchmarks.break_even --docs docs/speed.md
-	$(BIN)/python -m benchmarks.peer
+benchmarks: $(STAMP) ## minutes: the table of docs/speed.md
+	$(BIN)/bigain bench glyphs-dit-64 --size "32x32 64x64 128x128" --batch-size 4 --rounds 9 \
+		--json results/bench-glyphs-dit-64.json
+	$(BIN)/python -m experiments.tables
 
 train: $(STAMP) ## hours, resumes: trains the embedded models; see docs/training.md
 	$(BIN)/python training/train_dit.py

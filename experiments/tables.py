@@ -1,4 +1,4 @@
-"""Writes the tables of README.md and docs/results.md from results/*.json, between their markers.
+"""Writes the tables of README.md and docs/ from results/*.json, between their markers.
 
 python -m experiments.tables
 """
@@ -9,15 +9,19 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from bigain.methods import parse
+from bigain.report import bench
 from bigain.report.style import label, markdown_table
 from bigain.report.table import Line, accuracy_cell, caption, cell, lines_of
 from bigain.run.files import write_whole
 from bigain.run.results import Comparison, Results, Timings, read_results
 from bigain.zoo.presets import text_of
+from experiments import classifier
 
 ROOT = Path(__file__).parents[1]
 README_ROWS = ("none", "tome:ratio=0.5,destinations=random", "lgtm-0.5", "iekvd-2", "glyphs-dit/balanced")
 PAGES = ("glyphs-dit", "glyphs-sd")
+CLASSIFIERS = ("classifier-glyphs-dit", "classifier-glyphs-sd")
+BENCHES = ("bench-glyphs-dit-64",)
 _SLACK = 0.005  # of the FLOPs of no compression: what counts as saving the same
 
 
@@ -85,10 +89,20 @@ def put_between(path: Path, name: str, content: str) -> None:
     write_whole(path, f"{head}{first}\n\n{content.strip()}\n\n{last}{tail}")
 
 
+def timings(path: Path) -> str:
+    """The table of `bigain bench`, and what was timed."""
+    content, rows = bench.read(path)
+    return f"{bench.markdown(rows)}\n\n{bench.caption(content)}"
+
+
 def main() -> None:
     put_between(ROOT / "README.md", "readme", readme(*read_results(ROOT / "results" / "glyphs-dit.json")))
     for name in PAGES:
         put_between(ROOT / "docs" / "results.md", name, page(*read_results(ROOT / "results" / f"{name}.json")))
+    for name in CLASSIFIERS:
+        put_between(ROOT / "docs" / "classification.md", name, classifier.table(ROOT / "results" / f"{name}.json"))
+    for name in BENCHES:
+        put_between(ROOT / "docs" / "speed.md", name, timings(ROOT / "results" / f"{name}.json"))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from bigain.diffusion import open_model
 from bigain.run.files import fingerprint
 from bigain.run.results import read_results
 from bigain.zoo import presets
-from experiments import tables
+from experiments import classifier, tables
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,6 +38,18 @@ def test_the_documentation_shows_them(name: str) -> None:
     assert tables.page(results, times) in (ROOT / "docs" / "results.md").read_text(encoding="utf-8"), "make readme"
     named = {bigain.preset(preset, name).text for preset in ("quality", "balanced", "fast")}
     assert {one.method for one in results.comparisons} == named
+
+
+@pytest.mark.parametrize("name", tables.CLASSIFIERS)
+def test_the_documentation_shows_what_a_classifier_saves(name: str) -> None:
+    table = classifier.table(ROOT / "results" / f"{name}.json")
+    assert table in (ROOT / "docs" / "classification.md").read_text(encoding="utf-8"), "make readme"
+
+
+@pytest.mark.parametrize("name", tables.BENCHES)
+def test_the_documentation_shows_what_was_timed(name: str) -> None:
+    table = tables.timings(ROOT / "results" / f"{name}.json")
+    assert table in (ROOT / "docs" / "speed.md").read_text(encoding="utf-8"), "make readme"
 
 
 def test_the_readme_shows_them() -> None:

@@ -1,6 +1,7 @@
-"""The arguments of a forward of each supported class, of any size and without content.
+"""The arguments of a forward of each supported class, of any size, and all but positions and masks without content.
 
-What a forward costs follows from shapes alone, so tensors here are to be made inside of ``torch.device("meta")``.
+What a forward costs follows from shapes alone, so tensors here may be made inside of ``torch.device("meta")``; or they
+are filled, see `bigain.backbones.untrained`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from bigain.operators.grid import Grid
 
@@ -179,7 +181,10 @@ def _tokens(config: Any, grid: Grid, text: int) -> Given:
 
 def _flux(config: Any, grid: Grid, text: int) -> Given:
     axes = len(config.axes_dims_rope)
-    ids = {"img_ids": torch.empty(grid.tokens, axes), "txt_ids": torch.empty(text, axes)}
+    rows, columns = torch.arange(grid.height), torch.arange(grid.width)
+    places = torch.cartesian_prod(torch.zeros(1, dtype=torch.long), rows, columns)
+    image = functional.pad(places, (0, axes - 3))
+    ids = {"img_ids": image, "txt_ids": torch.zeros(text, axes, dtype=torch.long)}
     pooled = getattr(config, "pooled_projection_dim", None)
     return _tokens(config, grid, text) | ids | ({} if pooled is None else {"pooled_projections": _empty(pooled)})
 

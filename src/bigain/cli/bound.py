@@ -15,18 +15,16 @@ from bigain.cli import options
 if TYPE_CHECKING:
     from bigain.zoo.published import Configuration
 
-_SIZE_HELP = "Width x height in pixels, or several: '512x512 1024x1024'. What the model is made for if left out."
+MODEL_HELP = (
+    "A published model (FLUX.1-dev, Wan2.1-14B, …), an embedded one, a folder of a pipeline or of a transformer or "
+    "unet, or a config.json."
+)
+SIZE_HELP = "Width x height in pixels, or several: '512x512 1024x1024'. What the model is made for if left out."
 
 
 def bound(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="A published model (FLUX.1-dev, Wan2.1-14B, …), an embedded one, a folder of a pipeline or of a "
-            "transformer or unet, or a config.json."
-        ),
-    ],
-    size: Annotated[str | None, typer.Option(help=_SIZE_HELP)] = None,
+    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
+    size: Annotated[str | None, typer.Option(help=SIZE_HELP)] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Of a video; as many as usual if left out.")] = None,
     text: Annotated[
         int | None, typer.Option(min=1, help="Tokens of text; as many as its pipeline gives if left out.")
@@ -49,13 +47,13 @@ def bound(
 
       bigain bound my-pipeline/ --size "512x512 1024x1024" --json -
     """
-    configuration = _configuration(model)
-    sizes = _sizes(size) if size is not None else ()
+    described = configuration(model)
+    asked = sizes(size) if size is not None else ()
 
     from bigain.backbones.bound import at_sizes
     from bigain.report.bound import content, draw, terminal
 
-    bounds = at_sizes(configuration, sizes, frames=frames, text=text)
+    bounds = at_sizes(described, asked, frames=frames, text=text)
 
     if picture is not None:
         picture.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +67,7 @@ def bound(
     options.console().print(terminal(bounds))
 
 
-def _configuration(model: str) -> Configuration:
+def configuration(model: str) -> Configuration:
     """By name, or by the path of a folder or a file."""
     from bigain import zoo
     from bigain.methods.text import did_you_mean
@@ -88,7 +86,7 @@ def _configuration(model: str) -> Configuration:
     return published.of_folder(Path(model))
 
 
-def _sizes(text: str) -> tuple[tuple[int, int], ...]:
+def sizes(text: str) -> tuple[tuple[int, int], ...]:
     """Reads '512x512 1024x1024', with spaces or commas between."""
     words = re.split(r"[\s,]+", text.strip())
     matches = [re.fullmatch(r"(\d+)[x×](\d+)", word) for word in words]

@@ -9,6 +9,7 @@ import typer
 from bigain import __version__
 from bigain.cli.allocate import allocate
 from bigain.cli.analyse import analyse
+from bigain.cli.bench import bench
 from bigain.cli.bound import bound
 from bigain.cli.classify import classify
 from bigain.cli.command import Command, show_tracebacks
@@ -51,10 +52,20 @@ def common(
     show_tracebacks.set(traceback)
 
 
-_TELL_ME = (classify, fit, generate, fid, bound, allocate, analyse, report)  # without arguments these show their help
+_TELL_ME = (
+    classify,
+    fit,
+    generate,
+    fid,
+    bound,
+    bench,
+    allocate,
+    analyse,
+    report,
+)  # without arguments these show their help
 _COMMANDS = (
     *(evaluate, classify, fit, generate, fid, inspect),
-    *(methods, models, bound, allocate, analyse, report),
+    *(methods, models, bound, bench, allocate, analyse, report),
 )
 for command in _COMMANDS:
     app.command(cls=Command, no_args_is_help=command in _TELL_ME)(grouped(command))

@@ -78,7 +78,7 @@ class _Spread:
             value = getattr(self.default, field.name)
             if isinstance(value, Group):
                 changes[field.name] = _Spread(value, self.without).take(values)
-            elif field.name in values:
+            elif field.name in values and field.name not in self.without:
                 given = values.pop(field.name)
                 changes[field.name] = _read(field.name, given, hints[field.name], value)
         return replace(self.default, **changes)

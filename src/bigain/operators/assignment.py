@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from bigain.operators.grid import flat_rows, gather_tokens, pack
+from bigain.operators.labels import labelled
 
 Mode = Literal["mean", "mlerp", "prune"]
 MODES: tuple[str, ...] = get_args(Mode)
@@ -71,6 +72,7 @@ def group_sizes(assignment: Assignment) -> Tensor:
     return _sum_by(ones, flat, assignment.kept.numel()).view(assignment.kept.shape)
 
 
+@labelled("merge")
 def merge(x: Tensor, assignment: Assignment, mode: Mode = "mean") -> Tensor:
     """Replace every group of tokens by one token.
 
@@ -112,6 +114,7 @@ def merge(x: Tensor, assignment: Assignment, mode: Mode = "mean") -> Tensor:
     return (sums * scale[..., None]).to(x.dtype)
 
 
+@labelled("unmerge")
 def unmerge(z: Tensor, assignment: Assignment) -> Tensor:
     """Give every token the value of its group, by one gather: z (B, M, C) to (B, N, C) in its dtype."""
     if z.dim() != 3 or z.shape[:2] != assignment.kept.shape:

@@ -36,6 +36,7 @@ from bigain.operators.grid import (
     to_cells,
     whole_cell,
 )
+from bigain.operators.labels import labelled
 
 Aggregate = Literal["max", "sum", "mean", "min", "std"]
 AGGREGATES: tuple[str, ...] = get_args(Aggregate)
@@ -47,6 +48,7 @@ def limit(grid: Grid, cell: Cell) -> int:
     return (grid.frames // st) * (grid.height // sy) * (grid.width // sx) * (st * sy * sx - 1)
 
 
+@labelled("score")
 def aggregate(score: Tensor, grid: Grid, cell: Cell, how: Aggregate) -> Tensor:
     """One score per cell, from the scores (B, N) of the tokens that really lie in it.
 
@@ -70,6 +72,7 @@ def aggregate(score: Tensor, grid: Grid, cell: Cell, how: Aggregate) -> Tensor:
     return (to_cells(deviation.square(), grid, cell, 0).sum(2) / sizes).sqrt()
 
 
+@labelled("match")
 def merge_blocks(aggregated: Tensor, grid: Grid, cell: Cell, merged: int | Tensor) -> Assignment:
     """Merge the cells with the lowest aggregates into one token each.
 
@@ -95,6 +98,7 @@ def merge_blocks(aggregated: Tensor, grid: Grid, cell: Cell, merged: int | Tenso
     return by_representative(stands_for, grid.tokens - least // saved * saved, least // saved < most // saved)
 
 
+@labelled("match")
 def merge_blocks_below(aggregated: Tensor, grid: Grid, cell: Cell, threshold: float) -> Assignment:
     """Merge every full cell whose aggregate (B, cells) lies below a threshold in the units of the score.
 
@@ -129,6 +133,7 @@ def quadtree_limit(grid: Grid, depth: int, time_depth: int = 0) -> int:
     return grid.tokens - levels(grid, depth, time_depth)[-1].tokens
 
 
+@labelled("score")
 def merge_costs(x: Tensor, grid: Grid, depth: int, time_depth: int = 0) -> tuple[Tensor, ...]:
     """The squared error that each block's merge adds, once its children are merged, for tokens (B, N, C).
 
@@ -153,6 +158,7 @@ def merge_costs(x: Tensor, grid: Grid, depth: int, time_depth: int = 0) -> tuple
     return tuple(costs)
 
 
+@labelled("match")
 def merge_quadtree(x: Tensor, grid: Grid, depth: int, merged: int | Tensor, time_depth: int = 0) -> Assignment:
     """Merge the cheapest blocks of each row, children before parents, until exactly ``merged`` tokens are saved.
 

@@ -16,10 +16,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from bigain.operators.grid import Grid, check_tokens, to_map
+from bigain.operators.labels import labelled
 
 CUTOFF = 0.5  # of the Nyquist frequency: what lies above counts as detail in the spectral scores
 
 
+@labelled("score")
 def score(x: Tensor, grid: Grid, kind: str) -> Tensor:
     """Score every token by how much detail it carries.
 

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from bigain.operators.assignment import Assignment, mark_first, merged_bounds
 from bigain.operators.grid import Cell, Grid, cell_count, check_tokens, gather_tokens, pack, to_cells
+from bigain.operators.labels import labelled
 
 _BLOCK = 2**24  # similarities at once: 64 MiB in float32
 
@@ -27,6 +28,7 @@ def limit(grid: Grid, cell: Cell) -> int:
     return grid.tokens - cell_count(grid, cell)
 
 
+@labelled("match")
 def destinations_by_score(score: Tensor, grid: Grid, cell: Cell, lowest: bool = True) -> Tensor:
     """The token with the lowest (or highest) score of every cell as its destination; on ties the first in raster order.
 
@@ -39,6 +41,7 @@ def destinations_by_score(score: Tensor, grid: Grid, cell: Cell, lowest: bool = 
     return members.expand(score.shape[0], -1, -1).gather(2, place).squeeze(2)
 
 
+@labelled("match")
 def match(features: Tensor, destinations: Tensor, merged: int | Tensor, recover: bool = False) -> Assignment:
     """Merge into the destinations the sources that are most similar to one.
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bigain.operators.grid import Grid, cell_tokens, check_tokens, gather_tokens, to_map, to_tokens
+from bigain.operators.labels import labelled
 
 Place = Literal["centre", "first"]
 PLACES: tuple[str, ...] = get_args(Place)
@@ -53,6 +54,7 @@ def nearest_tokens(
     return cell_tokens(grid, window, device, offset)
 
 
+@labelled("pool")
 def nearest(x: Tensor, grid: Grid, factor: Factor, place: Place = "centre") -> Tensor:
     """One token of every window: (B, N, C) to (B, M, C). Factor 1 returns ``x`` itself."""
     check_tokens(x, grid, 3, "x")
@@ -60,6 +62,7 @@ def nearest(x: Tensor, grid: Grid, factor: Factor, place: Place = "centre") -> T
     return x if window_of(factor) == (1, 1, 1) else x.index_select(1, index)
 
 
+@labelled("pool")
 def average(x: Tensor, grid: Grid, factor: Factor) -> Tensor:
     """The mean of every window over its real tokens: (B, N, C) to (B, M, C). Factor 1 returns ``x`` itself."""
     check_tokens(x, grid, 3, "x")
@@ -85,6 +88,7 @@ def _over_frames(x: Tensor, grid: Grid, frames: int) -> Tensor:
     return torch.cat(means, 1).reshape(x.shape[0], -1, x.shape[2])
 
 
+@labelled("pool")
 def interpolate_extrapolate(
     x: Tensor, grid: Grid, factor: Factor, alpha: float | Tensor, place: Place = "centre"
 ) -> Tensor:
@@ -127,6 +131,7 @@ def window_sizes(grid: Grid, factor: Factor, device: torch.device | str | None =
     return (frames[:, None, None] * rows[:, None] * columns).flatten()
 
 
+@labelled("pool")
 def band_select(x: Tensor, score: Tensor, count: int, highest: bool) -> Tensor:
     """Keep only the tokens with the highest (or lowest) scores, in raster order; on ties the first ones.
 

@@ -8,8 +8,9 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +24,8 @@ from bigain.methods import Compression, Method
 from bigain.operators.random import seeded_generator
 
 _FLOP_TIMESTEPS = 4
+_LONG = 1000.0  # milliseconds
+Key = TypeVar("Key")
 
 
 def applied(denoiser: Denoiser, methods: Compression | Method | str) -> AbstractContextManager[object]:
@@ -99,29 +102,56 @@ def measure(
     done: Callable[[], None] = lambda: None,
     among: Tensor | None = None,
 ) -> dict[str, list[float]]:
-    """Milliseconds of ``rounds`` forwards of ``batch_size`` rows per method; ``done`` is called after each.
+    """Milliseconds of ``rounds`` forwards of ``batch_size`` rows per method, as `interleaved` measures them.
 
-    Every round visits every method in turn, so that what disturbs the machine falls on all of them alike. A visit is
-    one forward to warm up and one that is timed; the clock is read when the device has finished. A method that acts in
-    a range of t is visited in and outside of it, and counts by the shares of ``among``, (n,) timesteps, which are
-    evenly spaced if left out.
+    ``done`` is called after each. A method that acts in a range of t is visited in and outside of it, and counts by the
+    shares of ``among``, (n,) timesteps, which are evenly spaced if left out.
     """
     among = denoiser.process.timesteps(batch_size) if among is None else among
-    forwards = {spec: _forwards(denoiser, spec, condition, among, batch_size) for spec in specs}
-    times: dict[str, list[float]] = {spec: [] for spec in specs}
-    for _ in range(rounds):
-        for spec in specs:
-            seconds = 0.0
-            with applied(denoiser, spec):
-                for share, forward in forwards[spec]:
-                    forward()
-                    synchronise(denoiser.device)
-                    started = time.perf_counter()
-                    forward()
-                    synchronise(denoiser.device)
-                    seconds += share * (time.perf_counter() - started)
-            times[spec].append(seconds * 1000)
+    parts = {spec: _forwards(denoiser, spec, condition, among, batch_size) for spec in specs}
+    visits = {
+        (spec, place): (partial(applied, denoiser, spec), forward)
+        for spec, own in parts.items()
+        for place, (_, forward) in enumerate(own)
+    }
+
+    def visited(key: tuple[str, int]) -> None:
+        spec, place = key
+        if place == len(parts[spec]) - 1:
             done()
+
+    times = interleaved(visits, rounds, denoiser.device, visited)
+    shares = {spec: [share for share, _ in own] for spec, own in parts.items()}
+    return {
+        spec: [sum(share * times[spec, place][number] for place, share in enumerate(own)) for number in range(rounds)]
+        for spec, own in shares.items()
+    }
+
+
+def interleaved(
+    visits: Mapping[Key, tuple[Callable[[], AbstractContextManager[object]], Callable[[], object]]],
+    rounds: int,
+    device: torch.device,
+    done: Callable[[Key], object] = lambda key: None,
+) -> dict[Key, list[float]]:
+    """Milliseconds of calls in each round, each in a context of its own; ``done`` is called with the key of each.
+
+    Every round visits each in turn, so that what disturbs the machine falls on all of them alike. A visit is one call
+    to warm up, which those that take over a second need in the first round only, and one that is timed; the clock is
+    read when the device has finished.
+    """
+    times: dict[Key, list[float]] = {key: [] for key in visits}
+    for _ in range(rounds):
+        for key, (prepared, call) in visits.items():
+            with prepared():
+                if not times[key] or times[key][-1] < _LONG:
+                    call()
+                    synchronise(device)
+                started = time.perf_counter()
+                call()
+                synchronise(device)
+                times[key].append((time.perf_counter() - started) * 1000)
+            done(key)
     return times
 
 

@@ -276,6 +276,16 @@ class TimingSettings(Group):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BenchSettings(Group):
+    """What `bigain bench` times."""
+
+    rounds: int = setting(7, "How often each method is timed.", low=1)
+    text: int | None = setting(None, "Tokens of text; as many as its pipeline gives if left out.", low=1)
+    compile: bool = setting(False, "Time each as torch.compile has it, too.")
+    channels_last: bool = setting(False, "Keep the weights of convolutions in this memory format.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class CountSettings(Group):
     """How much is measured."""
 
