@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,24 +11,13 @@ import pytest
 
 from bigain.report import bench as report
 
-UNET = dict(
-    sample_size=16,
-    layers_per_block=1,
-    block_out_channels=(32, 32),
-    down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-    up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-    cross_attention_dim=16,
-    attention_head_dim=4,
-    norm_num_groups=8,
-)
-
 
 def test_the_command_writes_a_table_a_file_and_a_picture(
-    call: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    call: Callable[..., Any], families: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "tomesd", None)
-    config = tmp_path / "config.json"
-    config.write_text(json.dumps({"_class_name": "UNet2DConditionModel", **UNET}))
+    families["unet"].build().save_pretrained(tmp_path / "unet")
+    config = tmp_path / "unet" / "config.json"
     file, picture = tmp_path / "bench.json", tmp_path / "new" / "bench.png"
     sizes = ("--size", "64x64 128x128", "--rounds", 2)
     text = call("bench", config, "-m", "avgpool-2", *sizes, "--json", file, "--picture", picture, "--threads", 1).output

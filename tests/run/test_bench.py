@@ -110,6 +110,8 @@ def test_a_compiled_model_is_timed_beside_the_other() -> None:
 def test_methods_and_sizes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="ratio"):
         timed("lgtm-0.9")
+    with pytest.raises(ValueError, match=r"act at t = 500, where they are timed, not avgpool.*timesteps=0-200"):
+        timed("iekvd-2", "avgpool:factor=2,timesteps=0-200")
     with pytest.raises(ValueError, match="multiple of 2 pixels"):
         bench(UNET, (15, 16), [], FEW, BenchSettings())
 

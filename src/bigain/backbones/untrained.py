@@ -16,7 +16,7 @@ from bigain.backbones.families import layout
 from bigain.operators.random import seeded_generator
 from bigain.zoo.published import Configuration
 
-_MIDWAY = 500.0  # of a thousand, the timestep
+MIDWAY = 500.0  # of a thousand, the timestep
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ def untrained(
     family = layout(model).family
     name = "t" if "t" in given else "timestep"
     # Families count t up to 1 or to 1000; labels of classes have none of either.
-    unit = 1000.0 if family is not None and float(family.level(torch.tensor(0.5))) == _MIDWAY else 1.0
-    given[name] = torch.full_like(given[name], _MIDWAY / unit, dtype=None if family is None else torch.float32)
+    unit = 1000.0 if family is not None and float(family.level(torch.tensor(0.5))) == MIDWAY else 1.0
+    given[name] = torch.full_like(given[name], MIDWAY / unit, dtype=None if family is None else torch.float32)
     return Untrained(model, given, sized)
 
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from bigain.backbones import Handle, apply
-from bigain.backbones.untrained import Untrained, untrained
+from bigain.backbones.untrained import MIDWAY, Untrained, untrained
 from bigain.methods import Compression, Context, Method, TokenMerging, ToMe
 from bigain.operators.assignment import Assignment
 from bigain.operators.labels import PREFIX
@@ -111,12 +111,15 @@ def bench(
 ) -> list[Row]:
     """Times no compression and methods at a size; tomesd's ToMe too where it is installed, in U-Nets.
 
-    ValueError or `NothingCompressedError` where the size does not fit the model, or a method either.
+    ValueError or `NothingCompressedError` where the size does not fit the model, or a method either; ValueError for a
+    method that does not act at the timestep of the forward, the middle one.
 
     Args:
         size: width and height in pixels; what the model is made for if None.
         settings: dtype, device, batch size and frames.
     """
+    for part in (part for method in methods for part in method if not part.acts_at(MIDWAY)):
+        raise ValueError(f"methods must act at t = {MIDWAY:g}, where they are timed, not {part}")
     device = torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     made = untrained(
         configuration,
