@@ -28,7 +28,7 @@ def main() -> None:
     given = parser.parse_args()
     model = ModelSettings(model=given.model, dtype=given.dtype)
     denoiser = model.open(quiet=True)
-    source = DataSettings().load(denoiser.image_size)
+    source = DataSettings().load(denoiser)
     count = min(given.images or len(source.entries), len(source.entries))
     cascade = Racing(20, methods=(MANY[given.model][0], "none"))
     how = {"loop": (Stages((5, 1), (5, 20)), False), "cascade": (cascade, True)}

@@ -74,7 +74,7 @@ class Done:
 def run(model: ModelSettings, data: DataSettings, images: int, path: Path, *, progress: bool = True) -> None:
     """Classifies what is missing in ``path``."""
     denoiser = model.open(quiet=True)
-    source = data.load(denoiser.image_size)
+    source = data.load(denoiser)
     subjects = made(variants(model.model), model.model, denoiser, source, model.batch_size)
     compare(path, subjects, source, images, facts(model, denoiser, source), progress=progress)
 

@@ -319,3 +319,22 @@ def pipeline_folder(families: Any, tmp_path: Path) -> Path:
     )
     pipe.save_pretrained(tmp_path / "pipe", safe_serialization=True)
     return tmp_path / "pipe"
+
+
+@pytest.fixture
+def flows() -> dict[str, Any]:
+    """Small random pipelines of flow matching by name."""
+    from tests.pipelines import FLOWS  # late, as it brings many classes of transformers
+
+    return FLOWS
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Callable[[Any], Path]:
+    """Saves a pipeline to a folder."""
+
+    def save(pipe: Any) -> Path:
+        pipe.save_pretrained(tmp_path / "saved", safe_serialization=True)
+        return tmp_path / "saved"
+
+    return save

@@ -181,11 +181,3 @@ def test_frames_are_drawn_and_classified_from_the_command_line(flows, saved, tmp
     [expected] = classifier.predict(frames)
     assert found["images"][0]["probability"] == round(expected.probability, 6)
     assert [one.probability for one in classifier.predict([str(file)])] == [expected.probability]
-
-
-def test_evaluate_takes_a_video_model_for_images_alone(flows, saved):
-    folder = saved(flows["wan of pixels"].build())
-    arguments = ["evaluate", "--model", str(folder), "--image-size", "32", "--frames"]
-    asked = [*arguments, "4", "--out", str(folder / "out"), "--quiet", "--methods", "none"]
-    result = CliRunner().invoke(app, asked)
-    assert "frames must be 1 (--frames 1) to evaluate a video model on images, not 4" in result.stderr

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from bigain import zoo
 from bigain.data.glyphs import CLASSES, SPLITS, Glyphs, draw
 from bigain.metrics.distribution import fid
-from bigain.metrics.features import GlyphFeatures, Recogniser, RecogniserConfig, feature_network, load_recogniser
+from bigain.metrics.features import GlyphFeatures, Recogniser, RecogniserConfig, load_recogniser
 
 CPU = torch.device("cpu")
 
@@ -34,7 +34,7 @@ def test_larger_images_are_averaged_down_first() -> None:
 @pytest.mark.parametrize("size", [16, 48, 33])
 def test_a_size_that_averaging_does_not_reach_is_named(size: int) -> None:
     with pytest.raises(ValueError, match=f"must be a multiple of 32 pixels for the recogniser, not {size}"):
-        feature_network("recogniser", size, CPU)
+        GlyphFeatures(size, CPU)
 
 
 def test_scenes_are_seen_quadrant_by_quadrant() -> None:

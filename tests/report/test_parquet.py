@@ -28,7 +28,7 @@ def store(known_store: Store, classified: Callable[..., Classified]) -> Store:
     """With an image whose errors were evaluated in part, and a generated one without label and features."""
     errors = np.array([[0.5, 0.125], [0.25, np.nan], [1e-30, np.nan]], dtype=np.float32)
     known_store.add_classified("none", [classified("0-late", 7, (1,), (1, 0, 2), errors)])
-    png = next(known_store.generated("none")).png
+    png = next(known_store.generated("none")).file
     known_store.add_generated("todo:factor=2", [Generated(9, None, "a cat, asleep", png)])
     return known_store
 

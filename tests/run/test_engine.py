@@ -178,7 +178,7 @@ def test_what_does_not_fit_the_data_is_refused(
 def test_inception_features_need_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match="torch-fidelity"):
-        features.feature_network("inception", 32, torch.device("cpu"))
+        features.InceptionFeatures(torch.device("cpu"))
 
 
 def test_a_folder_of_images_with_a_bad_one(tiny_settings: Make, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def store(known_store: Store, classified: Callable[..., Classified]) -> Store:
         )
     for image in known_store.generated(TODO):
         features = None if image.features is None else image.features - 5
-        known_store.add_generated(ABM, [Generated(image.image, image.label, "c", image.png, None, features)])
+        known_store.add_generated(ABM, [Generated(image.image, image.label, "c", image.file, None, features)])
     return known_store
 
 
@@ -66,7 +66,7 @@ def test_what_is_better_has_a_gain_above_zero_both_ways_round(store: Store) -> N
 
 def test_intervals_are_of_the_difference_on_the_same_resamples(store: Store) -> None:
     rng = np.random.default_rng(5)
-    plain = {row.image: row.pixels for row in store.generated("none")}
+    plain = {row.image: row.frames[0] for row in store.generated("none")}
     noise = {image: rng.integers(1, 60, size=pixels.shape) for image, pixels in plain.items()}
     store.add_methods(["none", TODO, ABM, "avgpool:factor=2", "avgpool:factor=3"])
     errors = {}

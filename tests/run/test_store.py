@@ -51,7 +51,7 @@ def test_rows_come_out_as_they_went_in_also_after_reopening(path: Path) -> None:
         )
         np.testing.assert_array_equal(row.errors, ERRORS)
         first, second = store.generated("none")
-        assert (first.image, first.label, first.condition, first.png, first.recognised) == (1, 2, "x", b"q", 2)
+        assert (first.image, first.label, first.condition, first.file, first.recognised) == (1, 2, "x", b"q", 2)
         np.testing.assert_array_equal(first.features, features)
         assert (second.image, second.label, second.recognised, second.features) == (3, None, None, None)
         facts, real = store.reference()
@@ -65,7 +65,7 @@ def test_an_image_that_is_there_stays_as_it_is(path: Path) -> None:
         store.add_methods(["none"])
         store.add_generated("none", [Generated(0, 1, "x", b"first")])
         store.add_generated("none", [Generated(0, 1, "x", b"second"), Generated(1, 1, "x", b"new")])
-        assert [row.png for row in store.generated("none")] == [b"first", b"new"]
+        assert [row.file for row in store.generated("none")] == [b"first", b"new"]
         assert store.generated_images("none") == {0, 1}
 
 
@@ -165,7 +165,7 @@ def test_another_version_of_the_format_is_refused(path: Path, version: int) -> N
     Store.open(path, {}, FACTS).close()
     with sqlite3.connect(path) as connection:
         connection.execute(f"PRAGMA user_version = {version}")
-    with pytest.raises(ValueError, match=f"version 4 of the results format, not {version}: run again"):
+    with pytest.raises(ValueError, match=f"version 5 of the results format, not {version}: run again"):
         Store(path)
 
 
@@ -227,7 +227,7 @@ def small(path: Path) -> Path:
         *((f"classification.{name}", "image 'a' classified under none")
           for name in ("position", "labels", "prediction", "ranking", "stage", "evaluated", "errors", "forwards")),
         *((f"generation.{name}", "image 3 generated under none")
-          for name in ("label", "condition", "png", "recognised", "features")),
+          for name in ("label", "condition", "file", "recognised", "features")),
         ("reference.features", "the features of the real images"),
         ("reference.facts", "the features of the real images"),
         ("method.flops", "the FLOPs of none"),

@@ -98,7 +98,7 @@ def test_a_run_that_has_only_begun_has_rows_without_values(tmp_path: Any) -> Non
 
 def test_generated_images_without_features_have_no_fid(known_store: Store) -> None:
     known_store.add_methods(["none", "todo:factor=2", "abm-0.3"])
-    png = next(known_store.generated("none")).png
+    png = next(known_store.generated("none")).file
     known_store.add_generated("abm-0.3", [Generated(n, None, "a cat", png) for n in range(3)])
     row = summarise(known_store).rows[2]
     assert (row.generated, row.fid, row.recognised) == (3, None, None)
@@ -117,7 +117,7 @@ def test_precision_and_recall_are_those_of_the_stored_features(known_store: Stor
     assert (todo.precision, todo.recall) == (0.0, 0.0), "every feature is 10 higher, far out of every ball"
     real = known_store.reference()[1]
     known_store.add_methods(["none", "todo:factor=2", "abm:ratio=0.3"])
-    png, features = next(known_store.generated("none")).png, real + np.float32(1.5)
+    png, features = next(known_store.generated("none")).file, real + np.float32(1.5)
     known_store.add_generated("abm:ratio=0.3", [Generated(n, 0, "x", png, 0, one) for n, one in enumerate(features)])
     row = summarise(known_store).rows[2]
     assert (row.precision, row.recall) == pytest.approx(precision_recall(real, features, 3))
@@ -125,7 +125,7 @@ def test_precision_and_recall_are_those_of_the_stored_features(known_store: Stor
 
 
 def test_images_of_which_some_lack_features_are_an_error(known_store: Store) -> None:
-    png = next(known_store.generated("none")).png
+    png = next(known_store.generated("none")).file
     known_store.add_generated("todo:factor=2", [Generated(6, 0, "x", png)])
     with pytest.raises(ValueError, match="image 6 of todo:factor=2 must have 2 features as the others, not none"):
         summarise(known_store)
@@ -147,8 +147,8 @@ def test_an_unfinished_run_says_what_it_lacks(known_store: Store) -> None:
 
 
 def test_images_are_paired_by_number_where_both_have_gaps(known_store: Store) -> None:
-    plain = {row.image: row.pixels.astype(float) for row in known_store.generated("none")}
-    todo = {row.image: row.pixels.astype(float) for row in known_store.generated("todo:factor=2")}
+    plain = {row.image: row.frames[0].astype(float) for row in known_store.generated("none")}
+    todo = {row.image: row.frames[0].astype(float) for row in known_store.generated("todo:factor=2")}
     with known_store.transaction() as connection:
         connection.execute("DELETE FROM generation WHERE method = 'none' AND image IN (0, 3, 5)")
         connection.execute("DELETE FROM generation WHERE method = 'todo:factor=2' AND image IN (1, 3)")

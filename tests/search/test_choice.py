@@ -94,7 +94,7 @@ def assert_measured(store: Store, step: module.Step) -> None:
     assert len(own) == 6
     difference = paired_difference([own[name] for name in own], [plain[name] for name in own])
     assert step.accuracy == Gain(*difference)
-    images = [np.stack([image.pixels for image in store.generated(name)]) for name in ("none", step.methods)]
+    images = [np.stack([image.frames[0] for image in store.generated(name)]) for name in ("none", step.methods)]
     assert len(images[1]) == 3
     assert step.psnr is not None
     assert step.psnr.value == pytest.approx(mean_psnr(images[1], images[0]))

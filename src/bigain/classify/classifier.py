@@ -27,9 +27,9 @@ from bigain.classify.prediction import Floats, Prediction
 from bigain.classify.racing import Racing
 from bigain.diffusion import Conditions, Denoiser, open_model
 from bigain.diffusion.denoiser import memory_advice
-from bigain.images import as_batch, as_images, content_id
+from bigain.images import as_images, content_id
 from bigain.progress import progress_bar
-from bigain.videos import as_video_batch, as_videos
+from bigain.videos import as_videos
 
 _WINDOW = 64  # images that share batches
 
@@ -211,17 +211,10 @@ class DiffusionClassifier:
         results: list[Prediction] = []
         with progress_bar(len(images) * self.forwards, progress, desc="classify", unit="forward") as bar:
             for first in range(0, len(images), _WINDOW):
-                batch = self._batch(images[first : first + _WINDOW])
+                batch = self.denoiser.prepare(images[first : first + _WINDOW])
                 own = [content_id(image) for image in batch] if names is None else names[first : first + _WINDOW]
                 results += self._together(batch, own, bar)
         return results
-
-    def _batch(self, images: Any) -> Tensor:
-        """Some images, or videos, as the model takes them."""
-        size, frames = self.denoiser.image_size, self.denoiser.frames
-        if frames is None or not self.denoiser.is_video:
-            return as_batch(images, size)
-        return as_video_batch(images, size, frames)
 
     def score(self, images: Any, labels: Sequence[int | str]) -> float:
         """Accuracy on labelled images, as scikit-learn asks an estimator for it."""

@@ -63,7 +63,7 @@ def fit(
     from bigain.run.files import class_conditions
 
     denoiser = model.open(quiet)
-    source = data.unseen().load(denoiser.image_size)
+    source = data.unseen().load(denoiser)
     items = list(source.items(labelled(source, settings.images)))
     classifier = DiffusionClassifier(
         denoiser,

@@ -73,7 +73,7 @@ def _image(denoiser: Denoiser, image: str, source: DataSettings) -> tuple[Tensor
 
     if not image.isdigit():
         return preprocess(read_image(Path(image), image), denoiser.image_size), image, None
-    data = source.load(denoiser.image_size)
+    data = source.load(denoiser)
     if int(image) >= len(data):
         raise ValueError(f"image must be a file or a number below {len(data)}, not {image}")
     item = data[int(image)]

@@ -12,6 +12,7 @@ from typing import Literal, get_args
 
 from bigain.data.prompts import PHOTO, from_template, map_classes
 from bigain.images import BadImageError, Pixels, read_image
+from bigain.videos import read_video
 
 IMAGENET_CLASSES = 1000
 OnBadImage = Literal["raise", "skip"]
@@ -29,15 +30,20 @@ class Item:
     pixels: Callable[[], Pixels]  # decodes the image; raises BadImageError where there is none
     labels: tuple[int, ...] = ()  # class indices: one for class data, any number (also none) for multi-label data
     caption: str | None = None  # a sentence about the image, where the data set has one
+    path: Path | None = None  # the file, where it is one
 
     @classmethod
     def of_file(cls, id: str, path: Path, labels: tuple[int, ...], caption: str | None = None, line: str = "") -> Item:
         """The image in a file; errors also name the ``line`` that lists it."""
-        return cls(id, partial(read_image, path, f"{path} ({line})" if line else str(path)), labels, caption)
+        return cls(id, partial(read_image, path, f"{path} ({line})" if line else str(path)), labels, caption, path)
+
+    def as_video(self, frames: int) -> Item:
+        """The same with the frames of the animation in its file; what is in no file stays as it is."""
+        return self if self.path is None else replace(self, pixels=partial(read_video, self.path, frames))
 
     @cached_property
     def image(self) -> Pixels:
-        """uint8 (H, W, 3), RGB, upright, at its own size; decoded at the first use and kept."""
+        """uint8 (H, W, 3), RGB, upright, at its own size; decoded at the first use and kept. Videos (T, H, W, 3)."""
         return self.pixels()
 
 

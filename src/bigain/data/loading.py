@@ -36,6 +36,7 @@ def load(
     name_or_path: str | Path,
     *,
     image_size: int,
+    frames: int | None = None,
     split: str | None = None,
     limit: int | None = None,
     classes: str | Path | None = None,
@@ -52,6 +53,7 @@ def load(
             folder of class folders. The layouts are in the modules of these names.
         image_size: the model's image size in pixels. Glyphs, scenes and moving letters are drawn at it; files keep
             their own size, which ``preprocess`` brings to the model's.
+        frames: of a model of videos: files are read as animations, see ``read_video``. Images if left out.
         split: default: test (embedded data, pets), val (ImageNet), val2017 (COCO), the folder itself, see ``hub``.
         limit: at most this many images, from 1 to the number there are; default: all.
         classes: a text file that restricts ImageNet to its wnids, or a folder to its class folders.
@@ -86,7 +88,10 @@ def load(
             "a prompt csv can",
             stacklevel=2,
         )
-    return replace(data, entries=data.entries[:limit], on_bad_image=on_bad_image)
+    entries = data.entries[:limit]
+    if frames is not None:
+        entries = tuple(entry.as_video(frames) for entry in entries)
+    return replace(data, entries=entries, on_bad_image=on_bad_image)
 
 
 def _kind(text: str) -> tuple[str, str]:

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from bigain.diffusion.process import Convention, Process, process_of
 from bigain.diffusion.schedule import SPACINGS, scheduled, shift_of
 from bigain.diffusion.space import Latents, Pixels
+from bigain.images import as_batch
+from bigain.videos import as_video_batch
 
 _DISTILLED = re.compile(r"schnell|turbo|lightning|lcm|hyper-?sd|distill?ed|klein(?!.*base)", re.IGNORECASE)
 _RANGE_TOLERANCE = 1e-4  # of [-1, 1]: what rounding in a resize or a cast may add
@@ -167,6 +169,15 @@ class Denoiser(ABC):
     def frames(self) -> int | None:
         """Frames of a video; None for a model of images."""
         return None
+
+    def prepare(self, images: Any) -> Tensor:
+        """Images, or videos for a model of these, as :meth:`encode` takes them; a tensor comes back as it is.
+
+        Raises as :func:`bigain.images.as_batch` and :func:`bigain.videos.as_video_batch`.
+        """
+        if self.frames is None or not self.is_video:
+            return as_batch(images, self.image_size)
+        return as_video_batch(images, self.image_size, self.frames)
 
     @property
     def is_video(self) -> bool:

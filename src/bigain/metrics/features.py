@@ -102,13 +102,6 @@ class InceptionFeatures(FeatureNetwork):
         return extract(images, self.network).astype(np.float32)
 
 
-def feature_network(name: str, image_size: int, device: torch.device, quadrants: bool = False) -> FeatureNetwork | None:
-    """The network called "recogniser" (see `GlyphFeatures` for ``quadrants``) or "inception"; None for "none"."""
-    if name == "none":
-        return None
-    return GlyphFeatures(image_size, device, quadrants) if name == "recogniser" else InceptionFeatures(device)
-
-
 def extract(images: np.ndarray, network: nn.Module, batch_size: int = 64) -> np.ndarray:
     """Features of images uint8 (N, H, W, 3), N >= 1, by a network in evaluation mode: float64 (N, D).
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from bigain.run.results import Results, Row, Timings
-    from bigain.run.store import Store
+    from bigain.run.store import Generated, Store
 
 Images = npt.NDArray[np.uint8]
 
@@ -72,8 +72,13 @@ def draw_page(store: Store, path: Path) -> None:
     for spec in store.methods():
         made = {image.image: image for image in islice(store.generated(spec), _COLUMNS)}
         if all(number in made for number in numbers):
-            rows.append((str(label(spec)), [made[number].pixels for number in numbers]))
+            rows.append((str(label(spec)), [_middle(made[number]) for number in numbers]))
     draw_samples(rows, headings, path, "Each column starts from the same noise")
+
+
+def _middle(image: Generated) -> Images:
+    """An image, or the frame in the middle of a video."""
+    return image.frames[len(image.frames) // 2]
 
 
 def write_table(results: Results, times: Timings | None, folder: Path) -> None:

@@ -8,9 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from bigain.data import preprocess
 from bigain.diffusion import Denoiser
 from bigain.images import to_uint8
 from bigain.progress import progress_bar
@@ -93,13 +91,13 @@ def _keep_reference(work: Work, store: Store) -> None:
     """Features of the real images that FID compares with: the validation split of embedded data, else the data."""
     if work.network is None or not work.settings.counts.generate or store.reference() is not None:
         return
-    real, size = work.settings.data, work.denoiser.image_size
+    real = work.settings.data
     if real.is_embedded:
         real = replace(real, split="validation")
-    data = work.data if real == work.settings.data else real.load(size)
+    data = work.data if real == work.settings.data else real.load(work.denoiser)
     features = []
     for chunk in chunks(range(min(len(data), REFERENCE_IMAGES)), 256):
-        images = torch.stack([preprocess(item.image, size) for item in data.items(chunk)])
+        images = work.denoiser.prepare([item.image for item in data.items(chunk)])
         features.append(work.network.features(to_uint8(images)))
     rows = np.concatenate(features)
     facts = {"data": data.name, "split": real.split, "images": len(rows)}

@@ -15,7 +15,7 @@ from torch import Tensor
 from bigain.backbones import applied_to
 from bigain.backbones.families import layout
 from bigain.classify import DiffusionClassifier, noised, predictions
-from bigain.data import ImageCollection, Item, labelled, preprocess
+from bigain.data import ImageCollection, Item, labelled
 from bigain.diffusion import Denoiser
 from bigain.operators.random import image_key, mix_keys
 from bigain.run.files import class_conditions, fingerprint
@@ -43,7 +43,7 @@ class Probe:
 
         ValueError for settings that do not fit the model or the data, too few images, and as ``check_classes``.
         """
-        data = source.load(denoiser.image_size)
+        data = source.load(denoiser)
         conditions = class_conditions(denoiser, data)
         items = list(data.items(labelled(data, settings.images)))  # fewer, where bad images are skipped
         if len(items) < 2:  # of which there is no standard deviation
@@ -142,7 +142,7 @@ class Probe:
         return [self.items[first : first + size] for first in range(0, len(self.items), size)]
 
     def _images(self, items: list[Item]) -> Tensor:
-        return torch.stack([preprocess(item.image, self.denoiser.image_size) for item in items])
+        return self.denoiser.prepare([item.image for item in items])
 
     def errors(self, done: Callable[[int], object]) -> npt.NDArray[np.float32]:
         """Of all classes at all timesteps, (images, conditions, timesteps)."""

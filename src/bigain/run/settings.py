@@ -35,6 +35,7 @@ WEIGHTING_HELP = (
 WEIGHTINGS = ("prediction", "velocity", "epsilon", "likelihood")
 SPACING_HELP = "Of the timesteps; scheduler: by the shifted schedule of a model trained by flow matching."
 SPACINGS = ("uniform", "scheduler")
+EMBEDDED = ("glyphs", "glyphs-scenes", "glyphs-moving")
 REFERENCE_IMAGES = 2000  # the most real images that FID compares with
 
 
@@ -114,8 +115,8 @@ class DataSettings(Group):
 
     data: str = setting(
         "glyphs",
-        "glyphs or glyphs-scenes (embedded), imagenet:PATH, imagenet100:PATH, pets:PATH, coco:PATH, folder:PATH, "
-        "csv:PATH, hub:ID, or a path.",
+        "glyphs, glyphs-scenes or glyphs-moving (embedded), imagenet:PATH, imagenet100:PATH, pets:PATH, coco:PATH, "
+        "folder:PATH, csv:PATH, hub:ID, or a path.",
     )
     split: str | None = setting(None, "Of the data; its own default if left out.")
     classes: str | None = setting(None, "File of the classes that take part (ImageNet-100).")
@@ -125,7 +126,7 @@ class DataSettings(Group):
     @property
     def is_embedded(self) -> bool:
         """Whether the data come with the package."""
-        return self.data in ("glyphs", "glyphs-scenes")
+        return self.data in EMBEDDED
 
     def identity(self) -> dict[str, Any]:
         """What results depend on."""
@@ -136,13 +137,14 @@ class DataSettings(Group):
         """The same on embedded data's validation split where no split is named, so that the test split stays unseen."""
         return replace(self, split="validation") if self.split is None and self.is_embedded else self
 
-    def load(self, image_size: int) -> ImageCollection:
-        """The data for a model of that image size; no image is decoded yet."""
+    def load(self, denoiser: Denoiser) -> ImageCollection:
+        """The data at the size of a model, as videos for a model of these; no image is decoded yet."""
         from bigain.data import load
 
         return load(
             self.data,
-            image_size=image_size,
+            image_size=denoiser.image_size,
+            frames=denoiser.frames if denoiser.is_video else None,
             split=self.split,
             classes=self.classes,
             prompts_csv=self.prompts_csv,

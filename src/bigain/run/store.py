@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from bigain.classify import Prediction
 from bigain.run.database import Database, checksum, create
@@ -24,14 +24,14 @@ Floats = npt.NDArray[np.float32]
 _Made = TypeVar("_Made")
 
 _APPLICATION = 0x42694761  # "BiGa": SQLite's own mark of what a file belongs to
-_SCHEMA = 4
+_SCHEMA = 5
 _OF_PREDICTIONS = ("groups", "elements", "weights", "temperature")  # facts that all rows share
 _PAGE = 64  # rows that are read at once
 _BEFORE_ALL = -(2**63)  # the lowest number of SQLite, before every position
 _NAME = "image {1!r} classified under {0}"
 # Arrays are packed. What is long stands last, as SQLite passes over what stands before a column that it reads.
 _CLASSIFIED = "method, image_id, position, prediction, forwards, labels, stage, ranking, evaluated, errors"
-_GENERATED = "method, image, label, condition, recognised, features, png"
+_GENERATED = "method, image, label, condition, recognised, features, file"
 _TABLES = """
 CREATE TABLE run (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), hash TEXT NOT NULL, settings TEXT NOT NULL,
     facts TEXT NOT NULL, created TEXT NOT NULL, checksum INTEGER NOT NULL);
@@ -44,7 +44,7 @@ CREATE TABLE classification (method TEXT NOT NULL REFERENCES method, image_id TE
     PRIMARY KEY (method, image_id));
 CREATE INDEX classification_order ON classification (method, position, image_id);
 CREATE TABLE generation (method TEXT NOT NULL REFERENCES method, image INTEGER NOT NULL, label INTEGER,
-    condition TEXT NOT NULL, recognised INTEGER, features BLOB, png BLOB NOT NULL, checksum INTEGER NOT NULL,
+    condition TEXT NOT NULL, recognised INTEGER, features BLOB, file BLOB NOT NULL, checksum INTEGER NOT NULL,
     PRIMARY KEY (method, image));
 CREATE TABLE reference (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), facts TEXT NOT NULL,
     features BLOB NOT NULL, checksum INTEGER NOT NULL);
@@ -69,15 +69,15 @@ class Generated:
     image: int  # its number, which seeds its noise
     label: int | None  # its class, where it has one
     condition: str  # what it was asked to show, in words
-    png: bytes  # the image's file
+    file: bytes  # a PNG, or a WebP of a video
     recognised: int | None = None  # class that the small recogniser sees in it
     features: Floats | None = None  # (D,) of the feature network
 
     @property
-    def pixels(self) -> npt.NDArray[np.uint8]:
-        """Of the file: uint8 (H, W, 3)."""
-        with Image.open(io.BytesIO(self.png)) as image:
-            return np.asarray(image.convert("RGB"))
+    def frames(self) -> npt.NDArray[np.uint8]:
+        """The pixels of the file: uint8 (T, H, W, 3), T = 1 for an image."""
+        with Image.open(io.BytesIO(self.file)) as image:
+            return np.stack([np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(image)])
 
 
 class Store(Database):
@@ -252,7 +252,7 @@ class Store(Database):
         """Keeps a batch, all or nothing; an image that is there already stays as it is."""
         values: list[tuple[Any, ...]] = [
             (spec, row.image, row.label, row.condition, row.recognised,
-             None if row.features is None else packed(row.features), row.png)
+             None if row.features is None else packed(row.features), row.file)
             for row in rows
         ]  # fmt: skip
         self.insert("INSERT OR IGNORE INTO generation VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
@@ -268,8 +268,9 @@ class Store(Database):
         )
 
         def made(_: str, *values: Any) -> Generated:
-            image, label, condition, recognised, features, png = values
-            return Generated(image, label, condition, png, recognised, None if features is None else unpacked(features))
+            image, label, condition, recognised, features, file = values
+            kept = None if features is None else unpacked(features)
+            return Generated(image, label, condition, file, recognised, kept)
 
         def after(image: int) -> list[Generated]:
             return self.read(made, query, "image {1} generated under {0}", spec, image)

@@ -56,7 +56,7 @@ def _rows(store: Store, real: Floats | None) -> tuple[Row, ...]:
     for spec in store.methods():
         values: dict[str, Any] = {"flops": flops.get(spec)}
         classified = [*plain.values()] if spec == "none" else outcomes(store, spec)
-        generated = [replace(row, png=b"") for row in store.generated(spec)]  # the files of all are too much to hold
+        generated = [replace(row, file=b"") for row in store.generated(spec)]  # the files of all are too much to hold
         if classified:
             values |= _classification(classified, multi_label=store.facts["multi_label"])
         if generated:
@@ -243,7 +243,7 @@ def _squared_errors(store: Store, method: str) -> dict[int, float]:
         while other is not None and other.image < row.image:
             other = next(plain, None)
         if other is not None and other.image == row.image:
-            errors[row.image] = float(squared_errors(row.pixels[None], other.pixels[None])[0])
+            errors[row.image] = float(squared_errors(row.frames, other.frames).mean())
     return errors
 
 

@@ -11,18 +11,20 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from bigain.backbones import resolve
 from bigain.classify import DiffusionClassifier, Hierarchy
-from bigain.data import ImageCollection, labelled, preprocess
+from bigain.data import ImageCollection, labelled
+from bigain.data.moving import DIRECTIONS
 from bigain.diffusion import Denoiser
 from bigain.generate import sample
-from bigain.metrics.features import FeatureNetwork, feature_network
+from bigain.metrics.features import FeatureNetwork, GlyphFeatures, InceptionFeatures
+from bigain.metrics.moving import MeanOverFrames, MovingGlyphs
 from bigain.run.cost import applied
 from bigain.run.files import class_conditions, encode_png, fingerprint
 from bigain.run.settings import Settings
 from bigain.run.store import Classified, Generated
+from bigain.videos import encode_video
 
 _CHUNK_FORWARDS = 8  # batches of the classifier's first stage that one transaction holds, so that few are half empty
 
@@ -61,21 +63,15 @@ class Work:
         denoiser = denoiser or settings.model.open()
         for source in settings.presets:
             resolve(source, denoiser.model, data=settings.data.data)  # refuses a preset of another model
-        if denoiser.is_video:
-            raise ValueError(
-                f"frames must be 1 (--frames 1) to evaluate a video model on images, not {denoiser.frames}"
-            )
         settings.classifier.check_fit(settings.model)
-        data = settings.data.load(denoiser.image_size)
+        data = settings.data.load(denoiser)
         conditions = class_conditions(denoiser, data)
         settings = replace(
             settings,
             sampling=settings.sampling.resolved(denoiser),
             classifier=settings.classifier.resolved(sum(map(len, conditions)) or 1),
         )
-        scenes = settings.data.data == "glyphs-scenes"
-        network = feature_network(settings.feature_network, denoiser.image_size, denoiser.device, quadrants=scenes)
-        return cls(settings, denoiser, data, network, conditions)
+        return cls(settings, denoiser, data, _network(settings, denoiser), conditions)
 
     def __post_init__(self) -> None:
         counts, batch_size = self.settings.counts, self.settings.model.batch_size
@@ -174,7 +170,7 @@ class Work:
         items = list(self.data.items(positions))
         if not items:
             return []
-        images = torch.stack([preprocess(item.image, self.denoiser.image_size) for item in items])
+        images = self.denoiser.prepare([item.image for item in items])
         results = self.classifier.predict(images, [item.id for item in items])
         places = {self.data.entries[position].id: position for position in positions}
         pairs = zip(results, items, strict=True)
@@ -191,9 +187,10 @@ class Work:
         recognised: Any = features
         if self.network is not None:
             features, recognised = self.network.features(images), self.network.recognise(images)
+        encode = encode_video if self.denoiser.is_video else encode_png
         rows = zip(numbers, asked, images, recognised, features, strict=True)
         return [
-            Generated(number, label, str(condition), encode_png(image), seen, values)
+            Generated(number, label, str(condition), encode(image), seen, values)
             for number, (label, condition), image, seen, values in rows
         ]
 
@@ -205,6 +202,18 @@ class Work:
             return label, entry.caption
         assert label is not None  # checked when the run began
         return label, self.conditions[label][0]
+
+
+def _network(settings: Settings, denoiser: Denoiser) -> FeatureNetwork | None:
+    """What sees features in the images or videos of the settings; None where nothing does."""
+    name, device = settings.feature_network, denoiser.device
+    if name == "none":
+        return None
+    if name == "recogniser" and not denoiser.is_video:
+        return GlyphFeatures(denoiser.image_size, device, quadrants=settings.data.data == "glyphs-scenes")
+    if name == "recogniser":
+        return MovingGlyphs(device, tuple(DIRECTIONS.values()))
+    return MeanOverFrames(InceptionFeatures(device)) if denoiser.is_video else InceptionFeatures(device)
 
 
 def chunks(values: Sequence[int], size: int) -> list[Sequence[int]]:
