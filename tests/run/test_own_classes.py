@@ -60,7 +60,7 @@ def test_a_folder_of_three_letters_is_classified_and_generated_as_these_three(le
     right = sum(row.prediction in row.labels for row in classified)
     assert right >= 10, f"{right} of {len(classified)} are right; chance is a third"
     assert [LETTERS[row.label] for row in generated if row.label is not None] == list("KRXKRX")
-    images = np.stack([row.pixels for row in generated])
+    images = np.stack([row.frames[0] for row in generated])
     recognised = "".join(CLASSES[label] for label in load_recogniser().predict(images))
     assert sum(a == b for a, b in zip(recognised, "KRXKRX", strict=True)) >= 5, recognised
 
