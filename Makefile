@@ -20,8 +20,8 @@ export MALLOC_TRIM_THRESHOLD_ ?= 40000000000
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # what is timed, and what rewrites README.md
-.PHONY: help venv demo test slow drill lint types imports results claims ablation many-classes readme pictures bounds \
-	benchmarks train clean
+.PHONY: help venv demo test browser slow drill lint types imports results claims ablation many-classes readme pictures \
+	bounds benchmarks train clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,9 +38,15 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## a few minutes: the joint run on the embedded models, in small
 	$(BIN)/bigain evaluate --config demo --preset balanced
 	$(BIN)/bigain evaluate --config demo --model glyphs-sd --preset balanced
+	$(BIN)/bigain report runs/evaluate/glyphs-dit/results.sqlite --html runs/evaluate/glyphs-dit/report.html
+	$(BIN)/bigain report runs/evaluate/glyphs-sd/results.sqlite --html runs/evaluate/glyphs-sd/report.html
 
 test: $(STAMP) ## the tests, without the slow ones
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+browser: $(STAMP) ## what the tests of pages need: Debian's Chromium (as root), Playwright and axe-core
+	$(BIN)/python -m pip install $(INDEX) -c constraints.txt -e '.[dev,browser]'
+	command -v chromium || { apt-get update && apt-get install --yes --no-install-recommends chromium; }
 
 slow: $(STAMP) ## the slow tests alone
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)

@@ -29,6 +29,17 @@ def test_downsampling_saves_the_keys_and_values_that_it_drops(denoiser: ClassCon
     assert plain - less == LAYERS * (projections + attention)
 
 
+def test_what_is_saved_is_saved_in_the_blocks_that_are_compressed(denoiser: ClassConditional) -> None:
+    plain, blocks = timing.count_flops(denoiser, "none", 0)
+    less, compressed = timing.count_flops(denoiser, "todo:factor=2,layers=1", 0)
+    assert len(blocks) == LAYERS
+    assert sum(blocks) < plain
+    assert compressed[0] == blocks[0]
+    assert blocks[1] - compressed[1] == plain - less > 0
+    _, half = timing.count_flops(denoiser, "todo:factor=2,layers=1,timesteps=0-499", 0)
+    assert half[1] == pytest.approx((blocks[1] + compressed[1]) / 2, abs=1)
+
+
 def test_a_scheduled_ratio_is_averaged_over_timesteps(denoiser: ClassConditional) -> None:
     low, high, between = (timing.flops(denoiser, f"abm:ratio={ratio}", 0) for ratio in ("0.3", "0.6", "0.3>0.6"))
     assert high < between < low

@@ -172,10 +172,11 @@ def test_another_version_of_the_format_is_refused(path: Path, version: int) -> N
 def test_methods_keep_the_order_of_the_latest_plan(path: Path) -> None:
     with Store.open(path, {}, FACTS) as store:
         store.add_methods(["none", "a", "b"])
-        store.set_flops("b", 7)
+        store.set_flops("b", 7, [4, 2])
         store.add_methods(["none", "c", "b"])
         assert store.methods() == ["none", "c", "b", "a"]
         assert store.flops() == {"b": 7}
+        assert store.layer_flops() == {"b": [4, 2]}
 
 
 def test_timings_replace_each_other_as_a_whole(path: Path) -> None:
@@ -213,7 +214,7 @@ def small(path: Path) -> Path:
     """One image of each kind, with a reference, FLOPs and times."""
     with Store.open(path, {"seed": 0}, FACTS) as store:
         store.add_methods(["none"])
-        store.set_flops("none", 8)
+        store.set_flops("none", 8, [3, 4])
         store.add_classified("none", [image("a")])
         store.add_generated("none", [Generated(3, 1, "x", b"png", 1, np.ones(2, np.float32))])
         store.set_reference({"images": 1}, np.ones((1, 2), np.float32))
@@ -231,6 +232,7 @@ def small(path: Path) -> Path:
         ("reference.features", "the features of the real images"),
         ("reference.facts", "the features of the real images"),
         ("method.flops", "the FLOPs of none"),
+        ("method.layers", "the FLOPs of none"),
         ("timing.milliseconds", "the times of none"),
         ("run.settings", "the settings of the run"),
         ("run.facts", "the settings of the run"),

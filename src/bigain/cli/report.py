@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -27,6 +28,15 @@ def report(
         Path | None, typer.Option(help="Folder for the tables and pictures. A .sqlite file's own folder if left out.")
     ] = None,
     export: Annotated[Path | None, typer.Option(help=_EXPORT_HELP)] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            help="One page to write (.html), and nothing else: it opens without a network. Needs bigain[html]"
+        ),
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="Another run, .sqlite or .json: the page tells what changed from it.")
+    ] = None,
     methods: Annotated[
         list[str] | None,
         typer.Option(
@@ -45,12 +55,18 @@ def report(
       bigain report runs/evaluate/glyphs-dit/results.sqlite --export mine.parquet
 
       bigain report results/glyphs-dit.json -m "lgtm-0.5 iekvd-2"
+
+      bigain report runs/evaluate/glyphs-dit/results.sqlite --html report.html --against results/glyphs-dit.json
     """
     shown = None if methods is None else {"none", *(one.text for one in options.read_methods(methods))}
     if export is not None and export.suffix not in (".json", ".parquet"):
         raise ValueError(f"export must end in .json or .parquet, not {export}")
     if source.suffix == ".json" and export is not None:
         raise ValueError(f"export must be left out for {source}, which is exported already")
+    if html is not None:
+        return _write_page(html, source, against)
+    if against is not None:
+        raise ValueError(f"against must be left out without --html, which tells what changed, not {against}")
     results, times = _from_json(source, out) if source.suffix == ".json" else _from_store(source, out, export)
     if shown is not None:
         rows = {row.method: row for row in results.rows}
@@ -62,6 +78,31 @@ def report(
 
     screen = options.console()
     screen.print(terminal(results, times, screen.width))
+
+
+def _write_page(html: Path, source: Path, against: Path | None) -> None:
+    """The page of a run; what each layer costs is in it where `bigain allocate` left that beside the results."""
+    if html.suffix != ".html":
+        raise ValueError(f"html must end in .html, not {html}")
+    from bigain.report.html import Run, write_page
+
+    offers = source.parent / "offers.json"
+    with ExitStack() as opened:
+
+        def read(path: Path) -> Run:
+            from bigain.run.results import read_results
+
+            if path.suffix == ".json":
+                return Run(*read_results(path))
+            from bigain.run.store import Store
+            from bigain.run.summary import summarise, timings
+
+            store = opened.enter_context(Store(path))
+            return Run(summarise(store), timings(store), store)
+
+        other = None if against is None else read(against)
+        write_page(html, read(source), other, offers if offers.is_file() else None)
+    typer.echo(f"In {html}: open it in a browser")
 
 
 def _from_json(source: Path, out: Path | None) -> Run:

@@ -48,7 +48,7 @@ class Column:
 def terminal(results: Results, times: Timings | None = None, width: int = 150) -> Group:
     """The table for `rich`, in parts where ``width`` characters are too few for one; without intervals of changes."""
     lines = lines_of(results, times)
-    columns = [one for one in _columns(results, times) if any(one.short(line) for line in lines)]
+    columns = [one for one in columns_of(results, times) if any(one.short(line) for line in lines)]
     parts = [columns]
     if width < _WIDE:
         parts = [columns[:1] + [column for column in columns[1:] if column.about == about] for about in _ABOUT]
@@ -71,7 +71,7 @@ def markdown(results: Results, times: Timings | None = None) -> str:
 
 def markdown_rows(results: Results, times: Timings | None = None) -> str:
     """The table alone."""
-    columns, lines = _columns(results, times), lines_of(results, times)
+    columns, lines = columns_of(results, times), lines_of(results, times)
     written = [[column.write(line, full=True) for column in columns] for line in lines]
     return markdown_table([column.heading for column in columns], written)
 
@@ -150,7 +150,7 @@ def lines_of(results: Results, times: Timings | None) -> list[Line]:
     return lines
 
 
-def _columns(results: Results, times: Timings | None) -> list[Column]:
+def columns_of(results: Results, times: Timings | None) -> list[Column]:
     """The columns that some line fills."""
     batch = "" if times is None or not times.methods else f", batch {times.environment['sample'][0]}"
     large = max((row.flops or 0 for row in results.rows), default=0) >= 1e10

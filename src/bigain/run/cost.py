@@ -40,56 +40,54 @@ def flops(denoiser: Denoiser, methods: Compression | Method | str, condition: st
     The mean over 4 timesteps where a ratio follows them; over all timesteps where methods act in a range of them.
     Matrix products and convolutions are counted; sorting, gathering and pointwise operations are not.
     """
+    return count_flops(denoiser, methods, condition)[0]
+
+
+def block_flops(denoiser: Denoiser, methods: Compression | Method | str, condition: str | int) -> list[int]:
+    """FLOPs of each transformer block in one forward of one image, counted as in ``flops``."""
+    return count_flops(denoiser, methods, condition)[1]
+
+
+def count_flops(denoiser: Denoiser, methods: Compression | Method | str, condition: str | int) -> tuple[int, list[int]]:
+    """``flops`` and ``block_flops``, from the same forwards."""
     methods = Compression.of(methods)
     steps = denoiser.process.steps
     if methods.follows_t:
         parts = [(len(places) / steps, torch.tensor(places)) for places in methods.parted(range(steps))]
     else:
         parts = [(1.0, denoiser.process.timesteps(steps))]
-    return round(sum(share * _flops_at(denoiser, methods, condition, timesteps) for share, timesteps in parts))
+    counts = sum(share * _flops_at(denoiser, methods, condition, timesteps) for share, timesteps in parts)
+    total, *blocks = map(round, counts.tolist())  # type: ignore[union-attr]
+    return total, blocks
 
 
-def _flops_at(denoiser: Denoiser, methods: Compression, condition: str | int, among: Tensor) -> float:
-    """The mean over a few timesteps ``among`` some at which the same methods act."""
+def _flops_at(denoiser: Denoiser, methods: Compression, condition: str | int, among: Tensor) -> Tensor:
+    """Of all and of each block, the mean over a few timesteps ``among`` some at which the same methods act."""
     scheduled = any(method.is_scheduled for method in methods)
     timesteps = spread(among, min(_FLOP_TIMESTEPS if scheduled else 1, len(among)))
-    total = 0
+    blocks = [layer.block for layer in layout(denoiser.model).layers]
+    totals = [0] * (1 + len(blocks))
     # Fused attention on a CPU is unknown to FlopCounterMode and counts as 0; its plain form counts the same products.
-    with sdpa_kernel(SDPBackend.MATH), applied(denoiser, methods):
-        for timestep in timesteps:
-            forward = forward_of(denoiser, condition, timestep.reshape(1))
-            with FlopCounterMode(display=False) as counter:
-                forward()
-            total += counter.get_total_flops()
-    return total / len(timesteps)
-
-
-def spread(timesteps: Tensor, count: int) -> Tensor:
-    """``count`` of them, evenly spaced with half a stride of offset; each several times where they are fewer."""
-    return timesteps[(2 * torch.arange(count) + 1) * len(timesteps) // (2 * count)]
-
-
-def block_flops(denoiser: Denoiser, methods: Compression | Method | str, condition: str | int) -> list[int]:
-    """FLOPs of each transformer block in one forward of one image, counted as in ``flops``."""
-    methods = Compression.of(methods)
-    scheduled = any(method.is_scheduled for method in methods)
-    timesteps = denoiser.process.timesteps(_FLOP_TIMESTEPS if scheduled else 1)
-    layers = layout(denoiser.model).layers
-    totals = [0] * len(layers)
     with sdpa_kernel(SDPBackend.MATH), applied(denoiser, methods), FlopCounterMode(display=False) as counter:
 
         def count(number: int, sign: int) -> None:
             totals[number] += sign * counter.get_total_flops()
 
         with ExitStack() as hooks:
-            for number, layer in enumerate(layers):
-                before = layer.block.register_forward_pre_hook(lambda *_, n=number: count(n, -1), prepend=True)
-                after = layer.block.register_forward_hook(lambda *_, n=number: count(n, 1))
+            for number, block in enumerate(blocks, start=1):
+                before = block.register_forward_pre_hook(lambda *_, n=number: count(n, -1), prepend=True)
+                after = block.register_forward_hook(lambda *_, n=number: count(n, 1))
                 hooks.callback(before.remove)
                 hooks.callback(after.remove)
             for timestep in timesteps:
                 forward_of(denoiser, condition, timestep.reshape(1))()
-    return [round(total / len(timesteps)) for total in totals]
+        totals[0] = counter.get_total_flops()
+    return torch.tensor(totals, dtype=torch.float64) / len(timesteps)
+
+
+def spread(timesteps: Tensor, count: int) -> Tensor:
+    """``count`` of them, evenly spaced with half a stride of offset; each several times where they are fewer."""
+    return timesteps[(2 * torch.arange(count) + 1) * len(timesteps) // (2 * count)]
 
 
 def measure(

@@ -13,7 +13,7 @@ from bigain.diffusion import Denoiser
 from bigain.images import to_uint8
 from bigain.progress import progress_bar
 from bigain.run.cluster import on_ray
-from bigain.run.cost import environment, flops, measure
+from bigain.run.cost import count_flops, environment, measure
 from bigain.run.files import versions
 from bigain.run.settings import REFERENCE_IMAGES, Settings
 from bigain.run.store import Store
@@ -84,7 +84,7 @@ def _count_flops(work: Work, store: Store) -> None:
     counted = store.flops()
     for spec in work.settings.methods:
         if spec not in counted:
-            store.set_flops(spec, flops(work.denoiser, spec, work.any_condition))
+            store.set_flops(spec, *count_flops(work.denoiser, spec, work.any_condition))
 
 
 def _keep_reference(work: Work, store: Store) -> None:

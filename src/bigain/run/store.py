@@ -37,7 +37,8 @@ CREATE TABLE run (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), hash TEXT N
     facts TEXT NOT NULL, created TEXT NOT NULL, checksum INTEGER NOT NULL);
 CREATE TABLE session (number INTEGER PRIMARY KEY, started TEXT NOT NULL, versions TEXT NOT NULL,
     environment TEXT NOT NULL, command TEXT);
-CREATE TABLE method (spec TEXT PRIMARY KEY, position INTEGER NOT NULL, flops INTEGER, checksum INTEGER);
+CREATE TABLE method (spec TEXT PRIMARY KEY, position INTEGER NOT NULL, flops INTEGER,
+    layers TEXT, checksum INTEGER);
 CREATE TABLE classification (method TEXT NOT NULL REFERENCES method, image_id TEXT NOT NULL, position INTEGER NOT NULL,
     prediction INTEGER NOT NULL, forwards INTEGER NOT NULL, labels BLOB NOT NULL, stage BLOB NOT NULL,
     ranking BLOB NOT NULL, evaluated BLOB NOT NULL, errors BLOB NOT NULL, checksum INTEGER NOT NULL,
@@ -178,17 +179,24 @@ class Store(Database):
         """Specs in order."""
         return [spec for (spec,) in self.rows("SELECT spec FROM method ORDER BY position")]
 
-    def set_flops(self, spec: str, flops: int) -> None:
-        """FLOPs of one forward of one image."""
+    def set_flops(self, spec: str, flops: int, layers: Sequence[int] = ()) -> None:
+        """FLOPs of one forward of one image, in all and of each transformer block."""
+        row = (flops, _text(list(layers)))
         with self.transaction() as connection:
-            connection.execute(
-                "UPDATE method SET flops = ?, checksum = ? WHERE spec = ?", (flops, checksum((spec, flops)), spec)
-            )
+            query = "UPDATE method SET flops = ?, layers = ?, checksum = ? WHERE spec = ?"
+            connection.execute(query, (*row, checksum((spec, *row)), spec))
 
     def flops(self) -> dict[str, int]:
         """FLOPs of one forward of one image, by method, where counted."""
-        query = "SELECT spec, flops, checksum FROM method WHERE flops IS NOT NULL"
-        return dict(self.read(lambda *row: row, query, "the FLOPs of {}"))
+        return {spec: flops for spec, flops, _ in self._flops()}
+
+    def layer_flops(self) -> dict[str, list[int]]:
+        """Of each transformer block, by method, where counted."""
+        return {spec: layers for spec, _, layers in self._flops()}
+
+    def _flops(self) -> list[tuple[str, int, list[int]]]:
+        query = "SELECT spec, flops, layers, checksum FROM method WHERE flops IS NOT NULL"
+        return self.read(lambda spec, flops, text: (spec, flops, json.loads(text)), query, "the FLOPs of {}")
 
     def add_classified(self, spec: str, rows: Iterable[Classified]) -> None:
         """Keeps a batch, all or nothing; an image that is there already stays as it is."""
