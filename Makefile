@@ -20,8 +20,8 @@ export MALLOC_TRIM_THRESHOLD_ ?= 40000000000
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # what is timed, and what rewrites README.md
-.PHONY: help venv demo test browser slow drill lint types imports results claims ablation many-classes readme pictures \
-	bounds benchmarks train clean
+.PHONY: help venv demo test browser docs slow drill lint types imports results claims ablation many-classes readme \
+	pictures bounds benchmarks train clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,10 @@ slow: $(STAMP) ## the slow tests alone
 
 drill: $(STAMP) ## twenty minutes: runs whose workers, driver, node, disk or files are struck at random moments
 	$(BIN)/python -m pytest -m drill $(PYTEST_ARGS)
+
+docs: $(STAMP) ## the site of docs/, into runs/site: no broken link
+	$(BIN)/python -m pip install $(INDEX) -c constraints.txt -e '.[dev,docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: $(STAMP) ## ruff, and its format
 	$(BIN)/ruff check .
@@ -96,8 +100,14 @@ claims-%: $(STAMP)
 readme: $(STAMP) ## the tables of README.md and docs/, from results/
 	$(BIN)/python -m experiments.tables
 
-pictures: $(STAMP) ## the pictures of docs/method.md
+GALLERY := lgtm-0.5 abm-0.5 quadtree-0.5 tome:ratio=0.5,destinations=random sito-0.5 avgpool-2
+
+pictures: $(STAMP) ## the pictures of docs/method.md and docs/methods.md
 	mkdir -p docs/pictures
+	for method in $(GALLERY); do \
+		$(BIN)/bigain inspect -m $$method --image 6 --timestep 100 \
+			--out docs/pictures/inspect-$$(echo $$method | sed 's/[:-].*//').png || exit 1; \
+	done
 	$(BIN)/bigain inspect -m lgtm-0.5 --image 3 --timestep 100 --out docs/pictures/method-inspect.png
 	$(BIN)/bigain analyse -m "lgtm-0.5 todo-2 avgpool-2 iekvd-2" --images 4 --dtype bfloat16 --out runs/pictures
 	cp runs/pictures/spectrum-1.png docs/pictures/method-spectrum.png

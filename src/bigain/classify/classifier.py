@@ -139,7 +139,7 @@ class DiffusionClassifier:
         :mod:`bigain.classify.fitting`. The number of timesteps stays that of the elimination.
 
         Args:
-            images: as for :meth:`predict`; 50 to 200 do.
+            images: as for :meth:`predict`; 100 to 400 do.
             labels: the true class of each, as its name or number; left out, the winners of the full evaluation.
             ids: as for :meth:`predict`.
             candidates: evenly spaced timesteps to choose among.
