@@ -36,10 +36,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 demo: $(STAMP) ## a few minutes: the joint run on the embedded models, in small
-	$(BIN)/bigain evaluate --config demo --preset balanced
-	$(BIN)/bigain evaluate --config demo --model glyphs-sd --preset balanced
-	$(BIN)/bigain report runs/evaluate/glyphs-dit/results.sqlite --html runs/evaluate/glyphs-dit/report.html
-	$(BIN)/bigain report runs/evaluate/glyphs-sd/results.sqlite --html runs/evaluate/glyphs-sd/report.html
+	$(BIN)/bigain demo
 
 test: $(STAMP) ## the tests, without the slow ones
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -1,6 +1,6 @@
 """The command line: ``bigain`` followed by one of its commands.
 
-evaluate, classify, fit, generate, fid, inspect, methods, models, bound, bench, allocate, analyse, report
+demo, evaluate, classify, fit, generate, fid, inspect, methods, models, bound, bench, allocate, analyse, report
 """
 
 from bigain.cli.commands import app, main

@@ -13,6 +13,7 @@ from bigain.cli.bench import bench
 from bigain.cli.bound import bound
 from bigain.cli.classify import classify
 from bigain.cli.command import Command, show_tracebacks
+from bigain.cli.demo import demo
 from bigain.cli.evaluate import evaluate
 from bigain.cli.fid import fid
 from bigain.cli.fit import fit
@@ -31,7 +32,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Token compression for diffusion models, measured on classification, generation and speed at once.",
-    epilog="Start with [bold]bigain evaluate[/] on the embedded model: it needs no download and no GPU.",
+    epilog="Start with [bold]bigain demo[/]: it needs no download and no GPU.",
 )
 
 
@@ -64,7 +65,7 @@ _TELL_ME = (
     report,
 )  # without arguments these show their help
 _COMMANDS = (
-    *(evaluate, classify, fit, generate, fid, inspect),
+    *(demo, evaluate, classify, fit, generate, fid, inspect),
     *(methods, models, bound, bench, allocate, analyse, report),
 )
 for command in _COMMANDS:
