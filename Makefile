@@ -39,7 +39,7 @@ demo: $(STAMP) ## a few minutes: the joint run on the embedded models, in small
 	$(BIN)/bigain demo
 
 test: $(STAMP) ## the tests, without the slow ones
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(PYTEST_ARGS)
 
 browser: $(STAMP) ## what the tests of pages need: Debian's Chromium (as root), Playwright and axe-core
 	$(BIN)/python -m pip install $(INDEX) -c constraints.txt -e '.[dev,browser]'

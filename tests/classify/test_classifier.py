@@ -19,7 +19,7 @@ from PIL import Image
 
 import bigain
 from bigain.classify import Contest, DiffusionClassifier, Prediction, Racing, Stages, classifier, paired_noise, pairing
-from bigain.diffusion import ClassConditional, Conditions
+from bigain.diffusion import ClassConditional, Conditions, Denoiser
 from bigain.images import content_id, preprocess
 from bigain.operators.random import image_key
 
@@ -355,8 +355,8 @@ def test_many_images_are_read_a_window_at_a_time(build, monkeypatch):
     """The results are those of each image alone, and no more than a window is preprocessed at once."""
     monkeypatch.setattr(classifier, "_WINDOW", 2)
     sizes = []
-    whole = classifier.as_batch
-    monkeypatch.setattr(classifier, "as_batch", lambda images, size: sizes.append(len(images)) or whole(images, size))
+    whole = Denoiser.prepare
+    monkeypatch.setattr(Denoiser, "prepare", lambda self, images: sizes.append(len(images)) or whole(self, images))
     photos = [_photo(seed) for seed in range(5)]
     results = build().predict(photos)
     assert sizes == [2, 2, 1]

@@ -67,7 +67,7 @@ def test_the_model_is_asked_with_the_images_own_class(
         return seen
 
     denoiser = SimpleNamespace(
-        kind=kind, image_size=16, labels={}, classes=10, any_condition=0 if kind == "class" else ""
+        kind=kind, image_size=16, is_video=False, labels={}, classes=10, any_condition=0 if kind == "class" else ""
     )
     monkeypatch.setattr(ModelSettings, "open", lambda _: denoiser)
     monkeypatch.setattr(looking, "inspect_method", look)

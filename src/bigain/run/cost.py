@@ -67,6 +67,7 @@ def _flops_at(denoiser: Denoiser, methods: Compression, condition: str | int, am
     timesteps = spread(among, min(_FLOP_TIMESTEPS if scheduled else 1, len(among)))
     blocks = [layer.block for layer in layout(denoiser.model).layers]
     totals = [0] * (1 + len(blocks))
+    forwards = [forward_of(denoiser, condition, timestep.reshape(1)) for timestep in timesteps]  # which encode prompts
     # Fused attention on a CPU is unknown to FlopCounterMode and counts as 0; its plain form counts the same products.
     with sdpa_kernel(SDPBackend.MATH), applied(denoiser, methods), FlopCounterMode(display=False) as counter:
 
@@ -79,8 +80,8 @@ def _flops_at(denoiser: Denoiser, methods: Compression, condition: str | int, am
                 after = block.register_forward_hook(lambda *_, n=number: count(n, 1))
                 hooks.callback(before.remove)
                 hooks.callback(after.remove)
-            for timestep in timesteps:
-                forward_of(denoiser, condition, timestep.reshape(1))()
+            for forward in forwards:
+                forward()
         totals[0] = counter.get_total_flops()
     return torch.tensor(totals, dtype=torch.float64) / len(timesteps)
 
