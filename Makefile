@@ -21,7 +21,7 @@ export MALLOC_TRIM_THRESHOLD_ ?= 40000000000
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # what is timed, and what rewrites README.md
 .PHONY: help venv demo test browser docs slow drill lint types imports results claims ablation many-classes readme \
-	pictures bounds benchmarks train clean
+	pictures screens bounds benchmarks dist train clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -111,6 +111,12 @@ pictures: $(STAMP) ## the pictures of docs/method.md and docs/methods.md
 	$(BIN)/bigain analyse -m "glyphs-dit/balanced avgpool-2 iekvd-2" --images 24 --dtype bfloat16 --out runs/timesteps
 	cp runs/timesteps/timesteps.png docs/pictures/method-timesteps.png
 
+screens: demo ## how the page of the demo looks on a desk and on a phone; after make browser
+	for size in 1440,4300 390,4800; do \
+		chromium --headless --no-sandbox --hide-scrollbars --virtual-time-budget=5000 --window-size=$$size \
+			--screenshot=docs/pictures/report-$${size%,*}.png "file://$(CURDIR)/runs/evaluate/glyphs-sd/report.html"; \
+	done
+
 bounds: $(STAMP) ## a minute: the table of docs/bound.md, from configs alone
 	$(BIN)/python -m benchmarks.bounds --docs docs/bound.md
 
@@ -118,6 +124,11 @@ benchmarks: $(STAMP) ## minutes: the table of docs/speed.md
 	$(BIN)/bigain bench glyphs-dit-64 --size "32x32 64x64 128x128" --batch-size 4 --rounds 9 \
 		--json results/bench-glyphs-dit-64.json
 	$(BIN)/python -m experiments.tables
+
+dist: $(STAMP) ## wheel and source archive
+	$(BIN)/python -m pip install $(INDEX) -c constraints.txt build
+	rm -rf dist build
+	$(BIN)/python -m build
 
 train: $(STAMP) ## hours, resumes: trains the embedded models; see docs/training.md
 	$(BIN)/python training/train_dit.py
