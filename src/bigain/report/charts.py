@@ -20,7 +20,7 @@ _HEIGHT = 380
 
 
 @cache
-def library() -> str:
+def scripts() -> str:
     """The scripts that draw the charts, as one module that gives `vegaEmbed` to the window."""
     import altair as alt
     import vl_convert

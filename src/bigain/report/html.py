@@ -61,13 +61,13 @@ def write_page(path: Path, run: Run, against: Run | None = None, offers: Path | 
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
 
-        library = charts.library()
+        scripts = charts.scripts()
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"a page takes the extra 'html' (pip install 'bigain[html]'): {error}") from error
     loader = PackageLoader("bigain.report", "page")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     page = _page(run, against, offers)
-    text = environment.get_template("page.html").render(page=page, data=_embedded(page["data"]), library=library)
+    text = environment.get_template("page.html").render(page=page, data=_embedded(page["data"]), library=scripts)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, text)
 
