@@ -23,6 +23,8 @@ from bigain.run.files import encode_png
 from bigain.run.results import read_results, write_results
 from bigain.run.store import Classified, Generated, Store
 from bigain.run.summary import summarise, timings
+from bigain.search.measuring import Measured, Record, write_record
+from bigain.search.offers import CONTRAST_WEIGHT
 
 RESULTS = Path(__file__).parents[2] / "results"
 TODO = "todo:factor=2"
@@ -82,6 +84,16 @@ def test_what_blocks_save(known_store: Store, tmp_path: Path) -> None:
     write_page(tmp_path / "page.html", of_store(known_store))
     points = read(tmp_path / "page.html")["charts"]["layers"]["data"]["values"]
     assert [(one["layer"], one["saved"]) for one in points if one["method"] == TODO] == [(0, 50.0), (1, 0.0)]
+
+
+def test_what_layers_cost_is_told_for_each_percent_that_they_save(tmp_path: Path) -> None:
+    half = Measured(1, "avgpool:factor=2,layers=1", 50, (0.2, 0.4), (0.1, 0.1))
+    nothing = Measured(0, "avgpool:factor=2,layers=0", 0, (0.2, 0.4), (0.1, 0.1))
+    write_record(tmp_path / "offers.json", Record({}, 1000, (100, 700), (half, nothing)))
+    write_page(tmp_path / "page.html", Run(*read_results(RESULTS / "glyphs-dit.json")), offers=tmp_path / "offers.json")
+    [point] = read(tmp_path / "page.html")["charts"]["offers"]["data"]["values"]
+    cost = 0.3 + CONTRAST_WEIGHT * 0.1
+    assert point == {"label": "Average 2×", "layer": 1, "saved": 5.0, "cost": pytest.approx(cost / 5, rel=1e-4)}
 
 
 def test_exported_results_have_no_images_and_the_rest(tmp_path: Path) -> None:
