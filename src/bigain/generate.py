@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,7 @@ from bigain.images import Pixels, to_uint8
 from bigain.operators.random import image_key, seeded_generator
 from bigain.progress import progress_bar
 
+Watch = Callable[[int], object]
 SAMPLERS: dict[str, str] = {"ddim": "DDIMScheduler", "euler": "EulerDiscreteScheduler"}
 """Samplers by name, and their class in diffusers: what the paper uses for DiT and for Stable Diffusion."""
 
@@ -94,6 +95,7 @@ def sample(
     sampling: Sampling | None = None,
     *,
     progress: bool = False,
+    watch: Watch | None = None,
 ) -> Iterator[Pixels]:
     """Draws one image per entry of ``index``: (H, W, 3) uint8, in that order, each as soon as its batch is done.
 
@@ -108,6 +110,8 @@ def sample(
         image_ids: each image's number, all different.
         sampling: None for the defaults of :class:`Sampling`.
         progress: whether to show a bar that counts sampling steps.
+        watch: is called before each batch with 0 and after each of its steps with the number of steps done; what it
+            raises ends the sampling.
 
     Raises:
         ValueError: at the call, for lengths that differ, ids that are doubled, conditions out of range, guidance where
@@ -126,7 +130,7 @@ def sample(
         raise ValueError(f"index must lie in [0, {len(conditions)}), not {wrong[0]}")
     if denoiser.kind == "class" and sampling.guidance > 1 and conditions.null_index is None:
         raise ValueError(f"guidance must be 1 for conditions that have no null class, not {sampling.guidance}")
-    return _images(denoiser, conditions, index, image_ids, sampling, sampling.scheduler(denoiser), progress)
+    return _images(denoiser, conditions, index, image_ids, sampling, sampling.scheduler(denoiser), progress, watch)
 
 
 def _images(
@@ -137,6 +141,7 @@ def _images(
     sampling: Sampling,
     scheduler: Any,
     progress: bool,
+    watch: Watch | None,
 ) -> Iterator[Pixels]:
     draw = _sample_class if denoiser.kind == "class" else _sample_text
     batches = [slice(first, first + sampling.batch_size) for first in range(0, len(index), sampling.batch_size)]
@@ -148,8 +153,16 @@ def _images(
             noise = torch.stack([torch.randn(*denoiser.sample_shape, generator=g) for g in generators])
             keys = torch.tensor([image_key(str(image_id), sampling.seed) for image_id in ids], device=denoiser.device)
             batch = _Batch(conditions, torch.tensor(index[part]), noise.to(denoiser.device), generators, keys)
+            first = bar.n
+
+            def seen(done: int, first: int = first) -> None:
+                bar.update(first + min(done, sampling.steps) - bar.n)
+                if watch is not None:
+                    watch(min(done, sampling.steps))
+
+            seen(0)
             with memory_advice(len(ids)):
-                x0 = draw(denoiser, batch, scheduler, sampling, bar)
+                x0 = draw(denoiser, batch, scheduler, sampling, seen)
                 if not x0.isfinite().all():
                     raise FloatingPointError(
                         f"the samples of images {ids} must be finite, which they are not in {denoiser.dtype}; "
@@ -160,7 +173,7 @@ def _images(
 
 
 @torch.no_grad()
-def _sample_class(denoiser: Denoiser, batch: _Batch, scheduler: Any, sampling: Sampling, bar: Any) -> Tensor:
+def _sample_class(denoiser: Denoiser, batch: _Batch, scheduler: Any, sampling: Sampling, seen: Watch) -> Tensor:
     """The scheduler's loop for a class-conditional model; guidance stacks the conditional and the null rows."""
     steps, guidance, conditions = sampling.steps, sampling.guidance, batch.conditions
     set_timesteps(scheduler, steps, denoiser.shift(steps), denoiser.device)  # also forgets the batch before
@@ -170,7 +183,6 @@ def _sample_class(denoiser: Denoiser, batch: _Batch, scheduler: Any, sampling: S
     if guidance > 1:
         index = torch.cat([index, torch.full_like(index, conditions.null_index or 0)])
     x = batch.noise * getattr(scheduler, "init_noise_sigma", 1.0)  # flow matching begins at unit noise
-    first = bar.n
     for step, t in enumerate(scheduler.timesteps):
         x_in = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
         x_in = torch.cat([x_in, x_in]) if guidance > 1 else x_in
@@ -180,20 +192,21 @@ def _sample_class(denoiser: Denoiser, batch: _Batch, scheduler: Any, sampling: S
             conditional, null = prediction.chunk(2)
             prediction = null + guidance * (conditional - null)
         x = scheduler.step(prediction, t, x, **options, return_dict=False)[0]
-        bar.update(first + (step + 1) * steps // len(scheduler.timesteps) - bar.n)
+        seen((step + 1) * steps // len(scheduler.timesteps))
     return x
 
 
 @torch.no_grad()
-def _sample_text(denoiser: Any, batch: _Batch, scheduler: Any, sampling: Sampling, bar: Any) -> Tensor:
+def _sample_text(denoiser: Any, batch: _Batch, scheduler: Any, sampling: Sampling, seen: Watch) -> Tensor:
     """The pipeline's own loop, up to the latents: it knows its guidance, negative prompt and size conditions."""
-    pipe, keys, first = denoiser.pipe, batch.keys, bar.n
+    pipe, keys = denoiser.pipe, batch.keys
     with ExitStack() as keyed:
 
         def begin(step: int) -> None:
             keyed.pop_all().close()
             keyed.enter_context(row_keys(denoiser, image=keys, draw=torch.full_like(keys, step)))
-            bar.update(first + min(step, sampling.steps) - bar.n)
+            if step:
+                seen(step)
 
         begin(0)
         rows = batch.conditions.rows(batch.index, denoiser.device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from dataclasses import replace
@@ -22,7 +22,7 @@ from bigain.backbones import applied_to, compressed
 from bigain.classify.classes import Classes
 from bigain.classify.elimination import Ask, Contest, Elimination, Stages
 from bigain.classify.fitting import Fitted, fit
-from bigain.classify.pairing import Scoring, noised, predictions
+from bigain.classify.pairing import Scoring, batches, noised, predictions
 from bigain.classify.prediction import Floats, Prediction
 from bigain.classify.racing import Racing
 from bigain.diffusion import Conditions, Denoiser, open_model
@@ -186,7 +186,14 @@ class DiffusionClassifier:
         self.timesteps = torch.tensor(fitted.timesteps[: elimination.timesteps])
         return self
 
-    def predict(self, images: Any, ids: Sequence[str] | None = None, *, progress: bool = False) -> list[Prediction]:
+    def predict(
+        self,
+        images: Any,
+        ids: Sequence[str] | None = None,
+        *,
+        progress: bool = False,
+        watch: Callable[[Contest], object] | None = None,
+    ) -> list[Prediction]:
         """Classifies images, a few dozen at a time.
 
         Args:
@@ -196,6 +203,8 @@ class DiffusionClassifier:
                 For a model of videos what :func:`bigain.videos.as_video_batch` takes.
             ids: the images' names, all different, which seed the noise. Left out, an image is named by its pixels.
             progress: whether to show a bar that counts forwards.
+            watch: is called with the :class:`Contest` of an image after each of its rounds; what it raises ends the
+                classification.
 
         Returns:
             One prediction per image, in their order.
@@ -213,7 +222,7 @@ class DiffusionClassifier:
             for first in range(0, len(images), _WINDOW):
                 batch = self.denoiser.prepare(images[first : first + _WINDOW])
                 own = [content_id(image) for image in batch] if names is None else names[first : first + _WINDOW]
-                results += self._together(batch, own, bar)
+                results += self._together(batch, own, bar, watch or (lambda _: None))
         return results
 
     def score(self, images: Any, labels: Sequence[int | str]) -> float:
@@ -229,7 +238,9 @@ class DiffusionClassifier:
 
         return Tags(estimator_type="classifier", target_tags=TargetTags(False), classifier_tags=ClassifierTags())
 
-    def _together(self, images: Tensor, ids: list[str], bar: Any) -> list[Prediction]:
+    def _together(
+        self, images: Tensor, ids: list[str], bar: Any, watch: Callable[[Contest], object]
+    ) -> list[Prediction]:
         """The images of a window, round by round: rows of all images share batches, so these stay full."""
         x0 = self.denoiser.encode(images)
         shape = (len(self.conditions), len(self.timesteps))  # with the groups of a tree, after the classes
@@ -239,7 +250,6 @@ class DiffusionClassifier:
             for name in ids
         ]
         rounds = [self.elimination.rounds(contest) for contest in contests]
-        spent = np.zeros(len(ids), dtype=np.int64)
         asks = {image: next(own) for image, own in enumerate(rounds)}
         while asks:
             phase = min(ask.phase for ask in asks.values())
@@ -249,15 +259,16 @@ class DiffusionClassifier:
                     losses = self._losses_of(x0, ids, part, bar)
                     for (image, ask), errors in zip(part.items(), losses, strict=True):
                         contests[image].errors[np.ix_(ask.conditions, ask.positions)] = errors.T
-                        spent[image] += errors.size
+                        contests[image].forwards += errors.size
             for image in wave:
                 following = next(rounds[image], None)
+                watch(contests[image])
                 if following is None:
                     del asks[image]
-                    bar.update(self.forwards - spent[image])
+                    bar.update(self.forwards - contests[image].forwards)
                 else:
                     asks[image] = following
-        return [self._prediction(contest, int(own)) for contest, own in zip(contests, spent, strict=True)]
+        return [self._prediction(contest) for contest in contests]
 
     def _compressed(self, phase: int) -> AbstractContextManager[object]:
         methods = self.elimination.methods
@@ -280,7 +291,7 @@ class DiffusionClassifier:
     def _losses_of(self, x0: Tensor, ids: list[str], wave: Mapping[int, Ask], bar: Any) -> list[Floats]:
         """Per ask its errors, (positions, conditions)."""
         losses = []
-        for image, position, condition in _batches(wave, self.batch_size):
+        for image, position, condition in batches(wave, self.batch_size):
             with memory_advice(len(image)):
                 losses.append(self._losses(x0, ids, image, position, condition))
             bar.update(len(image))
@@ -314,10 +325,9 @@ class DiffusionClassifier:
         )
         return self.scoring.errors(self.denoiser.process, prediction, target[on_device], t)
 
-    def _prediction(self, contest: Contest, forwards: int) -> Prediction:
+    def _prediction(self, contest: Contest) -> Prediction:
         return contest.prediction(
             self.groups,
-            forwards=forwards,
             names=self.names,
             elements=math.prod(self.denoiser.sample_shape),
             temperature=1.0 if self.fitted is None else self.fitted.temperature,
@@ -358,33 +368,6 @@ def elimination_of(
     if isinstance(elimination, str):
         raise ValueError(f"elimination must be staged, racing or one made by hand, not {elimination!r}")
     return elimination
-
-
-def _batches(wave: Mapping[int, Ask], size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Image, position and condition of the rows of a wave, ``size`` at a time: over images, timesteps, conditions.
-
-    Rows are made as they are needed: ImageNet's first round has millions.
-    """
-    waiting: list[npt.NDArray[np.int64]] = []
-    count = 0
-    for image, ask in wave.items():
-        positions, conditions = np.meshgrid(ask.positions, ask.conditions, indexing="ij")
-        rows = np.stack([np.full(positions.size, image), positions.ravel(), conditions.ravel()])
-        waiting.append(rows)
-        count += rows.shape[1]
-        if count >= size:
-            rows = np.concatenate(waiting, axis=1)
-            whole = count - count % size
-            for first in range(0, whole, size):
-                yield _tensors(rows[:, first : first + size])
-            waiting, count = [rows[:, whole:]], count - whole
-    if count:
-        yield _tensors(np.concatenate(waiting, axis=1))
-
-
-def _tensors(rows: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
-    image, position, condition = torch.from_numpy(rows)
-    return image, position, condition
 
 
 def _checked_ids(ids: Sequence[str], images: int) -> list[str]:

@@ -38,6 +38,7 @@ class Contest:
         weights: (timesteps,), about 1.
         telling: whether the timesteps come in the order of how much they tell; else they ascend.
         stage: (conditions,) int64: rounds that each condition has survived.
+        forwards: of the model, so far.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Contest:
     weights: npt.NDArray[np.float64]
     telling: bool = False
     stage: npt.NDArray[np.int64] = field(init=False)
+    forwards: int = 0
 
     def __post_init__(self) -> None:
         self.stage = np.zeros(len(self.errors), dtype=np.int64)
@@ -67,6 +69,7 @@ class Contest:
             stage=tuple(stage),
             errors=self.errors[: len(groups)],
             groups=groups,
+            forwards=self.forwards,
             weights=tuple(self.weights.tolist()) if self.telling else (),
             **more,
         )

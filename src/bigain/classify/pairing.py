@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from bigain.backbones import row_keys
+from bigain.classify.elimination import Ask
 from bigain.diffusion import Conditions, Denoiser, Process
 from bigain.diffusion.process import WEIGHTINGS
 from bigain.diffusion.schedule import SPACINGS
@@ -113,3 +116,30 @@ class Scoring:
             scale = process.scale(t, self.weighting).to(prediction.device).view(-1, *[1] * (prediction.ndim - 1))
             prediction, target = scale * prediction.float(), scale * target.float()
         return LOSSES[self.loss](prediction, target)
+
+
+def batches(wave: Mapping[int, Ask], size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Image, position and condition of the rows of a wave, ``size`` at a time: over images, timesteps, conditions.
+
+    Rows are made as they are needed: ImageNet's first round has millions.
+    """
+    waiting: list[npt.NDArray[np.int64]] = []
+    count = 0
+    for image, ask in wave.items():
+        positions, conditions = np.meshgrid(ask.positions, ask.conditions, indexing="ij")
+        rows = np.stack([np.full(positions.size, image), positions.ravel(), conditions.ravel()])
+        waiting.append(rows)
+        count += rows.shape[1]
+        if count >= size:
+            rows = np.concatenate(waiting, axis=1)
+            whole = count - count % size
+            for first in range(0, whole, size):
+                yield _tensors(rows[:, first : first + size])
+            waiting, count = [rows[:, whole:]], count - whole
+    if count:
+        yield _tensors(np.concatenate(waiting, axis=1))
+
+
+def _tensors(rows: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
+    image, position, condition = torch.from_numpy(rows)
+    return image, position, condition

@@ -113,8 +113,7 @@ def _classes(
     if isinstance(denoiser, ClassConditional):
         if prompts or prompts_csv is not None:
             raise ValueError("--prompt and --prompts-csv must be left out for a class-conditional model")
-        names = options.class_names(denoiser)
-        return names, list(range(len(names)))
+        return denoiser.names, list(range(denoiser.classes))
     if (prompts is None) == (prompts_csv is None):
         raise ValueError("either --prompt for each class or --prompts-csv must be given for a text-conditional model")
     if prompts_csv is not None:

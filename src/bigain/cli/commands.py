@@ -23,6 +23,7 @@ from bigain.cli.methods import methods
 from bigain.cli.models import models
 from bigain.cli.options import grouped
 from bigain.cli.report import report
+from bigain.cli.ui import ui
 
 app = typer.Typer(
     name="bigain",
@@ -66,7 +67,7 @@ _TELL_ME = (
 )  # without arguments these show their help
 _COMMANDS = (
     *(demo, evaluate, classify, fit, generate, fid, inspect),
-    *(methods, models, bound, bench, allocate, analyse, report),
+    *(methods, models, bound, bench, allocate, analyse, report, ui),
 )
 for command in _COMMANDS:
     app.command(cls=Command, no_args_is_help=command in _TELL_ME)(grouped(command))

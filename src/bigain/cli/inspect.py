@@ -62,8 +62,9 @@ def inspect(
     inspection = inspect_method(denoiser, method, pixels, name, timestep=timestep, condition=asked, layer=layer)
     out.parent.mkdir(parents=True, exist_ok=True)
     draw_inspection(inspection, out)
-    where = f"t = {timestep}, {inspection.layer_name}"
-    typer.echo(f"{out}: {name}, {where}, {inspection.grid.tokens} tokens in {len(inspection.kept)} groups")
+    made = inspection.grouping
+    where = f"t = {timestep}, {made.layer_name}"
+    typer.echo(f"{out}: {name}, {where}, {made.grid.tokens} tokens in {len(made.kept)} groups")
 
 
 def _image(denoiser: Denoiser, image: str, source: DataSettings) -> tuple[Tensor, str, str | int | None]:

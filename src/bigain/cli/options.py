@@ -198,14 +198,6 @@ def folder(out: Path | None, command: str, model: str) -> Path:
     return Path("runs", command, path.resolve().name if path.exists() else path.name)
 
 
-def class_names(denoiser: ClassConditional) -> tuple[str, ...]:
-    """What the labels of a class-conditional model are called: by the first name that it knows, else by number."""
-    names: dict[int, str] = {}
-    for name, label in denoiser.labels.items():
-        names.setdefault(label, name)
-    return tuple(names.get(label, str(label)) for label in range(denoiser.classes))
-
-
 def label_of(text: str, denoiser: ClassConditional) -> int:
     """The label that a name or a number stands for; a ValueError lists the names, if they are few, and the range."""
     if text in denoiser.labels:

@@ -50,6 +50,14 @@ class ClassConditional(Denoiser):
         """Number of class labels; the label after the last is the unconditional one."""
         return int(self.model.config.num_embeds_ada_norm)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What each label is called: by the first name that it has, else by its number."""
+        names: dict[int, str] = {}
+        for name, label in self.labels.items():
+            names.setdefault(label, name)
+        return tuple(names.get(label, str(label)) for label in range(self.classes))
+
     def conditions(self, conditions: Sequence[str] | Sequence[int]) -> Conditions:
         """Class labels, integers in [0, classes), and the unconditional one as another row at ``null_index``."""
         labels: list[int] = []

@@ -21,22 +21,43 @@ from bigain.operators.pooling import nearest_tokens
 
 
 @dataclass(frozen=True, eq=False)
+class Grouping:
+    """Which tokens of an image go together in one layer of one forward."""
+
+    layer: int
+    layer_name: str
+    grid: Grid  # of the tokens
+    groups: npt.NDArray[np.int64]  # (tokens,), the group of each token
+    kept: npt.NDArray[np.int64]  # (groups,), the token that stands for each group: its destination, or itself
+    merges: bool  # False where only keys and values are pooled, so that every token stays a query
+
+    @classmethod
+    def of(cls, seen: Seen, row: int = 0) -> Grouping:
+        """Of one row of a batch."""
+        grid, layer = seen.context.grid, seen.context.layer
+        if seen.assignment is not None:
+            groups, kept = seen.assignment.index[row], seen.assignment.kept[row]
+        else:
+            method = seen.method
+            assert isinstance(method, TokenDownsampling)
+            place: Literal["centre", "first"] = getattr(method, "nearest", "centre")
+            groups, kept = cell_index(grid, method.window), nearest_tokens(grid, method.factor, place)
+        merges = seen.assignment is not None
+        return cls(layer, seen.name, grid, groups.cpu().numpy(), kept.cpu().numpy(), merges)
+
+
+@dataclass(frozen=True, eq=False)
 class Inspection:
     """What a method did to one image in one layer."""
 
     method: str  # its spec
     timestep: int
-    layer: int
-    layer_name: str
     image: npt.NDArray[np.uint8]  # (S, S, 3)
     noised: npt.NDArray[np.uint8]  # (S, S, 3) what the model saw (decoded, if it sees latents)
-    grid: Grid  # of the tokens
+    grouping: Grouping
     score_name: str
     score_used: bool  # whether the method goes by the score, or it is shown for comparison
     scores: npt.NDArray[np.float32]  # (height, width), high is detail
-    groups: npt.NDArray[np.int64]  # (tokens,), the group of each token
-    kept: npt.NDArray[np.int64]  # (groups,), the token that stands for each group: its destination, or itself
-    merges: bool  # False where only keys and values are pooled, so that every token stays a query
 
 
 def inspect_method(
@@ -88,29 +109,13 @@ def inspect_method(
     grid = seen.context.grid
     score_name = getattr(method, "score", "laplacian_l1")
     scores = score(seen.tokens if seen.features is None else seen.features, grid, score_name)[0]
-    groups, kept = _groups(seen)
     return Inspection(
         method=methods.text,
         timestep=timestep,
-        layer=chosen,
-        layer_name=seen.name,
         image=to_uint8(image[None])[0],
         noised=to_uint8(denoiser.decode(x_t))[0],
-        grid=grid,
+        grouping=Grouping.of(seen),
         score_name=score_name,
         score_used=method.reads_score,
         scores=scores.float().cpu().numpy().reshape(grid.height, grid.width),
-        groups=groups.cpu().numpy(),
-        kept=kept.cpu().numpy(),
-        merges=seen.assignment is not None,
     )
-
-
-def _groups(seen: Seen) -> tuple[Tensor, Tensor]:
-    """The group of each token, and the token that stands for each group."""
-    if seen.assignment is not None:
-        return seen.assignment.index[0], seen.assignment.kept[0]
-    method, grid = seen.method, seen.context.grid
-    assert isinstance(method, TokenDownsampling)
-    place: Literal["centre", "first"] = getattr(method, "nearest", "centre")
-    return cell_index(grid, method.window), nearest_tokens(grid, method.factor, place)

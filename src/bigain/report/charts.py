@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,8 @@ from bigain.report.style import PLAIN, Style, label, styles
 
 if TYPE_CHECKING:
     import altair as alt
+
+    from bigain.search.offers import Offers
 
 Points = Sequence[Mapping[str, Any]]
 Chart = dict[str, Any]
@@ -22,11 +25,23 @@ _HEIGHT = 380
 @cache
 def scripts() -> str:
     """The scripts that draw the charts, as one module that gives `vegaEmbed` to the window."""
-    import altair as alt
     import vl_convert
 
-    version = ".".join(alt.SCHEMA_VERSION.split(".")[:2])
-    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=version)
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=_version())
+
+
+def svg(chart: Chart, width: int) -> str:
+    """A chart as a picture of so many pixels that scales; a pointer over a mark is told its values."""
+    import vl_convert
+
+    drawn = vl_convert.vegalite_to_svg(chart | {"width": width}, vl_version=_version())
+    return re.sub(r'(<path aria-label="([^"]+)"[^>]*)/>', r"\1><title>\2</title></path>", drawn)
+
+
+def _version() -> str:
+    import altair as alt
+
+    return ".".join(alt.SCHEMA_VERSION.split(".")[:2])
 
 
 def looks(methods: Sequence[str]) -> dict[str, Style]:
@@ -103,6 +118,34 @@ def by_layer(points: Points, value: str, title: str, scheme: str, *, log: bool =
         ],
     )
     return _finished(encoded.properties(height=24 * len(order)))
+
+
+def offered(offers: Offers) -> Chart:
+    """What each candidate changes in each layer, for each percent of the FLOPs that it saves there."""
+    points = []
+    for offer in offers.offers:
+        saved = 100 * offer.saved / offers.flops
+        if saved > 0 and offer.cost() > 0:
+            point = {"saved": saved, "cost": offer.cost() / saved}
+            short = {key: float(f"{value:.5g}") for key, value in point.items()}
+            points.append({"label": str(label(offer.candidate)), "layer": offer.layer} | short)
+    return by_layer(points, "cost", "change per % saved", "viridis", log=True)
+
+
+def allocations(points: Points, chosen: Mapping[str, float]) -> Chart:
+    """The least change of the predictions over the share of FLOPs saved, and the choice that is meant.
+
+    ``points`` and ``chosen`` have "saved", in percent, and "cost".
+    """
+    import altair as alt
+
+    x = alt.X("saved:Q", title="FLOPs saved, %")
+    y = alt.Y("cost:Q", title="change of the predictions", scale=alt.Scale(type="symlog", constant=1e-4))
+    told = [alt.Tooltip("saved:Q", title="FLOPs saved, %", format=".1f"), alt.Tooltip("cost:Q", format=".3g")]
+    line = alt.Chart(alt.Data(values=list(points))).mark_line(point=True, color="#332288")
+    mark = alt.Chart(alt.Data(values=[dict(chosen)])).mark_point(filled=True, size=260, color="#CC6677", opacity=1)
+    layers = (one.encode(x=x, y=y, tooltip=told) for one in (line, mark))
+    return _finished(alt.layer(*layers).properties(height=_HEIGHT * 2 // 3))
 
 
 def _colours(families: Mapping[str, Style]) -> alt.Color:

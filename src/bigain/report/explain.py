@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from bigain.explain.analysis import Analysis, Effect
-    from bigain.explain.inspection import Inspection
+    from bigain.explain.inspection import Grouping, Inspection
+    from bigain.images import Pixels
 
 _PANELS = 4  # of a picture of spectra
 _SCALE = 1000  # of squared errors, which are small
@@ -221,7 +222,7 @@ def draw_inspection(inspection: Inspection, path: Path) -> None:
     """Draws image | noised | score map | groups; destinations are dots, merged tokens carry their group's colour."""
     from matplotlib.ticker import MaxNLocator
 
-    grid = inspection.grid
+    grid = inspection.grouping.grid
     figure = new_figure(15, 4.2, layout="constrained")
     original, noised, scores, groups = figure.subplots(1, 4)
     extent = (-0.5, grid.width - 0.5, grid.height - 0.5, -0.5)  # in tokens
@@ -235,26 +236,36 @@ def draw_inspection(inspection: Inspection, path: Path) -> None:
     unused = "" if inspection.score_used else " (not used by this method)"
     scores.set_title(f"score: {inspection.score_name.replace('_', ' ')}{unused}")
     figure.colorbar(heat, ax=scores, fraction=0.046, pad=0.03, label="low: smooth; high: detail")
-    _draw_groups(groups, inspection, extent)
+    _draw_groups(groups, inspection.grouping, inspection.image)
     for axis in (original, noised, scores, groups):
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.yaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_xlabel("token column")
         axis.set_ylabel("token row")
-    figure.suptitle(f"{inspection.method} in {inspection.layer_name}")
+    figure.suptitle(f"{inspection.method} in {inspection.grouping.layer_name}")
     save(figure, path)
 
 
-def _draw_groups(axis: Axes, inspection: Inspection, extent: tuple[float, float, float, float]) -> None:
+def draw_grouping(grouping: Grouping, image: Pixels, path: Path | IO[bytes]) -> None:
+    """Draws which tokens go together over an image (H, W, 3), as in `draw_inspection`."""
+    figure = new_figure(4.8, 5.2, layout="constrained")
+    axis = figure.subplots()
+    _draw_groups(axis, grouping, image)
+    axis.set_axis_off()
+    save(figure, path)
+
+
+def _draw_groups(axis: Axes, grouping: Grouping, image: Pixels) -> None:
     from matplotlib.collections import LineCollection
     from matplotlib.colors import to_rgb
 
-    grid, groups, kept = inspection.grid, inspection.groups, inspection.kept
-    grey = np.asarray(Image.fromarray(inspection.image).convert("L"), dtype=np.float64) / 255
+    grid, groups, kept = grouping.grid, grouping.groups, grouping.kept
+    extent = (-0.5, grid.width - 0.5, grid.height - 0.5, -0.5)  # in tokens
+    grey = np.asarray(Image.fromarray(image).convert("L"), dtype=np.float64) / 255
     axis.imshow(0.35 + 0.5 * grey, cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="nearest")
     sizes = np.bincount(groups, minlength=len(kept))
     colours = np.array([to_rgb(colour) for colour in _GROUP_COLOURS])
-    large = np.flatnonzero((sizes > 1) | (not inspection.merges))  # a window may hold a single token
+    large = np.flatnonzero((sizes > 1) | (not grouping.merges))  # a window may hold a single token
     of_group = np.zeros((len(kept), 3))
     of_group[large] = colours[np.arange(len(large)) % len(colours)]
     merged = np.isin(groups, large)
@@ -263,12 +274,12 @@ def _draw_groups(axis: Axes, inspection: Inspection, extent: tuple[float, float,
     axis.imshow(overlay.reshape(grid.height, grid.width, 4), interpolation="nearest")
     rows, columns = np.divmod(np.arange(grid.tokens), grid.width)
     sources = np.flatnonzero(merged & (kept[groups] != np.arange(grid.tokens)))
-    if inspection.merges:
+    if grouping.merges:
         ends = kept[groups[sources]]
         lines = [((columns[a], rows[a]), (columns[b], rows[b])) for a, b in zip(sources, ends, strict=True)]
         axis.add_collection(LineCollection(lines, colors="black", linewidths=0.5, alpha=0.6))
     size = 1200 / max(grid.height, grid.width) ** 1.5
     dots = kept[large]
     axis.scatter(columns[dots], rows[dots], s=size, color="white", edgecolor="black", linewidth=0.8, zorder=3)
-    what, dot = ("tokens", "destination") if inspection.merges else ("keys", "nearest")
+    what, dot = ("tokens", "destination") if grouping.merges else ("keys", "nearest")
     axis.set_title(f"{grid.tokens} → {len(kept)} {what} (dot: {dot})")

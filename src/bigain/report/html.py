@@ -145,6 +145,8 @@ def _points(run: Run) -> list[dict[str, Any]]:
 
 def _charts(run: Run, offers: Path | None) -> dict[str, charts.Chart]:
     """By section, those that there is something for."""
+    from bigain.search.measuring import read_record
+
     results, axes = run.results, _axes(run)
     families = charts.looks([row.method for row in results.rows])
     drawn = {}
@@ -158,7 +160,7 @@ def _charts(run: Run, offers: Path | None) -> dict[str, charts.Chart]:
         if layers := _by_layer(run.store):
             drawn["layers"] = charts.by_layer(layers, "saved", "FLOPs of the block saved, %", "blues")
     if offers is not None:
-        drawn["offers"] = charts.by_layer(_offered(offers), "cost", "change per % saved", "viridis", log=True)
+        drawn["offers"] = charts.offered(read_record(offers).offers())
     return drawn
 
 
@@ -196,19 +198,6 @@ def _by_layer(store: Store) -> list[dict[str, Any]]:
         for layer, (own, whole) in enumerate(zip(layers, plain, strict=True))
         if whole
     ]
-
-
-def _offered(path: Path) -> list[dict[str, Any]]:
-    """What each candidate changes in each layer, for each percent of the FLOPs that it saves there."""
-    from bigain.search.measuring import read_record
-
-    record, points = read_record(path), []
-    for offer in record.offers().offers:
-        saved = 100 * offer.saved / record.flops
-        if saved > 0 and offer.cost() > 0:
-            named = {"label": str(label(offer.candidate)), "layer": offer.layer, "saved": saved}
-            points.append(_short(named | {"cost": offer.cost() / saved}))
-    return points
 
 
 def _samples(store: Store, methods: Sequence[str]) -> list[dict[str, Any]]:

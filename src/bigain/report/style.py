@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from bigain.methods import METHODS, Compression, Label
 from bigain.zoo import presets
@@ -85,7 +85,7 @@ def new_figure(width: float, height: float, **options: Any) -> Figure:
     return figure
 
 
-def save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path | IO[bytes]) -> None:
     """Writes a figure as a PNG file whose bytes repeat."""
     figure.savefig(path, metadata={"Software": None})
 
