@@ -4,7 +4,7 @@
 
 All variants classify the same images under the same noise, chunk by chunk and in turn, so that what disturbs the
 machine falls on all alike. Resumes at the chunk where it was stopped. Half an hour for each model on 2 CPU cores, for
-glyphs-dit-64 two hours and a half.
+glyphs-dit-64 an hour.
 """
 
 from __future__ import annotations

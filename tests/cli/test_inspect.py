@@ -60,7 +60,7 @@ def test_the_model_is_asked_with_the_images_own_class(
     asked: Any,
 ) -> None:
     heard: list[Any] = []
-    seen = SimpleNamespace(kept=[0], layer_name="block", grid=SimpleNamespace(tokens=1))
+    seen = SimpleNamespace(grouping=SimpleNamespace(kept=[0], layer_name="block", grid=SimpleNamespace(tokens=1)))
 
     def look(*_: Any, condition: Any, **__: Any) -> Any:
         heard.append(condition)

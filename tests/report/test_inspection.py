@@ -32,11 +32,11 @@ def test_half_of_the_tokens_merge_into_one_destination_per_cell(
     denoiser: ClassConditional, image: torch.Tensor, method: str
 ) -> None:
     found = look(denoiser, method, image)
-    assert found.merges
-    assert (len(found.groups), len(found.kept)) == (64, 32)
-    np.testing.assert_array_equal(found.groups[found.kept], np.arange(32))
-    sizes = np.bincount(found.groups)
-    ends = found.kept[sizes > 1]
+    assert found.grouping.merges
+    assert (len(found.grouping.groups), len(found.grouping.kept)) == (64, 32)
+    np.testing.assert_array_equal(found.grouping.groups[found.grouping.kept], np.arange(32))
+    sizes = np.bincount(found.grouping.groups)
+    ends = found.grouping.kept[sizes > 1]
     if method != "sito-0.5":  # which recovers from any kept token
         cells = (ends // 8 // 2) * 4 + ends % 8 // 2
         assert len(set(cells)) == len(ends)
@@ -45,17 +45,17 @@ def test_half_of_the_tokens_merge_into_one_destination_per_cell(
 def test_destinations_are_the_lowest_scores_of_their_cells(denoiser: ClassConditional, image: torch.Tensor) -> None:
     found = look(denoiser, "lgtm-0.5", image, layer=1)
     lowest = found.scores.reshape(4, 2, 4, 2).min(axis=(1, 3))
-    for group, size in enumerate(np.bincount(found.groups)):
+    for group, size in enumerate(np.bincount(found.grouping.groups)):
         if size > 1:
-            row, column = divmod(int(found.kept[group]), 8)
+            row, column = divmod(int(found.grouping.kept[group]), 8)
             assert found.scores[row, column] == lowest[row // 2, column // 2]
 
 
 def test_downsampling_shows_its_windows(denoiser: ClassConditional, image: torch.Tensor) -> None:
     found = look(denoiser, "iekvd-3", image)
-    assert not found.merges
-    assert found.kept.tolist() == [9, 12, 15, 33, 36, 39, 57, 60, 63]
-    assert found.groups.reshape(8, 8)[7, 7] == 8
+    assert not found.grouping.merges
+    assert found.grouping.kept.tolist() == [9, 12, 15, 33, 36, 39, 57, 60, 63]
+    assert found.grouping.groups.reshape(8, 8)[7, 7] == 8
 
 
 def test_the_noise_is_the_classifiers(denoiser: ClassConditional, image: torch.Tensor) -> None:
@@ -68,7 +68,7 @@ def test_the_noise_is_the_classifiers(denoiser: ClassConditional, image: torch.T
 
 def test_nothing_is_left_on_the_model(denoiser: ClassConditional, image: torch.Tensor) -> None:
     found = look(denoiser, "lgtm-0.5", image)
-    assert found.layer_name == "transformer_blocks.0"
+    assert found.grouping.layer_name == "transformer_blocks.0"
     assert session_of(denoiser.model) is None
     with compressed(denoiser.model, "todo-2"):  # refused where something is applied still
         pass

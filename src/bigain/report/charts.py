@@ -34,7 +34,9 @@ def svg(chart: Chart, width: int) -> str:
     """A chart as a picture of so many pixels that scales; a pointer over a mark is told its values."""
     import vl_convert
 
-    drawn = vl_convert.vegalite_to_svg(chart | {"width": width}, vl_version=_version())
+    # A browser may have wider letters than those that the labels were measured with.
+    spec = chart | {"width": width, "padding": {"left": 40, "top": 5, "right": 10, "bottom": 5}}
+    drawn = vl_convert.vegalite_to_svg(spec, vl_version=_version())
     return re.sub(r'(<path aria-label="([^"]+)"[^>]*)/>', r"\1><title>\2</title></path>", drawn)
 
 

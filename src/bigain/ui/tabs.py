@@ -152,17 +152,20 @@ def compress_tab(shop: Shop) -> Tab:
         def work(tell: Callable[[Comparison], None]) -> None:
             compare(opened, condition, methods, sampling, tell)
 
+        shown: list[Pixels | None] = [None, None]
         for known in shop.worker.reports(work):
-            images = _enlarged(known.plain.image), _enlarged(known.compressed.image)
-            yield None, fragments.comparison(known), *images, gr.skip(), gr.skip(), None
+            now = [known.plain.image, known.compressed.image]
+            fresh = [gr.skip() if new is old else _enlarged(new) for new, old in zip(now, shown, strict=True)]
+            yield gr.skip(), fragments.comparison(known), *fresh, *[gr.skip()] * 3
+            shown = now
         layer = known.layers[0] if known.layers else None
         where = gr.update(maximum=known.steps, value=known.steps)
         which = gr.update(choices=list(known.layers), value=layer)
-        yield known, fragments.comparison(known), *images, where, which, _grouped(known, known.steps, layer)
+        yield known, *[gr.skip()] * 3, where, which, _grouped(known, known.steps, layer)
 
     given = [shop.model, prompt, label, *fields, steps, guidance, seed]
     running = start.click(run, given, [result, status, plain, compressed, step, layer, groups], **_QUEUED)
-    stop.click(lambda: "Stopped.", None, status, cancels=[running], queue=False, **_PLAIN)
+    _stops(stop, running, status)
     for one in (step, layer):
         one.input(_grouped, [result, step, layer], groups, queue=False, **_PLAIN)
     return [prompt, label, *fields, guidance], offered
@@ -172,6 +175,12 @@ def _buttons(what: str) -> tuple[gr.Button, gr.Button]:
     with gr.Row():
         start = gr.Button(what, variant="primary", elem_id=f"{what.lower()}-start")
         return start, gr.Button("Stop", elem_id=f"{what.lower()}-stop")
+
+
+def _stops(button: gr.Button, running: Any, status: gr.HTML) -> None:
+    """Ends what is running, and then says so: a last report of it may come in between."""
+    ended = button.click(None, None, None, cancels=[running], queue=False, **_PLAIN)
+    ended.then(lambda: "Stopped.", None, status, queue=False, **_PLAIN)
 
 
 def _picture(label: str, **options: Any) -> gr.Image:
@@ -257,7 +266,7 @@ def classify_tab(shop: Shop) -> Tab:
     another.click(letter, [shop.model, number], [pixels, image, number], **_QUEUED)
     given = [shop.model, pixels, prompts, *fields, elimination, fitted, compared]
     running = start.click(run, given, verdict, **_QUEUED)
-    stop.click(lambda: "Stopped.", None, verdict, cancels=[running], queue=False, **_PLAIN)
+    _stops(stop, running, verdict)
     return [prompts, *fields, fitted], offered
 
 
@@ -301,7 +310,7 @@ def choose_tab(shop: Shop) -> Tab:
             table = gr.HTML(elem_id="choose-table", **first[4])
         with gr.Column():
             layers = gr.HTML(**first[1])
-            code = gr.Code(label="Three lines of Python", language="python", interactive=False, **first[5])
+            code = gr.Textbox(label="In Python", lines=3, buttons=["copy"], elem_id="choose-code", **first[5])
             download = gr.DownloadButton("Download the preset", elem_id="choose-download", **first[6])
 
     @told
@@ -315,4 +324,5 @@ def choose_tab(shop: Shop) -> Tab:
 
 def _chart(title: str, chart: charts.Chart) -> str:
     """With its title, as HTML."""
-    return f'<h3>{title}</h3><div class="chart">{charts.svg(chart, _WIDTH)}</div>'
+    drawn = charts.svg(chart, _WIDTH)
+    return f'<h3>{title}</h3><div class="chart" tabindex="0" role="region" aria-label="{title}">{drawn}</div>'
