@@ -111,11 +111,8 @@ pictures: $(STAMP) ## the pictures of docs/method.md and docs/methods.md
 	$(BIN)/bigain analyse -m "glyphs-dit/balanced avgpool-2 iekvd-2" --images 24 --dtype bfloat16 --out runs/timesteps
 	cp runs/timesteps/timesteps.png docs/pictures/method-timesteps.png
 
-screens: demo ## how the page of the demo looks on a desk and on a phone; after make browser
-	for size in 1440,4300 390,4800; do \
-		chromium --headless --no-sandbox --hide-scrollbars --virtual-time-budget=5000 --window-size=$$size \
-			--screenshot=docs/pictures/report-$${size%,*}.png "file://$(CURDIR)/runs/evaluate/glyphs-sd/report.html"; \
-	done
+screens: demo browser ## how the pages look on a desk and on a phone
+	$(BIN)/python docs/screens.py
 
 bounds: $(STAMP) ## a minute: the table of docs/bound.md, from configs alone
 	$(BIN)/python -m benchmarks.bounds --docs docs/bound.md

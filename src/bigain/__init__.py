@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from bigain.classify import DiffusionClassifier  # noqa: F401
     from bigain.methods import *  # noqa: F403
 
-__version__ = "0.2.0"
+__version__ = "1.0.0"
 
 _HOMES = {
     **dict.fromkeys(("Handle", "apply", "compressed", "preset", "remove"), "bigain.backbones"),

@@ -84,7 +84,7 @@ def _race(race: Race, title: str) -> str:
 def _cell(difference: float | None, largest: float) -> str:
     """One timestep of a class: the darker, the further behind the best; green where it is ahead of it."""
     if difference is None:
-        return "<td></td>"
+        return '<td class="cell"></td>'
     share = round(100 * min(1.0, abs(difference) / largest) ** 0.5)
     colour = "var(--ahead)" if difference <= 0 else "var(--behind)"
     shade = f"color-mix(in srgb, {colour} {max(share, 8)}%, white)"
