@@ -46,7 +46,7 @@ def choose(page: Any) -> None:
 
 def main() -> None:
     """All of them."""
-    served: Any = serve(ModelSettings(), host="127.0.0.1", port=None, upload="1mb", browser=False)
+    served: Any = serve(ModelSettings(), host="127.0.0.1", port=None)
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         for width, height in SIZES.items():

@@ -23,7 +23,7 @@ def address() -> Iterator[str]:
     pytest.importorskip("gradio", reason="no Gradio: pip install 'bigain[ui]'")
     from bigain.ui.page import serve
 
-    served = serve(ModelSettings(), host="127.0.0.1", port=None, upload="100kb", browser=False)
+    served = serve(ModelSettings(), host="127.0.0.1", port=None, upload="100kb")
     yield served.local_url
     served.close()
 

@@ -26,7 +26,7 @@ from bigain.run.settings import Group, ModelSettings, ProbeSettings, setting
 from bigain.zoo import presets
 
 COMMANDS = get_command(app).commands  # type: ignore[attr-defined]
-MOST_FLAGS = 190
+MOST_FLAGS = 198
 RUN = [sys.executable, "-m", "bigain"]
 
 

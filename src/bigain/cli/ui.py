@@ -11,18 +11,16 @@ from bigain.run.settings import ModelSettings
 
 
 def ui(
-    model: Annotated[ModelSettings, options.Without("batch_size", "frames")],
+    model: Annotated[ModelSettings, options.Without("threads", "batch_size", "frames")],
     host: Annotated[
         str, typer.Option(help="Address to listen on. Others reach the page on 0.0.0.0; it asks for no password.")
     ] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(min=1, help="The first free one from 7860 on if left out.")] = None,
-    upload: Annotated[str, typer.Option(help="Largest file that the page takes.")] = "10mb",
-    browser: Annotated[bool, typer.Option("--browser", help="Open the page in this machine's browser.")] = False,
 ) -> None:
     """Serves a page to try things on: compress an image, classify one, choose what each layer takes.
 
-    It offers the embedded models, and the one that --model names. Nothing leaves this machine. Takes the extra ui (pip
-    install 'bigain[ui]').
+    It offers the embedded models, and the one that --model names. Nothing leaves this machine; files of
+    up to 10 MB are taken. Takes the extra ui (pip install 'bigain[ui]').
 
     [bold]Examples[/]
 
@@ -35,6 +33,6 @@ def ui(
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"the page takes the extra 'ui' (pip install 'bigain[ui]'): {error}") from error
 
-    page = serve(model, host=host, port=port, upload=upload, browser=browser)
+    page = serve(model, host=host, port=port)
     typer.echo(f"The page is at {page.local_url} until Ctrl-C is pressed.")
     page.block_thread()

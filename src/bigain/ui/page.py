@@ -17,6 +17,7 @@ from bigain.ui.worker import Worker
 
 _STYLE = Path(__file__).with_name("page.css")
 _WAITING = 16  # who wait for their turn
+UPLOAD = "10mb"
 TABS = {"Compress": compress_tab, "Classify": classify_tab, "Choose": choose_tab}
 
 
@@ -46,20 +47,18 @@ def built(settings: ModelSettings) -> gr.Blocks:
     return page
 
 
-def serve(settings: ModelSettings, *, host: str, port: int | None, upload: str, browser: bool) -> Any:
+def serve(settings: ModelSettings, *, host: str, port: int | None, upload: str = UPLOAD) -> Any:
     """Begins to serve the page, which it returns: with the address in its ``local_url``, and a ``close``.
 
     Args:
         host, port: where it listens; None takes the first free port from 7860 on.
-        upload: the largest file that is taken, such as "10mb".
-        browser: whether to open it in the browser of this machine.
+        upload: the largest file that is taken.
     """
     page = built(settings)
     page.launch(
         server_name=host,
         server_port=port,
         share=False,
-        inbrowser=browser,
         max_file_size=upload,
         footer_links=[],
         enable_monitoring=False,
