@@ -61,7 +61,7 @@ class Models:
 
     def __init__(self, settings: ModelSettings) -> None:
         self.settings = settings
-        self._open: dict[str, Opened] = {}
+        self.open: dict[str, Opened] = {}  # by name
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -72,13 +72,13 @@ class Models:
         """Open and warm; a ValueError for a name that is not on the page, or a model of videos."""
         if name not in self.names:
             raise ValueError(f"model must be one of {', '.join(self.names)}, not {name!r}")
-        if name not in self._open:
+        if name not in self.open:
             denoiser = replace(self.settings, model=name).open(quiet=True)
             if denoiser.is_video:
                 raise ValueError(f"model must be one of images on this page, not {name!r}; try bigain generate")
             forward_of(denoiser, denoiser.any_condition, denoiser.process.timesteps(1))()
-            self._open[name] = Opened(name, denoiser)
-        return self._open[name]
+            self.open[name] = Opened(name, denoiser)
+        return self.open[name]
 
 
 def merges(method: str) -> bool:
