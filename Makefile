@@ -117,9 +117,14 @@ screens: demo browser ## how the pages look on a desk and on a phone
 bounds: $(STAMP) ## a minute: the table of docs/bound.md, from configs alone
 	$(BIN)/python -m benchmarks.bounds --docs docs/bound.md
 
-benchmarks: $(STAMP) ## minutes: the table of docs/speed.md
+EVERYWHERE := quadtree:ratio=0.75,levels=1/2/3,locations=self_attention/mlp
+PROCESSOR := tome:ratio=0.5,destinations=random tome:ratio=0.7,destinations=random lgtm-0.7 abm-0.7 quadtree-0.7 avgpool-2
+
+benchmarks: $(STAMP) ## a quarter of an hour, on a machine that does nothing else: the tables of docs/speed.md
 	$(BIN)/bigain bench glyphs-dit-64 --size "32x32 64x64 128x128" --batch-size 4 --rounds 9 \
 		--json results/bench-glyphs-dit-64.json
+	$(BIN)/bigain bench SD-2.1 --size 512x512 --batch-size 2 --rounds 5 -m "$(PROCESSOR) $(EVERYWHERE)" \
+		--json results/bench-sd-2.1-512.json
 	$(BIN)/python -m experiments.tables
 
 dist: $(STAMP) ## wheel and source archive

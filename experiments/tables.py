@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 README_ROWS = ("none", "tome:ratio=0.5,destinations=random", "lgtm-0.5", "iekvd-2", "glyphs-dit/balanced")
 PAGES = ("glyphs-dit", "glyphs-sd")
 CLASSIFIERS = ("classifier-glyphs-dit", "classifier-glyphs-sd", "classifier-glyphs-dit-64", "many-classes")
-BENCHES = ("bench-glyphs-dit-64",)
+BENCHES = ("bench-glyphs-dit-64", "bench-sd-2.1-512")
 _SLACK = 0.005  # of the FLOPs of no compression: what counts as saving the same
 
 
