@@ -64,8 +64,8 @@ class Patch:
 
     def before(self, n: Tensor, context: Tensor, value: Tensor, options: dict[str, Any]) -> tuple[Tensor, ...]:
         """The inputs of the attention, with fewer tokens."""
-        grid = grid_of(tuple(options["original_shape"][-2:]), n.shape[1])
         size = tuple(options["original_shape"][-2:])
+        grid = grid_of(size, n.shape[1])
         if n.shape[1] < self._most.setdefault(size, n.shape[1]):
             return n, context, value
         seen = Context(grid, layer=int(options.get("transformer_index", 0)))

@@ -67,7 +67,7 @@ def of_model(opened: Opened) -> Budgets:
 def preset(opened: Opened, found: Budgets, choice: Allocation) -> str:
     """The choice as the content of a preset file."""
     about = {"saved": round(choice.saved / found.offers.flops, 4), "change": choice.change, "contrast": choice.contrast}
-    data = str(found.record.identity.get("data", "glyphs"))
+    data = found.record.identity["data"]
     return preset_file(choice.methods, opened.denoiser.model, name=opened.name, data=data, about=about)
 
 

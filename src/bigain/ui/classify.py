@@ -13,12 +13,12 @@ from bigain.classify import Contest, DiffusionClassifier, Prediction, Racing, St
 from bigain.images import Pixels
 from bigain.methods import Compression
 from bigain.run.cost import applied
+from bigain.ui.compress import LONGEST
 from bigain.ui.models import Opened
 
 ELIMINATIONS = {"racing": "Racing", "staged": "Stages, as in the papers"}
-LONGEST, MOST, FEWEST = 300, 100, 2  # characters of a prompt, and prompts
+FEWEST, MOST = 2, 100  # prompts
 _TIMESTEPS = 20
-_PAPERS = Stages((5, 1), (5, _TIMESTEPS))
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,8 @@ def classify(
     check(opened, prompts)
     compressed = _classifier(opened, prompts, elimination, methods, fitted)
     timesteps = tuple(compressed.timesteps.tolist())
-    papers = _PAPERS.forwards(len(compressed.groups)) if len(compressed.groups) > 5 else 20 * len(compressed.groups)
+    count = len(compressed.groups)
+    papers = Stages.of(count, None, None).forwards(count)
     verdict = Verdict(papers, Race(timesteps))
     with applied(opened.denoiser, methods if elimination == "staged" else Compression()):
         race = _race(compressed, image, verdict.compressed, lambda race: tell(replace(verdict, compressed=race)))

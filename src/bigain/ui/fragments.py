@@ -53,7 +53,7 @@ def verdict(known: Verdict) -> str:
     if known.plain is not None:
         parts.append(_race(known.plain, "The same without compression"))
     if known.compressed.prediction is not None:
-        papers = f"{known.papers} forwards would be those of the papers' stages, 5 1 / 5 20."
+        papers = f"{known.papers} forwards would be those of the papers' stages."
         parts.append(f"<p>{papers}</p>")
     return "".join(parts)
 
