@@ -65,7 +65,7 @@ types: $(STAMP) ## mypy
 imports: $(STAMP) ## the direction of imports
 	$(BIN)/lint-imports --no-logo
 
-results: results-glyphs-dit results-glyphs-sd ## hours, resumes: the full comparison on the embedded models, into results/
+results: results-glyphs-dit results-glyphs-sd results-glyphs-dit-64 times-glyphs-dit-64-float32 ## hours, resumes: the full comparison on the embedded models, into results/
 
 results-%: $(STAMP)
 	$(BIN)/bigain evaluate --config experiments/results/$*.toml --out runs/results/$*
@@ -73,6 +73,10 @@ results-%: $(STAMP)
 	mkdir -p docs/pictures
 	cp runs/results/$*/samples.png docs/pictures/samples-$*.png
 	cp runs/results/$*/front.png docs/pictures/front-$*.png
+
+times-%: $(STAMP)
+	$(BIN)/bigain evaluate --config experiments/results/$*.toml --out runs/results/$*
+	$(BIN)/python -m experiments.export runs/results/$* results/$*.json
 
 ablation: ablation-glyphs-dit ablation-glyphs-sd ablation-float32 ## an hour, resumes: what of the presets is layers, what is method
 
@@ -120,11 +124,13 @@ bounds: $(STAMP) ## a minute: the table of docs/bound.md, from configs alone
 EVERYWHERE := quadtree:ratio=0.75,levels=1/2/3,locations=self_attention/mlp
 PROCESSOR := tome:ratio=0.5,destinations=random tome:ratio=0.7,destinations=random lgtm-0.7 abm-0.7 quadtree-0.7 avgpool-2
 
-benchmarks: $(STAMP) ## a quarter of an hour, on a machine that does nothing else: the tables of docs/speed.md
+SD := $(BIN)/bigain bench SD-2.1 -m "$(PROCESSOR) $(EVERYWHERE)"
+
+benchmarks: $(STAMP) ## an hour, on a machine that does nothing else: the tables of docs/speed.md and docs/processor.md
 	$(BIN)/bigain bench glyphs-dit-64 --size "32x32 64x64 128x128" --batch-size 4 --rounds 9 \
 		--json results/bench-glyphs-dit-64.json
-	$(BIN)/bigain bench SD-2.1 --size 512x512 --batch-size 2 --rounds 5 -m "$(PROCESSOR) $(EVERYWHERE)" \
-		--json results/bench-sd-2.1-512.json
+	$(SD) --size 512x512 --rounds 5 --json results/bench-sd-2.1-512.json
+	$(SD) --size 768x768 --rounds 3 --json results/bench-sd-2.1-768.json
 	$(BIN)/python -m experiments.tables
 
 dist: $(STAMP) ## wheel and source archive

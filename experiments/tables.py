@@ -18,30 +18,50 @@ from bigain.zoo.presets import text_of
 from experiments import classifier
 
 ROOT = Path(__file__).parents[1]
-README_ROWS = ("none", "tome:ratio=0.5,destinations=random", "lgtm-0.5", "iekvd-2", "glyphs-dit/balanced")
-PAGES = ("glyphs-dit", "glyphs-sd")
+README_MODEL = "glyphs-dit-64"
+README_ROWS = ("none", "todo-2", "iekvd-2", "avgpool-2", f"{README_MODEL}/balanced")
+PAGES = ("glyphs-dit-64", "glyphs-dit", "glyphs-sd")
 CLASSIFIERS = ("classifier-glyphs-dit", "classifier-glyphs-sd", "classifier-glyphs-dit-64", "many-classes")
-BENCHES = ("bench-glyphs-dit-64", "bench-sd-2.1-512")
+BENCHES = {
+    "speed": ("bench-glyphs-dit-64",),
+    "processor": ("bench-sd-2.1-512", "bench-sd-2.1-768"),
+}
 _SLACK = 0.005  # of the FLOPs of no compression: what counts as saving the same
 
 
-def table(lines: Iterable[Line], *, fidelity: bool = True) -> str:
-    """Accuracy, FID, PSNR (if ``fidelity``), FLOPs and speed of methods, as Markdown."""
-    headings = ["method", "accuracy, %", "FID", *(["PSNR, dB"] if fidelity else []), "FLOPs", "speed"]
-    rows = []
-    for line in lines:
-        row = line.row
-        saved = cell("{:+.1f}%", row.flops_change, scale=100)
-        psnr = [cell("{:.1f}", row.psnr)] if fidelity else []
-        rows.append([str(label(row.method)), accuracy_cell(line), cell("{:.2f}", row.fid), *psnr, saved, line.speed])
-    return markdown_table(headings, rows)
+def table(lines: Iterable[Line]) -> str:
+    """Accuracy, FID, PSNR, FLOPs and speed of methods, as Markdown."""
+    rows = [
+        [
+            *_outcome(line),
+            cell("{:.1f}", line.row.psnr),
+            cell("{:+.1f}%", line.row.flops_change, scale=100),
+            line.speed,
+        ]
+        for line in lines
+    ]
+    return markdown_table(["method", "accuracy, %", "FID", "PSNR, dB", "FLOPs", "speed"], rows)
 
 
-def readme(results: Results, times: Timings | None) -> str:
-    """The README's table: a few methods of one model."""
+def readme(model: str = README_MODEL) -> str:
+    """The README's table: a few methods of one model, what a forward takes per image, and the speed in both dtypes."""
+    results, times = read_results(ROOT / "results" / f"{model}.json")
+    other, other_times = read_results(ROOT / "results" / f"{model}-float32.json")
+    if times is None:
+        raise ValueError("results of the README must have times")
     shown = [parse(text_of(text)).text for text in README_ROWS]
     lines = {line.row.method: line for line in lines_of(results, times)}
-    return table((lines[method] for method in shown), fidelity=False)
+    speeds = {line.row.method: line.speed for line in lines_of(other, other_times)}
+    batch = times.environment["sample"][0]
+    rows = [
+        [*_outcome(line), "" if line.time is None else f"{line.time.median / batch:.1f}", line.speed, speeds[method]]
+        for method, line in ((method, lines[method]) for method in shown)
+    ]
+    return markdown_table(["method", "accuracy, %", "FID", "ms", "speed", "in float32"], rows)
+
+
+def _outcome(line: Line) -> list[str]:
+    return [str(label(line.row.method)), accuracy_cell(line), cell("{:.2f}", line.row.fid)]
 
 
 def page(results: Results, times: Timings | None) -> str:
@@ -96,13 +116,14 @@ def timings(path: Path) -> str:
 
 
 def main() -> None:
-    put_between(ROOT / "README.md", "readme", readme(*read_results(ROOT / "results" / "glyphs-dit.json")))
+    put_between(ROOT / "README.md", "readme", readme())
     for name in PAGES:
         put_between(ROOT / "docs" / "results.md", name, page(*read_results(ROOT / "results" / f"{name}.json")))
     for name in CLASSIFIERS:
         put_between(ROOT / "docs" / "classification.md", name, classifier.table(ROOT / "results" / f"{name}.json"))
-    for name in BENCHES:
-        put_between(ROOT / "docs" / "speed.md", name, timings(ROOT / "results" / f"{name}.json"))
+    for document, names in BENCHES.items():
+        for name in names:
+            put_between(ROOT / "docs" / f"{document}.md", name, timings(ROOT / "results" / f"{name}.json"))
 
 
 if __name__ == "__main__":

@@ -270,7 +270,7 @@ def test_a_preset_is_a_name_that_was_measured_for_the_model_or_a_file(tmp_path: 
         options.preset_of("balanced", "anything")
     with pytest.raises(ValueError, match="must be one of quality, balanced, fast, not 'best'"):
         options.preset_of("best", "glyphs-sd")
-    assert {name.partition("/")[0] for name in presets.names()} == {"glyphs-dit", "glyphs-sd"}
+    assert {name.partition("/")[0] for name in presets.names()} == {"glyphs-dit", "glyphs-dit-64", "glyphs-sd"}
 
 
 @dataclass(frozen=True, kw_only=True)

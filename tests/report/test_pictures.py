@@ -41,15 +41,17 @@ def test_a_front_leaves_out_what_was_not_measured(known_store: Store, tmp_path: 
         draw_front(dataclasses.replace(results, rows=(Row(method="none"),)), None, tmp_path / "none.png")
 
 
-def test_a_front_shows_accuracy_first_and_savings_as_a_share(known_store: Store) -> None:
+def test_a_front_shows_accuracy_then_time_and_savings_as_a_share(known_store: Store) -> None:
     results, times = summarise(known_store), timings(known_store)
-    panels = pictures._panels(results, times)
-    assert [panel.y_label for panel in panels[:3]] == ["accuracy, % (higher is better)"] * 3
+    front, *by_time, by_flops, _ = pictures._panels(results, times)
+    assert [panel.y_label for panel in (front, *by_time)] == ["accuracy, % (higher is better)"] * 2 + [
+        "FID (lower is better)"
+    ]
+    for panel in by_time:
+        assert [panel.x[row.method] for row in results.rows] == [3.0, 1.5]
     plain, todo = results.rows
-    saved = panels[1].x
-    assert (saved[plain.method], saved[todo.method]) == (0.0, pytest.approx(10))
-    assert [panels[2].x[row.method] for row in results.rows] == [3.0, 1.5]
-    assert not any(panel.x for panel in pictures._panels(results, None)[2::2])
+    assert (by_flops.x[plain.method], by_flops.x[todo.method]) == (0.0, pytest.approx(10))
+    assert not any(panel.x for panel in pictures._panels(results, None)[1:3])
 
 
 def test_families_differ_in_colour_or_marker() -> None:

@@ -166,6 +166,15 @@ def test_break_even_lies_between_the_sizes_where_time_is_saved_first(tmp_path: P
     assert report._break_even([fast, replace(fast, tokens=1024)]) == []
 
 
+def test_forwards_of_seconds_are_told_in_seconds() -> None:
+    row = replace(timed("avgpool-2")[1], milliseconds=Interval(1234, 1200, 1300))
+    assert "| s |" in report.markdown([row])
+    assert "| 1.23 |" in report.markdown([row])
+    both = report.markdown([row, replace(row, milliseconds=Interval(999, 990, 1000))])
+    assert "| ms |" in both
+    assert "| 1234.0 |" in both
+
+
 def test_profiles_and_labels_leave_results_as_they_are() -> None:
     made = untrained(UNET, (16, 16))
     bigain.apply(made.model, "lgtm-0.5")

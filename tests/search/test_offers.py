@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -60,8 +61,11 @@ def test_an_offer_is_what_the_analysis_finds_of_the_layer_alone(
     assert [(offer.layer, offer.method) for offer in found.offers().offers] == expected
     plain = flops(denoiser, "none", 0)
     assert found.flops == plain
-    for offer in found.offers().offers:
-        assert offer.change == pytest.approx(seen.pieces[offer.method].change, rel=1e-6)
+    separations = probe_of(model, denoiser).separations()
+    for offer, one in zip(found.offers().offers, found.measured, strict=True):
+        assert offer.change == pytest.approx(mean(one.change))
+        changes = [share * whole for share, whole in zip(one.change, separations, strict=True)]
+        assert mean(changes) == pytest.approx(seen.pieces[offer.method].change, rel=1e-6)
         assert offer.saved == plain - flops(denoiser, offer.method, 0) > 0
 
 
@@ -91,9 +95,21 @@ def test_the_contrast_is_that_of_the_true_class_to_another(model: ModelSettings,
         before = differences()
         with bigain.compressed(denoiser.model, offer.method):
             after = differences()
-    expected = torch.cat([a - b for a, b in zip(after, before, strict=True)]).square().mean()
-    assert offer.contrast == pytest.approx(float(expected), rel=1e-4)
+    changed = torch.cat([a - b for a, b in zip(after, before, strict=True)])
+    squares, separations = (  # by timestep, the mean over both images
+        of.square().flatten(1).mean(1).view(2, 2).mean(0) for of in (changed, torch.cat(before))
+    )
+    assert probe.separations() == pytest.approx(separations.tolist(), rel=1e-4)
+    assert offer.contrast == pytest.approx(float((squares / separations).mean()), rel=1e-4)
     assert offer.contrast > 0
+
+
+def test_classes_that_are_predicted_alike_are_refused(
+    model: ModelSettings, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Probe, "predicted", lambda self, rows, other=False: torch.ones(len(rows), 3, 4, 4))
+    with pytest.raises(ValueError, match=r"must differ at every timestep.* at t = \d+ is 0\.0"):
+        probe_of(model, denoiser).separations()
 
 
 def probe_of(model: ModelSettings, denoiser: Denoiser) -> Probe:
@@ -215,15 +231,15 @@ def test_what_does_not_go_on_is_refused(
 def test_a_change_that_is_no_number_is_an_error(
     model: ModelSettings, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Probe, "changes", lambda self: ((1.0,), (float("nan"),)))
-    with pytest.raises(ValueError, match=r"must be finite, not 1.0 and nan, under todo.*layers=0 in float32"):
+    monkeypatch.setattr(Probe, "changes", lambda self: ((1.0, 1.0), (1.0, float("nan"))))
+    with pytest.raises(ValueError, match=r"must be finite, not [\d.]+ and nan, under todo.*layers=0 in float32"):
         measure(denoiser, model=model)
 
 
 @pytest.mark.parametrize(
     "content",
     [
-        '{"format": "bigain offers 4", "flops": 1}',
+        '{"format": "bigain offers 5", "flops": 1}',
         '{"format": "bigain offers 1"}',
         "[]",
         '{"format": "bigain preset 1"}',

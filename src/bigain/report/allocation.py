@@ -30,10 +30,13 @@ def allocation(choice: Choice) -> Group:
 
 def _layers(choice: Choice) -> Table:
     offers, clocked = choice.offers, choice.clocked
-    title = "What each layer takes; changes: mean squares, of the prediction and of the difference between two classes"
+    title = (
+        "What each layer takes; changes: mean squares, of the prediction and of the difference between two classes, as "
+        "shares of that difference's own"
+    )
     timed = () if clocked is None else ("time saved, %",)
     ranged = ("timesteps",) if len(choice.ranges) > 1 else ()
-    columns = ("layer", *ranged, "method", "FLOPs saved, %", *timed, "change x 1000", "of the difference")
+    columns = ("layer", *ranged, "method", "FLOPs saved, %", *timed, "change, %", "of the difference, %")
     table = Table(*columns, title=title, title_justify="left")
 
     def add(layer: str, timesteps: str, method: str, taken: Sequence[Offer]) -> None:
@@ -42,7 +45,7 @@ def _layers(choice: Choice) -> Table:
             shares.append(f"{100 * clocked.seconds_saved(taken) / clocked.forward:.1f}")
         costs = [sum(offer.change for offer in taken), sum(offer.contrast for offer in taken)]
         place = (layer, timesteps) if ranged else (layer,)
-        table.add_row(*place, method, *shares, *(f"{1e3 * cost:.2f}" for cost in costs))
+        table.add_row(*place, method, *shares, *(f"{100 * cost:.2f}" for cost in costs))
 
     by_place = {offer.place: offer for offer in choice.allocation.offers}
     for place in sorted({offer.place for offer in offers.offers}):
@@ -52,7 +55,7 @@ def _layers(choice: Choice) -> Table:
     table.add_section()
     add("", "", "sum", choice.allocation.offers)
     if choice.settled is not None:
-        changes = (f"{1e3 * value:.2f}" for value in (choice.settled.change, choice.settled.contrast))
+        changes = (f"{100 * value:.2f}" for value in (choice.settled.change, choice.settled.contrast))
         blank = [""] * (len(columns) - len(ranged) - 4)
         table.add_row("", *("" for _ in ranged), "measured together", *blank, *changes)
     return table

@@ -18,7 +18,8 @@ from bigain.run.files import read_json, write_json
 
 FORMAT = "bigain bench 1"
 _MIB = 2**20
-_FACTS = ("ms", "speed", "bound by FLOPs", "zero-cost bound", "of that", "peak, MiB")
+_FACTS = ("speed", "bound by FLOPs", "zero-cost bound", "of that", "peak, MiB")
+_UNITS = {"s": (1000, "{:.2f}"), "ms": (1, "{:.1f}")}  # milliseconds of one, and how a number of them is written
 _TITLES = dict(zip(PARTS, ("score", "match", "merge", "un-merge", "pool"), strict=True)) | {ATTENTION: "attention"}
 
 
@@ -31,7 +32,8 @@ def name(row: Row) -> str:
 
 def terminal(rows: Sequence[Row], title: str) -> Iterator[Table]:
     """Tables for `rich`, each with a row per size and method: what a forward takes, and its parts."""
-    yield _table(rows, title, _FACTS, _facts)
+    unit = _unit(rows)
+    yield _table(rows, title, [unit, *_FACTS], lambda row: _facts(row, unit))
     parts = [part for part in _TITLES if any(row.parts.get(part) for row in rows)]
 
     def taken(row: Row) -> list[str]:
@@ -58,8 +60,9 @@ def _table(rows: Sequence[Row], title: str, headings: Sequence[str], cells: Call
 def markdown(rows: Sequence[Row]) -> str:
     """A table of the same, without the parts."""
     several = len({row.size for row in rows}) > 1
-    headings = [*(["size"] if several else []), "method", *_FACTS]
-    lines = [[*([row.size] if several else []), name(row), *_facts(row)] for row in rows]
+    unit = _unit(rows)
+    headings = [*(["size"] if several else []), "method", unit, *_FACTS]
+    lines = [[*([row.size] if several else []), name(row), *_facts(row, unit)] for row in rows]
     return markdown_table(headings, lines)
 
 
@@ -132,11 +135,17 @@ def draw(rows: Sequence[Row], title: str, path: Path) -> None:
     save(figure, path)
 
 
-def _facts(row: Row) -> list[str]:
+def _unit(rows: Sequence[Row]) -> str:
+    """Seconds where every forward takes one or more, else milliseconds."""
+    return "s" if min(row.milliseconds.median for row in rows) >= _UNITS["s"][0] else "ms"
+
+
+def _facts(row: Row, unit: str) -> list[str]:
+    divisor, form = _UNITS[unit]
     speed, free, reached = (_spread(one) for one in (row.speed_up, row.free, row.reached))
     plain = row.method == UNCOMPRESSED and not row.compiled
     return [
-        f"{row.milliseconds.median:.1f}",
+        form.format(row.milliseconds.median / divisor),
         NOTHING if plain else speed,
         NOTHING if row.bound is None or plain else f"{row.bound:.2f}",
         free,

@@ -90,7 +90,7 @@ def write_table(results: Results, times: Timings | None, folder: Path) -> None:
 
 
 def draw_front(results: Results, times: Timings | None, path: Path) -> None:
-    """Draws accuracy against FID, FLOPs and time, as far as they were measured, or FID against these: three panels.
+    """Draws accuracy against FID, both against time, and against FLOPs where they were not timed: three panels at most.
 
     A line joins one method's settings; larger markers compress more. ValueError where nothing has two axes.
     """
@@ -190,10 +190,10 @@ def _panels(results: Results, times: Timings | None) -> list[Panel]:
     time = {method: timing.median for method, timing in timed.items()}
     return [
         Panel(fid_label, accuracy_label, fid, percent, intervals),
-        Panel(saved_label, accuracy_label, saved, percent, intervals),
         Panel(time_label, accuracy_label, time, percent, intervals),
-        Panel(saved_label, fid_label, saved, fid),
         Panel(time_label, fid_label, time, fid),
+        Panel(saved_label, accuracy_label, saved, percent, intervals),
+        Panel(saved_label, fid_label, saved, fid),
     ]
 
 

@@ -131,6 +131,23 @@ class Probe:
         change, contrast = changes.view(2, len(self.items), -1).mean(1).tolist()
         return tuple(change), tuple(contrast)
 
+    def separations(self) -> tuple[float, ...]:
+        """The mean squared difference between the predictions under the true class and another, without compression.
+
+        At every timestep, the mean over the images. ValueError where there is none, as of a model without conditions.
+        """
+        self.plain()
+        self.plain(other=True)
+        squares = mean_square(self._before[False] - self._before[True])
+        found: list[float] = squares.view(len(self.items), -1).mean(0).tolist()
+        for t, separation in zip(self.classifier.timesteps.tolist(), found, strict=True):
+            if not separation > 0:
+                raise ValueError(
+                    f"the predictions under two classes must differ at every timestep, which changes are compared "
+                    f"with, but their mean squared difference at t = {t} is {separation}"
+                )
+        return tuple(found)
+
     @functools.cached_property
     def _clean(self) -> Tensor:
         """x0 of all images, (images, C, h, w)."""

@@ -18,7 +18,7 @@ from bigain.search.estimate import estimate
 from bigain.search.offers import CANDIDATES, Offer, Offers, Space, in_layers
 from bigain.search.ranges import Range
 
-_FORMAT = "bigain offers 4"
+_FORMAT = "bigain offers 5"
 Changes: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]  # of the prediction and the difference, at each t
 
 
@@ -29,7 +29,7 @@ class Measured:
     layer: int
     method: str  # spec of the candidate in this layer alone
     saved: int  # FLOPs of a forward of one image
-    change: tuple[float, ...]  # as in `Offer`, at each of the timesteps
+    change: tuple[float, ...]  # as in `Offer`, at each of the record's timesteps
     contrast: tuple[float, ...]
 
     def offer(self, place: Range, timesteps: Sequence[int]) -> Offer:
@@ -95,7 +95,9 @@ def measure_offers(
     missing = [(layer, method) for layer, method in placed if Compression.of(method).text not in by_method]
     if missing:
         saved = _saved(probe, missing)
-        changes = _one_by_one(probe, missing) if exact else estimate(probe, missing, counted)
+        separations = probe.separations()
+        found = _one_by_one(probe, missing) if exact else estimate(probe, missing, counted)
+        changes = (_relative(change, separations) for change in found)
         done = len(placed) - len(missing)
         for number, ((layer, method), change) in enumerate(zip(missing, changes, strict=True), start=1):
             name = Compression.of(method).text
@@ -113,7 +115,7 @@ def whole(probe: Probe, path: Path, methods: Compression, exact: bool) -> Change
     record = kept_record(probe, path, exact)
     if methods.text in record.wholes:
         return record.wholes[methods.text]
-    changes = _changes(probe, methods)
+    changes = _relative(_changes(probe, methods), probe.separations())
     _check_finite(changes, methods.text, probe)
     write_record(path, replace(record, wholes={**record.wholes, methods.text: changes}))
     return changes
@@ -175,6 +177,14 @@ def _changes(probe: Probe, methods: Compression) -> Changes:
     probe.plain(other=True)
     with compressed(probe.denoiser.model, methods):
         return probe.changes()
+
+
+def _relative(changes: Changes, separations: Sequence[float]) -> Changes:
+    """Changes as shares of what lies between two classes at the same timestep."""
+    change, contrast = (
+        tuple(value / whole for value, whole in zip(values, separations, strict=True)) for values in changes
+    )
+    return change, contrast
 
 
 def _check_finite(changes: Changes, name: str, probe: Probe) -> None:

@@ -6,7 +6,9 @@ is an assumption, which `bigain.search.correction` mends once. Not in a paper.
 
 The cost of an offer is the mean squared change of the prediction, and `CONTRAST_WEIGHT` times that of the difference
 between two classes' predictions. Classes are told apart by that difference, which is small beside a prediction, so what
-changes all classes alike costs a classifier little; and guidance draws by a multiple of such a difference.
+changes all classes alike costs a classifier little; and guidance draws by a multiple of such a difference. Both are
+relative to the mean square of that difference without compression, at the same timestep: where there is much noise
+predictions change little, but little is what tells classes apart there.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ Place: TypeAlias = tuple[int, tuple[int, ...]]  # a layer, and the range of t or
 _PLACES = ("self_attention", "self_attention/mlp")
 _BLOCKS = "size_aware=true,features=first"
 _MATCHED = "size_aware=true,destinations=random"
+_HALVES = ("1x2", "2x1")  # windows of two tokens
 CANDIDATES: tuple[str, ...] = (
     *(
         f"quadtree:ratio={ratio},locations={place},{_BLOCKS}"
@@ -42,7 +45,8 @@ CANDIDATES: tuple[str, ...] = (
     "avgpool:factor=2",
     "avgpool:factor=4",
     "iekvd:factor=2",
-    "iekvd:factor=2,alpha=0.5",
+    *(f"avgpool:factor={window}" for window in _HALVES),
+    *(f"iekvd:factor={window},alpha=0.5" for window in ("2", *_HALVES)),
 )
 """Each layer's choice, if no others are given: all of the attention, the MLP too, or keys and values alone, merged by
 blocks or by matching; and keys and values pooled."""
@@ -58,7 +62,7 @@ class Offer:
     layer: int  # number of the transformer block
     method: str  # spec of the candidate in this layer and range alone
     saved: int  # FLOPs of a forward of one image; or its nanoseconds, see `Clocked.in_time`
-    change: float  # mean squared change of the prediction under the true class
+    change: float  # mean square of what changes of the prediction under the true class, relative, see above
     contrast: float  # and of the difference between the predictions under the true and another class
     timesteps: tuple[int, int] | None = None  # the range
     weight: float = 1.0  # share of the use's timesteps that lie in it
