@@ -57,7 +57,7 @@ def of_model(model: str, name: str) -> Preset:
     embedded = _embedded()
     if model not in embedded:
         raise ValueError(
-            f"the model of a preset must be one that was measured, {' or '.join(embedded)}, not {model!r}: what its "
+            f"the model of a preset must be one that was measured, {', '.join(embedded)}, not {model!r}: what its "
             f"layers can give, `bigain allocate --model {model} --save 0.2` finds out"
         )
     content = embedded[model]
