@@ -123,14 +123,22 @@ bounds: $(STAMP) ## a minute: the table of docs/bound.md, from configs alone
 
 EVERYWHERE := quadtree:ratio=0.75,levels=1/2/3,locations=self_attention/mlp
 PROCESSOR := tome:ratio=0.5,destinations=random tome:ratio=0.7,destinations=random lgtm-0.7 abm-0.7 quadtree-0.7 avgpool-2
+LARGE := tome:ratio=0.5,destinations=random quadtree-0.7 avgpool-2
 
 SD := $(BIN)/bigain bench SD-2.1 -m "$(PROCESSOR) $(EVERYWHERE)"
 
-benchmarks: $(STAMP) ## an hour, on a machine that does nothing else: the tables of docs/speed.md and docs/processor.md
+benchmarks: $(STAMP) ## an hour and a half, on a machine that does nothing else: the tables of docs/speed.md and docs/processor.md
 	$(BIN)/bigain bench glyphs-dit-64 --size "32x32 64x64 128x128" --batch-size 4 --rounds 9 \
 		--json results/bench-glyphs-dit-64.json
 	$(SD) --size 512x512 --rounds 5 --json results/bench-sd-2.1-512.json
 	$(SD) --size 768x768 --rounds 3 --json results/bench-sd-2.1-768.json
+	$(BIN)/bigain bench SD-2.1 -m "$(LARGE) $(EVERYWHERE)" --size 1024x1024 --batch-size 1 --rounds 3 \
+		--json results/bench-sd-2.1-1024.json
+	for dtype in float32 bfloat16; do \
+		$(BIN)/bigain bench glyphs-dit-64 --size 64x64 --batch-size 4 --rounds 9 --compile --dtype $$dtype \
+			--json results/compiled-$$dtype.json || exit 1; \
+	done
+	$(BIN)/python -m experiments.switches results/switches-sd-2.1-512.json
 	$(BIN)/python -m experiments.tables
 
 dist: $(STAMP) ## wheel and source archive

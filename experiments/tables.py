@@ -15,7 +15,7 @@ from bigain.report.table import Line, accuracy_cell, caption, cell, lines_of
 from bigain.run.files import write_whole
 from bigain.run.results import Comparison, Results, Timings, read_results
 from bigain.zoo.presets import text_of
-from experiments import classifier
+from experiments import classifier, switches
 
 ROOT = Path(__file__).parents[1]
 README_MODEL = "glyphs-dit-64"
@@ -23,9 +23,10 @@ README_ROWS = ("none", "todo-2", "iekvd-2", "avgpool-2", f"{README_MODEL}/balanc
 PAGES = ("glyphs-dit-64", "glyphs-dit", "glyphs-sd")
 CLASSIFIERS = ("classifier-glyphs-dit", "classifier-glyphs-sd", "classifier-glyphs-dit-64", "many-classes")
 BENCHES = {
-    "speed": ("bench-glyphs-dit-64",),
-    "processor": ("bench-sd-2.1-512", "bench-sd-2.1-768"),
+    "speed": ("bench-glyphs-dit-64", "compiled-float32", "compiled-bfloat16"),
+    "processor": ("bench-sd-2.1-512", "bench-sd-2.1-768", "bench-sd-2.1-1024"),
 }
+SWITCHES = "switches-sd-2.1-512"
 _SLACK = 0.005  # of the FLOPs of no compression: what counts as saving the same
 
 
@@ -124,6 +125,7 @@ def main() -> None:
     for document, names in BENCHES.items():
         for name in names:
             put_between(ROOT / "docs" / f"{document}.md", name, timings(ROOT / "results" / f"{name}.json"))
+    put_between(ROOT / "docs" / "speed.md", SWITCHES, switches.table(ROOT / "results" / f"{SWITCHES}.json"))
 
 
 if __name__ == "__main__":

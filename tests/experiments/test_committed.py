@@ -12,7 +12,7 @@ from bigain.diffusion import open_model
 from bigain.run.files import fingerprint
 from bigain.run.results import read_results
 from bigain.zoo import presets
-from experiments import classifier, tables
+from experiments import classifier, switches, tables
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,6 +55,11 @@ def test_the_documentation_shows_what_a_classifier_saves(name: str) -> None:
 def test_the_documentation_shows_what_was_timed(page: str, name: str) -> None:
     table = tables.timings(ROOT / "results" / f"{name}.json")
     assert table in (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8"), "make readme"
+
+
+def test_the_documentation_shows_what_to_turn_on() -> None:
+    table = switches.table(ROOT / "results" / f"{tables.SWITCHES}.json")
+    assert table in (ROOT / "docs" / "speed.md").read_text(encoding="utf-8"), "make readme"
 
 
 def test_the_readme_shows_them() -> None:

@@ -118,3 +118,21 @@ def test_no_global_random_state_is_touched():
     before = torch.get_rng_state()
     torch.randn(3, generator=seeded_generator("x"))
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_compiler_sees_a_hash_as_one_operation() -> None:
+    """Inductor would put each expression in the place of each of its uses, which doubles it with every exclusive or."""
+
+    def draw(keys: torch.Tensor) -> torch.Tensor:
+        return random_uniform(mix_keys(keys, 3), 8)
+
+    shifts = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> torch.fx.GraphModule:
+        shifts.extend(node for node in graph.graph.nodes if "rshift" in str(node.target))
+        return graph
+
+    keys = torch.tensor([5, 2**40 + 7])
+    torch._dynamo.reset()
+    assert torch.equal(torch.compile(draw, backend=backend, fullgraph=True)(keys), draw(keys))
+    assert len(shifts) <= 3  # those of the halves of keys, and of the result; each hash would have three more

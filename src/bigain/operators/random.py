@@ -76,8 +76,30 @@ def _digest(*parts: str | int) -> int:
 
 def _mix(value: Any) -> Any:
     """A bijective hash of a 32-bit integer, or of those in an int64 tensor (lowbias32 of Wellons' hash-prospector)."""
+    if torch.compiler.is_compiling() and isinstance(value, Tensor):
+        return _mixed_whole(value)
+    return _mixed(value)
+
+
+def _mixed(value: Any) -> Any:
     value = value ^ (value >> 16)
     value = (value * 0x7FEB352D) & _MASK
     value = value ^ (value >> 15)
     value = (value * (0x846CA68B - 2**32)) & _MASK  # equal modulo 2**32, and the product stays below 2**63
     return value ^ (value >> 16)
+
+
+@torch.library.custom_op("bigain::mix", mutates_args=())
+def _mixed_whole(value: Tensor) -> Tensor:
+    """``_mixed`` as one operation, which a compiler does not look into.
+
+    Inductor puts an expression in the place of each use. Every exclusive or uses one twice, so that a chain of these
+    took it longer than anyone waits.
+    """
+    result: Tensor = _mixed(value)
+    return result
+
+
+@_mixed_whole.register_fake
+def _(value: Tensor) -> Tensor:
+    return torch.empty_like(value)

@@ -168,7 +168,7 @@ def _subjects(made: Untrained, methods: Sequence[Compression], compiled: bool) -
     for name, ratio, cell, random in _peers(model, compressing):
         import tomesd
 
-        own = _twin(model)
+        own = twin(model)
         tomesd.apply_patch(own, ratio=ratio, max_downsample=1, sy=cell[0], sx=cell[1], use_rand=random)
         yield _Subject(name, call=partial(_positional, own, **made.given))
     for method in [Compression(), *compressing] if compiled else []:
@@ -176,7 +176,7 @@ def _subjects(made: Untrained, methods: Sequence[Compression], compiled: bool) -
 
 
 def _applied(made: Untrained, method: Compression, acting: Compression, how: str = "") -> _Subject:
-    own = _twin(made.model)
+    own = twin(made.model)
     handle = apply(own, acting) if acting else None
     if handle is not None:
         handle.session.told = None  # the bound is among the results
@@ -184,7 +184,7 @@ def _applied(made: Untrained, method: Compression, acting: Compression, how: str
     return _Subject(method.text or UNCOMPRESSED, how, partial(made.forward, called), handle)
 
 
-def _twin(model: nn.Module) -> nn.Module:
+def twin(model: nn.Module) -> nn.Module:
     """A copy that shares the weights."""
     shared = {id(tensor): tensor for tensor in itertools.chain(model.parameters(), model.buffers())}
     return copy.deepcopy(model, shared)
