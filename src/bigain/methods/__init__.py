@@ -3,8 +3,14 @@
 Reading and refusing a name needs no PyTorch: methods import it when tokens are given.
 """
 
-from bigain.methods.base import Context, Method, TokenDownsampling, TokenMerging
-from bigain.methods.downsampling import AveragePooling, FrequencySelection, InterpolateExtrapolateKV, ToDo
+from bigain.methods.base import Context, Method, TokenMerging
+from bigain.methods.downsampling import (
+    AveragePooling,
+    FrequencySelection,
+    InterpolateExtrapolateKV,
+    ToDo,
+    TokenDownsampling,
+)
 from bigain.methods.merging import AdaptiveBlockMerging, LaplacianMerging, QuadtreeMerging, SiTo, ToMe
 from bigain.methods.schedules import Linear
 from bigain.methods.text import METHODS, Compression, Label, parse, preset_names, spec

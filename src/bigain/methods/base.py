@@ -6,7 +6,7 @@ Nothing here imports PyTorch before tokens are given, so that a name can be read
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from functools import cache
 from numbers import Real
 from types import NoneType, UnionType
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin, 
 from bigain.methods.schedules import Linear, bounds, check_range, in_range, is_whole, resolve
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from bigain.operators.assignment import Assignment
@@ -331,93 +330,6 @@ class CellMerging(TokenMerging):
 
     def suits(self, grid: Grid) -> bool:
         return self._fits(grid) and super().suits(grid)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenDownsampling(Method):
-    """Common fields of the methods that downsample keys and values.
-
-    Args:
-        factor: side s of the s×s windows; N tokens become about N / s². Or the sides of the windows: height and width,
-            or, in a video, frames, height and width, such as (2, 2, 2). There s is (1, s, s), and the first frame,
-            which stands for one alone, is not pooled over time.
-        size_aware: the log of a window's size is added to its key's logits, so that it weighs what its tokens weighed.
-            None is yes where text shares the softmax with the image, or windows of a video are partial; no in U-Nets
-            and DiTs, as published.
-        pool_at: where models that attend jointly or over video pool: "attention", the keys and values after norm and
-            rotary embedding; or "projection", what they are projected from, which saves most of that too. With the
-            nearest token both are the same; with means the values are, and the keys differ by the norm and by the
-            embedding, that of the window's centre. None is "attention"; U-Nets and DiTs always pool at the projection.
-    """
-
-    strength: ClassVar[str] = "factor"
-    strengths: ClassVar[tuple[str, ...]] = ("2", "3", "4")
-
-    factor: int | tuple[int, int] | tuple[int, int, int] = field(
-        default=2, metadata={"expects": "a whole number from 1, or the sides of a window, such as 2x2x2"}
-    )
-    size_aware: bool | None = None
-    pool_at: Literal["attention", "projection"] | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        sides = tuple(self.factor) if isinstance(self.factor, list | tuple) else (self.factor, self.factor)
-        if len(sides) not in (2, 3) or not all(map(is_whole, sides)):
-            which = "a whole number" if sides == (self.factor, self.factor) else "two or three whole numbers"
-            raise ValueError(f"factor must be {which} from 1, not {self.factor!r}")
-        sides = sides[1:] if len(sides) == 3 and sides[0] == 1 else sides  # so that equal windows are equal configs
-        object.__setattr__(self, "factor", sides[0] if sides == (sides[0], sides[0]) else sides)
-
-    @property
-    def window(self) -> tuple[int, int, int]:
-        """Frames, height and width of a window."""
-        sides = self.factor if isinstance(self.factor, tuple) else (self.factor, self.factor)
-        frames, height, width = (1, *sides)[-3:]
-        return frames, height, width
-
-    @property
-    def is_identity(self) -> bool:
-        return self.factor == 1
-
-    @property
-    def over_time(self) -> bool:
-        return self.window[0] > 1
-
-    def within_frame(self) -> Method | None:
-        inside: tuple[int, int, int] = (1, *self.window[1:])
-        return None if inside == (1, 1, 1) else replace(self, factor=inside)
-
-    def suits(self, grid: Grid) -> bool:
-        return not self.is_identity and all(step <= side for step, side in zip(self.window, grid.sides, strict=True))
-
-    def check(self, grid: Grid) -> None:
-        frames, height, width = self.window
-        if frames > 1 and frames > grid.frames:
-            count = "one frame" if grid.frames == 1 else f"{grid.frames} frames"
-            raise ValueError(f"factor must span at most the {count} that are pooled over time here, not {frames}")
-        if isinstance(self.factor, int) and self.factor > max(grid.height, grid.width):
-            raise ValueError(
-                f"factor must be at most {max(grid.height, grid.width)} on a grid of {grid.height}x{grid.width}, "
-                f"not {self.factor}"
-            )
-        if not isinstance(self.factor, int) and (height > grid.height or width > grid.width):
-            raise ValueError(f"factor must be windows that fit a grid of {grid} tokens, not {self.factor}")
-
-    def pool(self, x: Tensor, context: Context) -> Tensor:
-        """Downsamples tokens x (B, N, C) to (B, M, C)."""
-        raise NotImplementedError
-
-    def sizes(self, grid: Grid, device: torch.device) -> Tensor:
-        """How many tokens each of the M stands for: (M,) float32."""
-        from bigain.operators.pooling import window_sizes
-
-        return window_sizes(grid, self.factor, device)
-
-    def kept(self, grid: Grid, device: torch.device) -> Tensor:
-        """A token of each of the M windows: (M,) int64."""
-        from bigain.operators.pooling import nearest_tokens
-
-        return nearest_tokens(grid, self.factor, "first", device)
 
 
 @cache
