@@ -25,8 +25,9 @@ import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
+from transformers import CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
 
+import encoders
 import tokenizer as vocabulary
 from bigain import zoo
 from bigain.data.glyphs import CLASSES
@@ -38,15 +39,14 @@ from train_text_to_image import encoded
 from trainer import Trainer, options, train
 
 UNSHIFTED = 64  # pixels of a side at which noise levels are uniform
-TEXT_WIDTH = 128
 FLUX: dict[str, Any] = dict(
     in_channels=16,  # 2 x 2 latents of 4 channels
     num_layers=3,
     num_single_layers=6,
     attention_head_dim=32,
     num_attention_heads=6,
-    joint_attention_dim=TEXT_WIDTH,
-    pooled_projection_dim=TEXT_WIDTH,
+    joint_attention_dim=encoders.WIDTH,
+    pooled_projection_dim=encoders.WIDTH,
     axes_dims_rope=(4, 14, 14),
 )
 
@@ -83,34 +83,8 @@ class TextToVelocity(nn.Module):
 
     def __init__(self, clip: CLIPTokenizer, t5: T5Tokenizer) -> None:
         super().__init__()
-        self.text_encoder = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(clip),
-                hidden_size=TEXT_WIDTH,
-                intermediate_size=4 * TEXT_WIDTH,
-                num_hidden_layers=2,
-                num_attention_heads=4,
-                max_position_embeddings=clip.model_max_length,
-                projection_dim=TEXT_WIDTH,
-                bos_token_id=clip.bos_token_id,
-                eos_token_id=clip.eos_token_id,
-                pad_token_id=clip.pad_token_id,
-            )
-        )
-        self.text_encoder_2 = T5EncoderModel(
-            T5Config(
-                vocab_size=len(t5),
-                d_model=TEXT_WIDTH,
-                d_kv=32,
-                d_ff=2 * TEXT_WIDTH,
-                num_layers=3,
-                num_heads=4,
-                dropout_rate=0.0,
-                feed_forward_proj="gated-gelu",
-                pad_token_id=t5.pad_token_id,
-                eos_token_id=t5.eos_token_id,
-            )
-        )
+        self.text_encoder = encoders.clip(clip, layers=2)
+        self.text_encoder_2 = T5EncoderModel(T5Config(**encoders.t5(t5)))
         self.transformer = FluxTransformer2DModel(**FLUX)
 
     def forward(self, latents: Tensor, level: Tensor, seen: Tensor, read: Tensor, ids: tuple[Tensor, Tensor]) -> Tensor:

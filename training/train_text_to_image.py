@@ -20,8 +20,9 @@ import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTokenizer
 
+import encoders
 import tokenizer as vocabulary
 from bigain.data.glyphs import CLASSES
 from bigain.data.prompts import LETTER
@@ -32,7 +33,6 @@ from images import letters, scenes, to_pixels
 from train_autoencoder import SIZE
 from trainer import Trainer, options, train
 
-TEXT_WIDTH = 128
 UNET: dict[str, Any] = dict(
     sample_size=16,
     in_channels=4,
@@ -43,7 +43,7 @@ UNET: dict[str, Any] = dict(
     layers_per_block=1,
     norm_num_groups=16,
     attention_head_dim=(2, 4),  # diffusers' old name for the number of heads
-    cross_attention_dim=TEXT_WIDTH,
+    cross_attention_dim=encoders.WIDTH,
     use_linear_projection=True,
 )
 
@@ -60,20 +60,7 @@ class TextToNoise(nn.Module):
 
     def __init__(self, tokenizer: CLIPTokenizer) -> None:
         super().__init__()
-        self.text_encoder = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=TEXT_WIDTH,
-                intermediate_size=4 * TEXT_WIDTH,
-                num_hidden_layers=3,
-                num_attention_heads=4,
-                max_position_embeddings=tokenizer.model_max_length,
-                projection_dim=TEXT_WIDTH,
-                bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-            )
-        )
+        self.text_encoder = encoders.clip(tokenizer, layers=3)
         self.unet = UNet2DConditionModel(**UNET)
 
     def forward(self, latents: Tensor, timestep: Tensor, tokens: Tensor) -> Tensor:

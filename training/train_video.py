@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
 
+import encoders
 import tokenizer as vocabulary
 from bigain.data.moving import FRAMES, MovingLetters
 from bigain.run.files import fingerprint
@@ -33,14 +34,13 @@ from train_video_autoencoder import SIZE, frames_first
 from trainer import Trainer, options, train
 
 LENGTH = 16  # tokens of text; the longest caption has 12
-TEXT_WIDTH = 128
 WAN: dict[str, Any] = dict(
     patch_size=(1, 2, 2),
     num_attention_heads=6,
     attention_head_dim=32,
     in_channels=4,
     out_channels=4,
-    text_dim=TEXT_WIDTH,
+    text_dim=encoders.WIDTH,
     freq_dim=128,
     ffn_dim=768,
     num_layers=8,
@@ -53,20 +53,7 @@ class TextToVideo(nn.Module):
 
     def __init__(self, tokenizer: T5Tokenizer) -> None:
         super().__init__()
-        self.text_encoder = UMT5EncoderModel(
-            UMT5Config(
-                vocab_size=len(tokenizer),
-                d_model=TEXT_WIDTH,
-                d_kv=32,
-                d_ff=2 * TEXT_WIDTH,
-                num_layers=3,
-                num_heads=4,
-                dropout_rate=0.0,
-                feed_forward_proj="gated-gelu",
-                pad_token_id=tokenizer.pad_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-            )
-        )
+        self.text_encoder = UMT5EncoderModel(UMT5Config(**encoders.t5(tokenizer)))
         self.transformer = WanTransformer3DModel(**WAN)
 
     def forward(self, latents: Tensor, level: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
