@@ -15,7 +15,7 @@ from pyarrow import parquet
 
 from bigain.report import parquet as exporting
 from bigain.report.parquet import export_parquet
-from bigain.run.settings import identity_hash
+from bigain.run.files import identity_hash
 from bigain.run.store import Classified, Generated, Store
 
 CLASSIFIED = ("method", "image", "position", "labels", "prediction", "correct", "confidence", "forwards", "ranking",

@@ -12,14 +12,8 @@ import pytest
 from bigain.diffusion import process, schedule
 from bigain.methods.text import split_specs
 from bigain.run import settings as settings_module
-from bigain.run.settings import (
-    DataSettings,
-    EngineSettings,
-    SamplingSettings,
-    Settings,
-    differences,
-    identity_hash,
-)
+from bigain.run.files import differences, identity_hash
+from bigain.run.settings import DataSettings, EngineSettings, SamplingSettings, Settings
 
 
 @pytest.mark.parametrize(

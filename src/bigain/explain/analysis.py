@@ -26,9 +26,8 @@ from bigain.operators.assignment import merge, unmerge
 from bigain.operators.frequency import radial_power
 from bigain.operators.grid import cell_index
 from bigain.progress import progress_bar
-from bigain.run.files import read_json, versions, write_json
+from bigain.run.files import differences, read_json, versions, write_json
 from bigain.run.probe import Probe
-from bigain.run.settings import differences
 
 FORMAT = "bigain analysis 1"
 _ROUNDING = 1e-12  # share of the power below which a band holds nothing but what float32 rounds

@@ -16,8 +16,7 @@ import numpy as np
 from bigain.report import charts
 from bigain.report.style import label
 from bigain.report.table import caption, columns_of, lines_of, measure
-from bigain.run.files import write_whole
-from bigain.run.settings import differences
+from bigain.run.files import differences, write_whole
 
 if TYPE_CHECKING:
     from bigain.run.results import Results, Row, Timings

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from bigain.run.settings import identity_hash
+from bigain.run.files import identity_hash
 
 if TYPE_CHECKING:
     from bigain.run.store import Store

@@ -11,7 +11,7 @@ import itertools
 import json
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -100,3 +100,17 @@ def versions() -> dict[str, str]:
         with suppress(PackageNotFoundError):  # a clone that is not installed, or an extra that is not needed
             installed[package] = version(package)
     return installed
+
+
+def identity_hash(identity: dict[str, Any]) -> str:
+    """SHA-256 of an identity's canonical JSON, as 64 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def differences(stored: Mapping[str, Any], requested: Mapping[str, Any]) -> str:
+    """The fields in which two identities differ, with both values; empty where they are the same."""
+    return "; ".join(
+        f"{name} is {json.dumps(stored.get(name))} there and {json.dumps(requested.get(name))} here"
+        for name in dict.fromkeys([*requested, *stored])
+        if stored.get(name) != requested.get(name)
+    )

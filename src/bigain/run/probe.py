@@ -18,8 +18,8 @@ from bigain.classify import DiffusionClassifier, noised, predictions
 from bigain.data import ImageCollection, Item, labelled
 from bigain.diffusion import Denoiser
 from bigain.operators.random import image_key, mix_keys
-from bigain.run.files import class_conditions, fingerprint
-from bigain.run.settings import ClassifierSettings, DataSettings, ModelSettings, ProbeSettings, identity_hash
+from bigain.run.files import class_conditions, fingerprint, identity_hash
+from bigain.run.settings import ClassifierSettings, DataSettings, ModelSettings, ProbeSettings
 
 _CHUNK_FORWARDS = 8  # batches of a chunk of images, so that few are half empty
 

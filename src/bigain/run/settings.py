@@ -5,11 +5,9 @@ A command takes groups as they are here. Nothing here imports PyTorch before a m
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -399,17 +397,3 @@ class Settings(Group):
 def read(texts: Iterable[str]) -> tuple[Compression, ...]:
     """The methods that texts stand for, presets of models and preset files included; without repetition."""
     return tuple(dict.fromkeys(Compression.of(text_of(text)) for text in texts))
-
-
-def identity_hash(identity: dict[str, Any]) -> str:
-    """SHA-256 of an identity's canonical JSON, as 64 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def differences(stored: Mapping[str, Any], requested: Mapping[str, Any]) -> str:
-    """The fields in which two identities differ, with both values; empty where they are the same."""
-    return "; ".join(
-        f"{name} is {json.dumps(stored.get(name))} there and {json.dumps(requested.get(name))} here"
-        for name in dict.fromkeys([*requested, *stored])
-        if stored.get(name) != requested.get(name)
-    )

@@ -17,8 +17,8 @@ from PIL import Image, ImageSequence
 
 from bigain.classify import Prediction
 from bigain.run.database import Database, checksum, create
+from bigain.run.files import differences, identity_hash
 from bigain.run.packing import packed, packed_numbers, unpacked
-from bigain.run.settings import differences, identity_hash
 
 Floats = npt.NDArray[np.float32]
 _Made = TypeVar("_Made")

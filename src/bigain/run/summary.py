@@ -20,9 +20,9 @@ from bigain.metrics.accuracy import (
     per_image_ap,
 )
 from bigain.metrics.distribution import decibels, fid, kid, precision_recall, resampled_fid, squared_errors
+from bigain.run.files import identity_hash
 from bigain.run.outcomes import Outcome, outcomes
 from bigain.run.results import Comparison, Gain, Results, Row, Timing, Timings
-from bigain.run.settings import identity_hash
 from bigain.run.store import Floats, Generated, Store
 
 _DIGITS = 6  # significant, of what is exported: beyond them there is only rounding

@@ -22,8 +22,7 @@ from bigain.backbones.families import layout
 from bigain.diffusion import Denoiser
 from bigain.methods import Method
 from bigain.run.cost import environment, forward_of, measure, synchronise
-from bigain.run.files import fingerprint, read_json, write_json
-from bigain.run.settings import differences
+from bigain.run.files import differences, fingerprint, read_json, write_json
 from bigain.search.knapsack import most_saved
 from bigain.search.offers import Allocation, Offer, together
 

@@ -11,9 +11,8 @@ from typing import Any, TypeAlias
 from bigain.backbones import compressed
 from bigain.methods import Compression, Method
 from bigain.run.cost import block_flops, flops
-from bigain.run.files import read_json, write_json
+from bigain.run.files import differences, read_json, write_json
 from bigain.run.probe import Probe
-from bigain.run.settings import differences
 from bigain.search.estimate import estimate
 from bigain.search.offers import CANDIDATES, Offer, Offers, Space, in_layers
 from bigain.search.ranges import Range
