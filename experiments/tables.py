@@ -19,7 +19,7 @@ from experiments import classifier, switches
 
 ROOT = Path(__file__).parents[1]
 README_MODEL = "glyphs-dit-64"
-README_ROWS = ("none", "todo-2", "iekvd-2", "avgpool-2", f"{README_MODEL}/balanced")
+README_ROWS = ("none", "iekvd-2", "avgpool-2", f"{README_MODEL}/balanced")
 PAGES = ("glyphs-dit-64", "glyphs-dit", "glyphs-sd")
 CLASSIFIERS = ("classifier-glyphs-dit", "classifier-glyphs-sd", "classifier-glyphs-dit-64", "many-classes")
 BENCHES = {
