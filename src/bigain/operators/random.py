@@ -12,7 +12,7 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 _MASK = 0xFFFFFFFF
 _KEY_BITS = 62  # what is left of 64 when keys must stay nonnegative and below 2**62
@@ -89,7 +89,7 @@ def _mixed(value: Any) -> Any:
     return value ^ (value >> 16)
 
 
-@torch.library.custom_op("bigain::mix", mutates_args=())
+@library.custom_op("bigain::mix", mutates_args=())
 def _mixed_whole(value: Tensor) -> Tensor:
     """``_mixed`` as one operation, which a compiler does not look into.
 
