@@ -76,9 +76,7 @@ def main() -> None:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(args.seed)
         wrapped = Reconstruction(AutoencoderKL(**CONFIG)).to(memory_format=torch.channels_last)
-    trainer = Trainer(
-        wrapped, lambda name, p: ".conv" in name, args.device, args.learning_rate, args.muon_rate, args.ema
-    )
+    trainer = Trainer(wrapped, lambda name, p: ".conv" in name, args)
     forward = torch.compile(trainer.model) if args.compile else trainer.model
 
     def loss_of(generator: torch.Generator) -> Tensor:
@@ -86,7 +84,7 @@ def main() -> None:
         index = torch.randint(args.train_length, (args.batch,), generator=generator).numpy()
         images = np.concatenate([data[0][index[:half]], data[1][index[half:]]])
         noise = torch.randn(args.batch, CONFIG["latent_channels"], SIZE // 4, SIZE // 4, generator=generator)
-        pixels = to_pixels(images).to(args.device, torch.bfloat16, memory_format=torch.channels_last)
+        pixels = to_pixels(images).to(args.device, trainer.dtype, memory_format=torch.channels_last)
         error, divergence = forward(pixels, noise.to(args.device))
         return error + args.kl_weight * divergence
 

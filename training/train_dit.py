@@ -128,14 +128,7 @@ def main() -> None:
     if args.device == "cpu":  # PyTorch's fused attention is slow to differentiate on CPU
         for block in model.transformer_blocks:
             block.attn1.set_processor(AttnProcessor())
-    trainer = Trainer(
-        model,
-        lambda name, p: "transformer_blocks" in name and "embed" not in name,
-        args.device,
-        args.learning_rate,
-        args.muon_rate,
-        args.ema,
-    )
+    trainer = Trainer(model, lambda name, p: "transformer_blocks" in name and "embed" not in name, args)
     alphas = scheduler(args.size, args.cosine_at).alphas_cumprod.to(args.device)
     teacher = None if args.teacher is None else Teacher(args.teacher, args.size, alphas)
     forward = torch.compile(trainer.model) if args.compile else trainer.model
@@ -150,7 +143,7 @@ def main() -> None:
         labels = torch.where(drop, len(CLASSES), index % len(CLASSES)).to(args.device)
         x0 = to_pixels(images[index.numpy()]).to(args.device)
         a = alphas[t].view(-1, 1, 1, 1)
-        noised = (a.sqrt() * x0 + (1 - a).sqrt() * noise).bfloat16()
+        noised = (a.sqrt() * x0 + (1 - a).sqrt() * noise).to(trainer.dtype)
         prediction = forward(noised, timestep=t, class_labels=labels, return_dict=False)[0]
         error = (prediction.float() - noise).square().mean((1, 2, 3))
         if teacher is not None:

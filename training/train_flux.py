@@ -170,13 +170,13 @@ def main() -> None:
     if args.start_from is not None:
         begun(args.start_from, model)
     model.text_encoder.set_attn_implementation("eager")
-    trainer = Trainer(model, _is_hidden, args.device, args.learning_rate, args.muon_rate, args.ema)
+    trainer = Trainer(model, _is_hidden, args)
     forward = torch.compile(trainer.model) if args.compile else trainer.model
     captions = Captions(clip, t5, vocabulary.MAX_LENGTH, args.drop_captions)
     side = args.size // 8
     ids = tuple(part.to(args.device) for part in positions(vocabulary.MAX_LENGTH, side, side))
-    # PyTorch's fused attention is slow to differentiate on CPU.
-    exact = partial(sdpa_kernel, SDPBackend.MATH) if args.device == "cpu" else nullcontext
+    slow = trainer.dtype == torch.bfloat16 and args.device == "cpu"  # to differentiate PyTorch's fused attention
+    exact = partial(sdpa_kernel, SDPBackend.MATH) if slow else nullcontext
 
     def loss_of(generator: torch.Generator) -> Tensor:
         half = args.batch // 2
@@ -186,9 +186,9 @@ def main() -> None:
         latents = packed(torch.cat([data[0][index[:half]], data[1][index[half:]]]).to(args.device).float())
         noise = torch.randn(latents.shape, generator=generator).to(args.device)
         s = level.view(-1, 1, 1)
-        noised = ((1 - s) * latents + s * noise).bfloat16()
+        noised = ((1 - s) * latents + s * noise).to(trainer.dtype)
         with exact():
-            velocity = forward(noised, level.bfloat16(), seen.to(args.device), read.to(args.device), ids)
+            velocity = forward(noised, level.to(trainer.dtype), seen.to(args.device), read.to(args.device), ids)
         return (velocity.float() - (noise - latents)).square().mean()
 
     parts = {"vae": vae, "tokenizer": clip, "tokenizer_2": t5}

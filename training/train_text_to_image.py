@@ -132,7 +132,7 @@ def main() -> None:
     if args.device == "cpu":  # PyTorch's fused attention is slow to differentiate on CPU
         model.unet.set_attn_processor(AttnProcessor())
         model.text_encoder.set_attn_implementation("eager")
-    trainer = Trainer(model, _is_hidden, args.device, args.learning_rate, args.muon_rate, args.ema)
+    trainer = Trainer(model, _is_hidden, args)
     forward = torch.compile(trainer.model) if args.compile else trainer.model
     alphas = scheduler().alphas_cumprod.to(args.device)
 
@@ -151,7 +151,7 @@ def main() -> None:
         latents = torch.cat([data[0][index[:half]], data[1][index[half:]]]).to(args.device).float()
         noise = torch.randn(latents.shape, generator=generator).to(args.device)
         a = alphas[t].view(-1, 1, 1, 1)
-        noised = (a.sqrt() * latents + (1 - a).sqrt() * noise).to(torch.bfloat16, memory_format=torch.channels_last)
+        noised = (a.sqrt() * latents + (1 - a).sqrt() * noise).to(trainer.dtype, memory_format=torch.channels_last)
         return (forward(noised, t, tokens.to(args.device)).float() - noise).square().mean()
 
     train(trainer, args, loss_of, partial(export, trainer, tokenizer, vae, args.folder / "export"))

@@ -130,10 +130,10 @@ def main() -> None:
         pipe = WanPipeline.from_pretrained(args.start_from, use_safetensors=True)
         for name, part in model.named_children():
             part.load_state_dict(getattr(pipe, name).state_dict())
-    trainer = Trainer(model, _is_hidden, args.device, args.learning_rate, args.muon_rate, args.ema)
+    trainer = Trainer(model, _is_hidden, args)
     forward = torch.compile(trainer.model) if args.compile else trainer.model
-    # PyTorch's fused attention is slow to differentiate on CPU.
-    exact = partial(sdpa_kernel, SDPBackend.MATH) if args.device == "cpu" else nullcontext
+    slow = trainer.dtype == torch.bfloat16 and args.device == "cpu"  # to differentiate PyTorch's fused attention
+    exact = partial(sdpa_kernel, SDPBackend.MATH) if slow else nullcontext
 
     def loss_of(generator: torch.Generator) -> Tensor:
         index = torch.randint(args.train_length, (args.batch,), generator=generator)
@@ -148,7 +148,7 @@ def main() -> None:
         latents = data[index].to(args.device).float()
         noise = torch.randn(latents.shape, generator=generator).to(args.device)
         s = level.view(-1, 1, 1, 1, 1)
-        noised = ((1 - s) * latents + s * noise).bfloat16()
+        noised = ((1 - s) * latents + s * noise).to(trainer.dtype)
         with exact():
             velocity = forward(noised, level, read.input_ids, read.attention_mask)
         return (velocity.float() - (noise - latents)).square().mean()

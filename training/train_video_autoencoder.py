@@ -97,16 +97,13 @@ def main() -> None:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(args.seed)
         wrapped = Reconstruction(AutoencoderKLWan(**CONFIG))
-    trainer = Trainer(
-        wrapped, lambda name, p: ".conv1" in name or ".conv2" in name, args.device, args.learning_rate, args.muon_rate,
-        args.ema,
-    )  # fmt: skip
+    trainer = Trainer(wrapped, lambda name, p: ".conv1" in name or ".conv2" in name, args)  # fmt: skip
     forward = torch.compile(trainer.model) if args.compile else trainer.model
 
     def loss_of(generator: torch.Generator) -> Tensor:
         index = torch.randint(args.train_length, (args.batch,), generator=generator).numpy()
         start = int(torch.randint(FRAMES - CLIP + 1, (), generator=generator))
-        clips = frames_first(data[index, start : start + CLIP]).to(args.device, torch.bfloat16)
+        clips = frames_first(data[index, start : start + CLIP]).to(args.device, trainer.dtype)
         noise = torch.randn(args.batch, CONFIG["z_dim"], CLIP, SIZE // 2, SIZE // 2, generator=generator)
         error, divergence = forward(clips, noise.to(args.device))
         return error + args.kl_weight * divergence

@@ -22,7 +22,7 @@ def rate_at(images: int, total: int, warmup: int, decay: int) -> float:
 
 
 class Trainer:
-    """A model in bfloat16, its weights once more in float32, their moving average, and the optimisers over them.
+    """A model in `--dtype`, its weights once more in float32, their moving average, and the optimisers over them.
 
     Matrices that ``hidden`` picks are trained with Muon (Jordan 2024), convolutions among them as matrices of
     (outputs, inputs · kernel); everything else with AdamW.
@@ -30,33 +30,27 @@ class Trainer:
     Args:
         model: its parameters are set to what a checkpoint holds, or trained from what they are.
         hidden: whether Muon trains the parameter of this name.
-        muon_rate: 0 trains everything with AdamW.
+        args: of `options`.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        hidden: Callable[[str, Tensor], bool],
-        device: str,
-        learning_rate: float,
-        muon_rate: float,
-        ema_decay: float,
-    ) -> None:
-        self.device = device
-        self.masters = {name: _matrix(p.detach().float()).clone().to(device) for name, p in model.named_parameters()}
+    def __init__(self, model: nn.Module, hidden: Callable[[str, Tensor], bool], args: argparse.Namespace) -> None:
+        self.device = args.device
+        self.dtype: torch.dtype = getattr(torch, args.dtype)
+        masters = {name: _matrix(p.detach().float()).clone() for name, p in model.named_parameters()}
+        self.masters = {name: p.to(self.device) for name, p in masters.items()}
         self.ema = {name: p.clone() for name, p in self.masters.items()}
-        self.model = model.to(device, torch.bfloat16)
-        self.ema_decay = ema_decay
+        self.model = model.to(self.device, self.dtype)
+        self.ema_decay = args.ema
         for p in self.masters.values():
             p.requires_grad_(True)
-        chosen = {name for name, p in self.masters.items() if muon_rate > 0 and p.ndim == 2 and hidden(name, p)}
+        chosen = {name for name, p in self.masters.items() if args.muon_rate > 0 and p.ndim == 2 and hidden(name, p)}
         rest = [p for name, p in self.masters.items() if name not in chosen]
         self.optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(rest, lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
+            torch.optim.AdamW(rest, lr=args.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
         ]
         if chosen:
             matrices = [self.masters[name] for name in self.masters if name in chosen]
-            self.optimizers.append(torch.optim.Muon(matrices, lr=muon_rate, weight_decay=0.01, momentum=0.95))
+            self.optimizers.append(torch.optim.Muon(matrices, lr=args.muon_rate, weight_decay=0.01, momentum=0.95))
         self.rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
         self.step = 0
 
@@ -134,6 +128,12 @@ def options(parser: argparse.ArgumentParser, images: int, decay: int, folder: st
     parser.add_argument("--ema", type=float, default=0.999)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--dtype",
+        choices=("bfloat16", "float32"),
+        default="bfloat16",
+        help="that the model runs in; float32 is the faster on a CPU whose matrix units lack bfloat16",
+    )
     parser.add_argument("--compile", action="store_true", help="torch.compile the model")
     parser.add_argument("--folder", type=Path, default=Path(folder), help="checkpoint, log and export")
 

@@ -48,6 +48,16 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_weights(
         assert torch.equal(tensor, first[name]), name
 
 
+def test_float32_is_trained_as_bfloat16_is(train: Train, tmp_path: Path) -> None:
+    for folder, images, dtype in (("begun", 0, "float32"), ("whole", 4, "float32"), ("half", 4, "bfloat16")):
+        options = ("--images", images, "--warmup-steps", 1, "--decay-images", 1, "--dtype", dtype)
+        train("train_flux", *SMALL, *options, "--folder", folder)
+    begun, whole, half = (weights(tmp_path / folder / "export") for folder in ("begun", "whole", "half"))
+    learned = [torch.cat([(to[name] - begun[name]).flatten().float() for name in begun]) for to in (whole, half)]
+    assert not torch.equal(*learned)
+    assert torch.cosine_similarity(*learned, dim=0) > 0.9
+
+
 def test_a_larger_dit_starts_from_a_smaller_one(train: Train, tmp_path: Path) -> None:
     train("train_dit", *SMALL, "--size", 16, "--images", 4, "--folder", "small")
     start = ("--start-from", "small/export", "--folder", "large")
