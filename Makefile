@@ -78,7 +78,7 @@ times-%: $(STAMP)
 	$(BIN)/bigain evaluate --config experiments/results/$*.toml --out runs/results/$*
 	$(BIN)/python -m experiments.export runs/results/$* results/$*.json
 
-ablation: ablation-glyphs-dit ablation-glyphs-sd ablation-float32 ## an hour, resumes: what of the presets is layers, what is method
+ablation: $(addprefix ablation-,glyphs-dit glyphs-sd float32 glyphs-dit-64 allocation) ## hours, resumes: what of the presets is layers, what is method
 
 ablation-%: $(STAMP)
 	$(BIN)/bigain evaluate --config experiments/ablations/$*.toml --out runs/ablation/$*

@@ -1,4 +1,4 @@
-"""Exports a run for the repository, with its presets compared, paired, with every other method.
+"""Exports a run for the repository, with its presets, or all methods where it has none, compared with every other.
 
     python -m experiments.export runs/results/glyphs-dit results/glyphs-dit.json
 
@@ -24,7 +24,8 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     with Store(given.run / "results.sqlite") as store:
         named = [parse(presets.text_of(name)).text for name in presets.names()]
-        compared = [method for method in store.methods() if method in named]
+        measured = [method for method in store.methods() if method != "none"]
+        compared = [method for method in measured if method in named] or measured
         given.results.parent.mkdir(parents=True, exist_ok=True)
         write_results(given.results, summarise(store, compared), timings(store))
 

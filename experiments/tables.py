@@ -6,6 +6,7 @@ python -m experiments.tables
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import astuple
 from pathlib import Path
 
 from bigain.methods import parse
@@ -13,7 +14,7 @@ from bigain.report import bench
 from bigain.report.style import label, markdown_table
 from bigain.report.table import Line, accuracy_cell, caption, cell, lines_of
 from bigain.run.files import write_whole
-from bigain.run.results import Comparison, Results, Timings, read_results
+from bigain.run.results import Comparison, Gain, Results, Timings, read_results
 from bigain.zoo.presets import text_of
 from experiments import classifier, switches
 
@@ -21,12 +22,19 @@ ROOT = Path(__file__).parents[1]
 README_MODEL = "glyphs-dit-64"
 README_ROWS = ("none", "iekvd-2", "avgpool-2", f"{README_MODEL}/balanced")
 PAGES = ("glyphs-dit-64", "glyphs-dit", "glyphs-sd")
+BESIDE = ("ablation-glyphs-dit-64",)  # more runs of docs/results.md
+ALLOCATION = "ablation-allocation"
+CHOICES = ("layers, estimated", "layers, `--exact`", "layers and ranges of t")  # of this run, in its order
+ABLATIONS = ("ablation-glyphs-dit-64",)  # of docs/results.md
+ALLOCATION = "ablation-allocation"
+CHOICES = ("layers, estimated", "layers, `--exact`", "layers and ranges of t")  # what it compares, in its order
 CLASSIFIERS = ("classifier-glyphs-dit", "classifier-glyphs-sd", "classifier-glyphs-dit-64", "many-classes")
 BENCHES = {
     "speed": ("bench-glyphs-dit-64", "compiled-float32", "compiled-bfloat16"),
     "processor": ("bench-sd-2.1-512", "bench-sd-2.1-768", "bench-sd-2.1-1024"),
 }
 SWITCHES = "switches-sd-2.1-512"
+MEASURES = {"accuracy": 100, "fid": 1, "psnr": 1}  # of a comparison, and what they are told in multiples of
 _SLACK = 0.005  # of the FLOPs of no compression: what counts as saving the same
 
 
@@ -96,6 +104,35 @@ def _is_certain(comparison: Comparison, measure: str) -> bool:
     return gain is not None and gain.is_certain
 
 
+def allocation() -> str:
+    """What each choice of a model's layers is worth, and by how much the later ones are better, with 95% intervals."""
+    results, times = read_results(ROOT / "results" / f"{ALLOCATION}.json")
+    plain, *lines = lines_of(results, times)
+    names = dict(zip((line.row.method for line in lines), CHOICES, strict=True))
+    rows = [["no compression", *_outcome(plain)[1:], "", ""]]
+    rows += [[names[line.row.method], *_outcome(line)[1:], cell("{:.1f}", line.row.psnr), line.speed] for line in lines]
+    better = [
+        [
+            names[one.method],
+            names[one.other],
+            *(_gain(one.gains[measure], scale) for measure, scale in MEASURES.items()),
+        ]
+        for one in results.comparisons
+        if CHOICES.index(names[one.method]) > CHOICES.index(names[one.other])
+    ]
+    return "\n\n".join(
+        (
+            markdown_table(["each layer's method", "accuracy, %", "FID", "PSNR, dB", "speed"], rows),
+            markdown_table(["better by", "than", "accuracy, points", "FID", "PSNR, dB"], better),
+            caption(results, times),
+        )
+    )
+
+
+def _gain(gain: Gain | None, scale: int) -> str:
+    return "" if gain is None else "{:+.2f} ({:+.2f} to {:+.2f})".format(*(scale * value for value in astuple(gain)))
+
+
 def put_between(path: Path, name: str, content: str) -> None:
     """Puts ``content`` between the markers ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->`` of a file.
 
@@ -118,7 +155,8 @@ def timings(path: Path) -> str:
 
 def main() -> None:
     put_between(ROOT / "README.md", "readme", readme())
-    for name in PAGES:
+    put_between(ROOT / "docs" / "allocate.md", ALLOCATION, allocation())
+    for name in (*PAGES, *ABLATIONS):
         put_between(ROOT / "docs" / "results.md", name, page(*read_results(ROOT / "results" / f"{name}.json")))
     for name in CLASSIFIERS:
         put_between(ROOT / "docs" / "classification.md", name, classifier.table(ROOT / "results" / f"{name}.json"))

@@ -15,6 +15,10 @@ from bigain.zoo import presets
 from experiments import classifier, switches, tables
 
 ROOT = Path(__file__).parents[2]
+FLOAT32 = {
+    "glyphs-dit": ("ablation-float32", "ablation-allocation"),
+    "glyphs-dit-64": ("glyphs-dit-64-float32", "ablation-glyphs-dit-64"),
+}
 
 
 def presets_of(model: str) -> list[str]:
@@ -31,18 +35,25 @@ def test_they_are_of_the_weights_that_ship(name: str) -> None:
 
 
 def test_float32_is_of_these_weights_too() -> None:
-    for file, model in (("ablation-float32", "glyphs-dit"), ("glyphs-dit-64-float32", "glyphs-dit-64")):
-        results, _ = read_results(ROOT / "results" / f"{file}.json")
-        assert results.settings["dtype"] == "float32"
-        assert results.settings["weights"] == fingerprint(*open_model(model).networks), "make ablation results readme"
+    for model, files in FLOAT32.items():
+        weights = fingerprint(*open_model(model).networks)
+        for file in files:
+            results, _ = read_results(ROOT / "results" / f"{file}.json")
+            assert results.settings["dtype"] == "float32"
+            assert results.settings["weights"] == weights, "make ablation results readme"
 
 
-@pytest.mark.parametrize("name", tables.PAGES)
+@pytest.mark.parametrize("name", [*tables.PAGES, *tables.ABLATIONS])
 def test_the_documentation_shows_them(name: str) -> None:
     results, times = read_results(ROOT / "results" / f"{name}.json")
     assert tables.page(results, times) in (ROOT / "docs" / "results.md").read_text(encoding="utf-8"), "make readme"
-    named = {bigain.preset(preset, name).text for preset in presets_of(name)}
+    model = results.settings["model"]
+    named = {bigain.preset(preset, model).text for preset in presets_of(model)}
     assert {one.method for one in results.comparisons} == named
+
+
+def test_the_documentation_shows_what_an_allocation_is_worth() -> None:
+    assert tables.allocation() in (ROOT / "docs" / "allocate.md").read_text(encoding="utf-8"), "make readme"
 
 
 @pytest.mark.parametrize("name", tables.CLASSIFIERS)

@@ -131,19 +131,19 @@ CANDIDATES = (
 
 @pytest.mark.slow
 def test_estimates_rank_layers_and_candidates_as_measured_values_do() -> None:
-    """Of 4 images at 2 timesteps; the change alone, whose candidates lie closer, a little less well."""
-    found = compare(probe_of(open_model("glyphs-dit"), "glyphs-dit", images=4), CANDIDATES)
+    """Of as many images and timesteps as `bigain allocate` takes; the change alone, whose candidates lie closer, less."""
+    found = compare(probe_of(open_model("glyphs-dit"), "glyphs-dit", images=8, timesteps=4), CANDIDATES)
     assert len(found.placed) == 7 * 6
     correlations = found.correlations()
     assert min(correlations["cost"], correlations["contrast"]) >= 0.97
-    assert correlations["change"] >= 0.93
+    assert correlations["change"] >= 0.95
     ratios = found.estimated / found.measured
     assert ((ratios > 0.4) & (ratios < 2)).all()
 
 
 @pytest.mark.slow
-def test_many_layers_are_estimated_in_a_fifth_of_the_time() -> None:
+def test_many_layers_are_estimated_in_a_tenth_of_the_time() -> None:
     """22 layers; what it takes does not grow with their number, beyond that of a forward."""
     found = compare(probe_of(RandomSDXL(), "sdxl"), CANDIDATES)
-    assert found.seconds[1] >= 5 * found.seconds[0]
+    assert found.seconds[1] >= 10 * found.seconds[0]
     assert found.correlations()["cost"] >= 0.95

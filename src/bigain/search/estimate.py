@@ -11,7 +11,7 @@ it is a forward for every candidate and layer. Not in a paper.
 
 Memory: what a backward pass through the model needs, and `VECTORS` gradients of every block's output, in the model's
 dtype: as many rows at once as keep these under 1 GiB, and at least one. For each row of an SDXL-sized U-Net in half
-precision at 1,024 px that is 3 GiB. No weight gets a gradient.
+precision at 1,024 px that is 0.8 GiB. No weight gets a gradient.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from bigain.methods import Method
 from bigain.operators.random import seeded_generator
 from bigain.run.probe import Probe
 
-VECTORS = 16
+VECTORS = 4
 _KEPT = 2**30  # bytes of gradients
 Placed = Sequence[tuple[int, Method]]  # layers, each with a candidate in it alone
 
