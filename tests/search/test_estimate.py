@@ -131,8 +131,7 @@ CANDIDATES = (
 
 @pytest.mark.slow
 def test_estimates_rank_layers_and_candidates_as_measured_values_do() -> None:
-    """Of as many images and timesteps as `bigain allocate` takes; the change alone, whose candidates lie closer, a little
-    less well."""
+    """Of as many images and timesteps as `bigain allocate` takes; changes alone lie closer together."""
     found = compare(probe_of(open_model("glyphs-dit"), "glyphs-dit", images=8, timesteps=4), CANDIDATES)
     assert len(found.placed) == 7 * 6
     correlations = found.correlations()
