@@ -22,9 +22,6 @@ ROOT = Path(__file__).parents[1]
 README_MODEL = "glyphs-dit-64"
 README_ROWS = ("none", "iekvd-2", "avgpool-2", f"{README_MODEL}/balanced")
 PAGES = ("glyphs-dit-64", "glyphs-dit", "glyphs-sd")
-BESIDE = ("ablation-glyphs-dit-64",)  # more runs of docs/results.md
-ALLOCATION = "ablation-allocation"
-CHOICES = ("layers, estimated", "layers, `--exact`", "layers and ranges of t")  # of this run, in its order
 ABLATIONS = ("ablation-glyphs-dit-64",)  # of docs/results.md
 ALLOCATION = "ablation-allocation"
 CHOICES = ("layers, estimated", "layers, `--exact`", "layers and ranges of t")  # what it compares, in its order
@@ -34,7 +31,6 @@ BENCHES = {
     "processor": ("bench-sd-2.1-512", "bench-sd-2.1-768", "bench-sd-2.1-1024"),
 }
 SWITCHES = "switches-sd-2.1-512"
-MEASURES = {"accuracy": 100, "fid": 1, "psnr": 1}  # of a comparison, and what they are told in multiples of
 _SLACK = 0.005  # of the FLOPs of no compression: what counts as saving the same
 
 
@@ -112,24 +108,20 @@ def allocation() -> str:
     rows = [["no compression", *_outcome(plain)[1:], "", ""]]
     rows += [[names[line.row.method], *_outcome(line)[1:], cell("{:.1f}", line.row.psnr), line.speed] for line in lines]
     better = [
-        [
-            names[one.method],
-            names[one.other],
-            *(_gain(one.gains[measure], scale) for measure, scale in MEASURES.items()),
-        ]
+        [names[one.method], names[one.other], _gain(one.accuracy, scale=100), _gain(one.fid), _gain(one.psnr)]
         for one in results.comparisons
         if CHOICES.index(names[one.method]) > CHOICES.index(names[one.other])
     ]
     return "\n\n".join(
         (
             markdown_table(["each layer's method", "accuracy, %", "FID", "PSNR, dB", "speed"], rows),
-            markdown_table(["better by", "than", "accuracy, points", "FID", "PSNR, dB"], better),
+            markdown_table(["choice", "than", "better in accuracy, points", "in FID", "in PSNR, dB"], better),
             caption(results, times),
         )
     )
 
 
-def _gain(gain: Gain | None, scale: int) -> str:
+def _gain(gain: Gain | None, scale: int = 1) -> str:
     return "" if gain is None else "{:+.2f} ({:+.2f} to {:+.2f})".format(*(scale * value for value in astuple(gain)))
 
 

@@ -97,7 +97,7 @@ def main() -> None:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(args.seed)
         wrapped = Reconstruction(AutoencoderKLWan(**CONFIG))
-    trainer = Trainer(wrapped, lambda name, p: ".conv1" in name or ".conv2" in name, args)  # fmt: skip
+    trainer = Trainer(wrapped, lambda name, p: ".conv1" in name or ".conv2" in name, args)
     forward = torch.compile(trainer.model) if args.compile else trainer.model
 
     def loss_of(generator: torch.Generator) -> Tensor:
