@@ -38,7 +38,7 @@ def allocate(
     The target is a share of the FLOPs to save (--save), a speed (--speed-up), or what may be lost: points of accuracy
     (--lose-at-most), decibels of generated images (--psnr), or both. What each candidate costs in each layer alone is
     estimated on a few images, under the true class and another; then the layers' choices are put together so that the
-    sum of their costs is least, measured as a whole, and corrected once. Takes (candidates + 17) x images x timesteps x
+    sum of their costs is least, measured as a whole, and corrected once. Takes (candidates + 5) x images x timesteps x
     2 forwards and backward passes, once: another target is answered from what was measured. With --exact each candidate
     is measured in each layer, which takes layers x candidates x images x timesteps x 2 forwards. Judge the result with
     bigain evaluate, on images that it has not seen: embedded data's validation split is taken where none is named.
