@@ -132,7 +132,7 @@ def options(parser: argparse.ArgumentParser, images: int, decay: int, folder: st
         "--dtype",
         choices=("bfloat16", "float32"),
         default="bfloat16",
-        help="that the model runs in; float32 is the faster on a CPU whose matrix units lack bfloat16",
+        help="that the model runs in; float32 may be the faster on a CPU without AMX",
     )
     parser.add_argument("--compile", action="store_true", help="torch.compile the model")
     parser.add_argument("--folder", type=Path, default=Path(folder), help="checkpoint, log and export")
