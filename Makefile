@@ -146,6 +146,8 @@ dist: $(STAMP) ## wheel and source archive
 	rm -rf dist build
 	$(BIN)/python -m build
 
+FINER = --warmup-steps 50 --learning-rate 0.0005 --muon-rate 0.01 --ema 0.99
+
 train: $(STAMP) ## hours, resumes: trains the embedded models; see docs/training.md
 	$(BIN)/python training/train_dit.py
 	$(BIN)/python training/train_dit.py --size 64 --cosine-at 64 --start-from src/bigain/zoo/glyphs_dit \
@@ -156,6 +158,13 @@ train: $(STAMP) ## hours, resumes: trains the embedded models; see docs/training
 		--images 22400 --decay-images 6400 --warmup-steps 50 --learning-rate 0.0005 --muon-rate 0.01 --ema 0.99
 	$(BIN)/python training/train_autoencoder.py
 	$(BIN)/python training/train_text_to_image.py
+	$(BIN)/python training/train_flux.py --teaching 0 --folder runs/glyphs-flux-64 --images 125000 --decay-images 45000
+	$(BIN)/python training/train_flux.py --teaching 0 --size 128 --start-from runs/glyphs-flux-64/export \
+		--folder runs/glyphs-flux-128 --batch 32 --images 36000 --decay-images 16000 --train-length 10000 $(FINER)
+	$(BIN)/python training/train_flux.py --size 128 --for-size 256 --start-from runs/glyphs-flux-128/export \
+		--folder runs/glyphs-flux-view --batch 32 --images 60000 --decay-images 24000 --train-length 10000 $(FINER) --seed 1
+	$(BIN)/python training/train_flux.py --size 256 --start-from runs/glyphs-flux-view/export \
+		--folder runs/glyphs-flux --batch 16 --images 15200 --decay-images 8000 --train-length 4000 $(FINER) --seed 2
 	$(BIN)/python training/train_recogniser.py
 
 clean: ## removes caches and builds; keeps .venv and runs

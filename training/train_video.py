@@ -4,8 +4,10 @@ A small Wan: self-attention over all tokens of a video, cross-attention to the t
 in time, height and width, flow matching. Both networks train together, from scratch, on the latents of the autoencoder
 that `train_video_autoencoder.py` trains: first on stills (`--frames 1`), then, with the weights of that run
 (`--start-from`), on videos of one coloured letter that moves in a named direction. A tenth of the captions is empty,
-for guidance. Frames of a video show much the same, so it is seen through more noise, and noise levels are shifted
-(`--shift`). The whole `WanPipeline` is exported, in float16 and in files under 10 MB.
+for guidance. Frames of a video show much the same, so it is seen through more noise, as large images are, and noise
+levels are shifted with the number of tokens. With `--for-size` and `--for-frames` small videos, or stills, stand for
+those that the model is for: tokens lie as far apart as what they stand for, and the model is told the noise level at
+which this shows as much. The whole `WanPipeline` is exported, in float16 and in files under 10 MB.
 """
 
 from __future__ import annotations
@@ -21,15 +23,16 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
 
 import encoders
 import tokenizer as vocabulary
+from attention import quick
 from bigain.data.moving import FRAMES, MovingLetters
 from bigain.run.files import fingerprint
 from captions import VIDEO_WORDS, vary_moving
 from images import videos
+from levels import levels, shifted
 from train_video_autoencoder import SIZE, frames_first
 from trainer import Trainer, options, train
 
@@ -46,6 +49,21 @@ WAN: dict[str, Any] = dict(
     num_layers=8,
     rope_max_seq_len=64,
 )
+
+
+class Spaced(nn.Module):
+    """Rotary positions ``spacing`` apart, in height and width, in the place of the ones that a transformer has."""
+
+    def __init__(self, rope: nn.Module, spacing: int) -> None:
+        super().__init__()
+        self.rope, self.spacing = rope, spacing
+
+    def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines (1, tokens, 1, D), for latents (B, C, T, h, w)."""
+        _, channels, frames, height, width = latents.shape
+        whole = self.rope(latents.new_empty(1, channels, frames, height * self.spacing, width * self.spacing))
+        grid = frames, height // 2 * self.spacing, width // 2 * self.spacing
+        return tuple(part.unflatten(1, grid)[:, :, :: self.spacing, :: self.spacing].flatten(1, 3) for part in whole)
 
 
 class TextToVideo(nn.Module):
@@ -81,14 +99,8 @@ def encoded(data: np.ndarray, vae: AutoencoderKLWan, device: str, folder: Path) 
     return torch.from_numpy(np.load(path))
 
 
-def levels(count: int, shift: float, generator: torch.Generator) -> Tensor:
-    """Noise levels (count,) in (0, 1), one in each of as many equal spans, in random order, shifted."""
-    uniform = (torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count
-    return shift * uniform / (1 + (shift - 1) * uniform)
-
-
 def export(
-    trainer: Trainer, tokenizer: T5Tokenizer, vae: AutoencoderKLWan, args: argparse.Namespace, folder: Path
+    trainer: Trainer, tokenizer: T5Tokenizer, vae: AutoencoderKLWan, shift: float, usual: dict[str, int], folder: Path
 ) -> None:
     """Writes the pipeline with the averaged weights, in float16 but for the text encoder."""
     model = TextToVideo(tokenizer)
@@ -97,11 +109,10 @@ def export(
         tokenizer=tokenizer,
         text_encoder=model.text_encoder,
         vae=vae,
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=args.shift),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=shift),
         transformer=model.transformer.half(),
     )
     pipe.save_pretrained(folder, safe_serialization=True, max_shard_size="9MB")
-    usual = {"image_size": SIZE, "frames": args.frames}
     (folder / "sample.json").write_text(json.dumps(usual) + "\n", encoding="utf-8")
 
 
@@ -110,17 +121,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options(parser, images=100_000, decay=40_000, folder="runs/glyphs-video")
     parser.add_argument("--frames", type=int, default=FRAMES, help="1 for stills")
-    parser.add_argument("--shift", type=float, default=1.0, help="of the noise levels; 1 leaves them uniform")
+    parser.add_argument("--size", type=int, default=SIZE, help="of a frame in pixels; a token is 4 x 4 of them")
+    parser.add_argument("--for-size", type=int, help="of the frames that these stand for; --size where not given")
+    parser.add_argument("--for-frames", type=int, help="that these stand for; --frames where not given")
     parser.add_argument("--start-from", type=Path, help="a trained pipeline whose weights to begin with")
     parser.add_argument("--vae", type=Path, default=Path("runs/glyphs-video-vae/export"), help="the autoencoder")
     parser.add_argument("--drop-captions", type=float, default=0.1, help="share of captions replaced by none")
     parser.add_argument("--train-length", type=int, default=8_000, help="videos, or stills, to draw")
     args = parser.parse_args()
+    spacing, left = divmod(args.for_size or args.size, args.size)
+    if spacing < 1 or left:
+        parser.error(f"--size must divide --for-size, not {args.size}, {args.for_size}")
+    shift = args.size / SIZE * args.frames**0.5
+    more = spacing * ((args.for_frames or args.frames) / args.frames) ** 0.5
 
     cache = args.folder.parent / "cache"
     vae = AutoencoderKLWan.from_pretrained(args.vae, use_safetensors=True)
     vae.register_to_config(_name_or_path="")  # else the export would tell of this machine's folders
-    data = encoded(videos("train", SIZE, args.frames, args.train_length, cache), vae, args.device, cache)
+    data = encoded(videos("train", args.size, args.frames, args.train_length, cache), vae, args.device, cache)
     layouts = MovingLetters("train", SIZE)
     tokenizer = vocabulary.build_t5(VIDEO_WORDS, LENGTH)
     with torch.random.fork_rng(devices=[]):
@@ -131,9 +149,9 @@ def main() -> None:
         for name, part in model.named_children():
             part.load_state_dict(getattr(pipe, name).state_dict())
     trainer = Trainer(model, _is_hidden, args)
-    forward = torch.compile(trainer.model) if args.compile else trainer.model
-    slow = trainer.dtype == torch.bfloat16 and args.device == "cpu"  # to differentiate PyTorch's fused attention
-    exact = partial(sdpa_kernel, SDPBackend.MATH) if slow else nullcontext
+    trainer.model.transformer.rope = Spaced(trainer.model.transformer.rope, spacing)
+    if args.compile:
+        trainer.model.transformer.compile_repeated_blocks()
 
     def loss_of(generator: torch.Generator) -> Tensor:
         index = torch.randint(args.train_length, (args.batch,), generator=generator)
@@ -144,16 +162,17 @@ def main() -> None:
             [caption if keep else "" for caption, keep in zip(captions, kept, strict=True)],
             padding="max_length", truncation=True, return_tensors="pt",
         ).to(args.device)  # fmt: skip
-        level = levels(args.batch, args.shift, generator).to(args.device)
+        level = levels(args.batch, shift, generator).to(args.device)
         latents = data[index].to(args.device).float()
         noise = torch.randn(latents.shape, generator=generator).to(args.device)
         s = level.view(-1, 1, 1, 1, 1)
         noised = ((1 - s) * latents + s * noise).to(trainer.dtype)
-        with exact():
-            velocity = forward(noised, level, read.input_ids, read.attention_mask)
+        velocity = trainer.model(noised, shifted(level, more), read.input_ids, read.attention_mask)
         return (velocity.float() - (noise - latents)).square().mean()
 
-    train(trainer, args, loss_of, partial(export, trainer, tokenizer, vae, args, args.folder / "export"))
+    usual = {"image_size": args.size, "frames": args.frames}
+    with quick() if args.device == "cpu" else nullcontext():
+        train(trainer, args, loss_of, partial(export, trainer, tokenizer, vae, shift, usual, args.folder / "export"))
 
 
 def _is_hidden(name: str, p: Tensor) -> bool:

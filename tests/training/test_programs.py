@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from diffusers import AutoencoderKLWan, FluxPipeline, StableDiffusionPipeline, WanPipeline
 from safetensors.torch import load_file
 
+import train_dit
+import train_video_autoencoder
 from bigain.classify import DiffusionClassifier
 from bigain.diffusion import open_model
 from bigain.generate import Sampling, sample
 
 Train = Callable[..., None]
-TRAINING = Path(__file__).parents[2] / "training"
 SMALL = ("--batch", 4, "--train-length", 8, "--device", "cpu")
 
 
@@ -113,24 +112,11 @@ def test_the_model_with_joint_attention_grows_from_small_images_and_is_a_pipelin
     assert made.shape == (1, 64, 64, 3)
 
 
-def test_images_and_positions_are_packed_as_the_pipeline_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(TRAINING))
-    flux = importlib.import_module("train_flux")
-    latents = torch.arange(2 * 4 * 6 * 8.0).view(2, 4, 6, 8)
-    assert torch.equal(flux.packed(latents), FluxPipeline._pack_latents(latents, 2, 4, 6, 8))
-    text, image = flux.positions(5, 3, 4)
-    assert not text.any()
-    assert torch.equal(image, FluxPipeline._prepare_latent_image_ids(2, 3, 4, "cpu", torch.float32))
-    drawn = flux.levels(1000, 256, torch.Generator().manual_seed(0)).sort().values
-    uniform = (torch.arange(1000) + 0.5) / 1000
-    torch.testing.assert_close(drawn, 4 * uniform / (1 + 3 * uniform), atol=2e-3, rtol=0)
-
-
 def test_the_video_model_goes_from_stills_to_videos_and_is_a_pipeline_that_opens(train: Train, tmp_path: Path) -> None:
     few = ("--batch", 2, "--train-length", 2, "--device", "cpu")
     train("train_video_autoencoder", *few, "--images", 2, "--folder", "vae")
     train("train_video", *few, "--vae", "vae/export", "--frames", 1, "--images", 2, "--folder", "still")
-    onward = ("--start-from", "still/export", "--vae", "vae/export", "--shift", 3, "--folder", "video")
+    onward = ("--start-from", "still/export", "--vae", "vae/export", "--folder", "video")
     train("train_video", *few, *onward, "--images", 0)
     still, video = (weights(tmp_path / folder / "export") for folder in ("still", "video"))
     assert still.keys() == video.keys()
@@ -149,19 +135,15 @@ def test_the_video_model_goes_from_stills_to_videos_and_is_a_pipeline_that_opens
     assert made.shape == (1, 5, 32, 32, 3)
 
 
-def test_a_clip_is_encoded_at_once_as_the_autoencoder_does_in_turns(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.syspath_prepend(str(TRAINING))
-    program = importlib.import_module("train_video_autoencoder")
+def test_a_clip_is_encoded_at_once_as_the_autoencoder_does_in_turns() -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = AutoencoderKLWan(**program.CONFIG).eval()
+        model = AutoencoderKLWan(**train_video_autoencoder.CONFIG).eval()
     clips = torch.rand(2, 3, 9, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():
         encoded = model.encode(clips).latent_dist.mean
         decoded = model.decode(encoded).sample
-        error, _ = program.Reconstruction(model)(clips, torch.zeros_like(encoded))
+        error, _ = train_video_autoencoder.Reconstruction(model)(clips, torch.zeros_like(encoded))
         assert error == pytest.approx((decoded - clips).square().mean().item(), rel=1e-3)
 
 
@@ -180,21 +162,14 @@ def test_a_teacher_of_smaller_images_is_followed(train: Train, tmp_path: Path) -
         train("train_dit", *SMALL, "--size", 16, "--teacher", "small/export", "--images", 4, "--folder", "same")
 
 
-@pytest.fixture
-def train_dit(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The program as a module."""
-    monkeypatch.syspath_prepend(str(TRAINING))
-    return importlib.import_module("train_dit")
-
-
-def test_the_schedule_is_shifted_so_that_averaged_images_have_the_same_noise(train_dit: Any) -> None:
+def test_the_schedule_is_shifted_so_that_averaged_images_have_the_same_noise() -> None:
     small, large = (train_dit.scheduler(size).alphas_cumprod.double() for size in (32, 64))
     ratio = (1 - large) / large / ((1 - small) / small)
     torch.testing.assert_close(ratio[:-1], torch.full_like(ratio[:-1], 4.0), rtol=1e-2, atol=0)
     assert torch.equal(train_dit.scheduler(64, cosine_at=64).alphas_cumprod, small.float())
 
 
-def test_who_says_what_the_teacher_says_has_no_loss(train_dit: Any, tmp_path: Path) -> None:
+def test_who_says_what_the_teacher_says_has_no_loss(tmp_path: Path) -> None:
     with torch.random.fork_rng(devices=[]):
         model = train_dit.DiTTransformer2DModel(**train_dit.config(8))
         torch.nn.init.normal_(model.proj_out_2.weight, std=0.1)
