@@ -23,10 +23,10 @@ def test_they_classify_and_generate_letters(
     make_settings: Callable[..., Settings], model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "REFERENCE_IMAGES", 20)  # FID is not what is tested here
-    images = 4 if model == "glyphs-dit-64" else 10  # it has four times the tokens
+    images = {"glyphs-dit-64": 4, "glyphs-flux": 2}.get(model, 10)  # these have four times the tokens
     settings = make_settings(
         model=model,
-        methods=("abm-0.3", "iekvd-2"),
+        methods=("abm:ratio=0.3,queries=full" if model == "glyphs-flux" else "abm-0.3", "iekvd-2"),
         classify=images,
         generate=images,
         to_keep=(3, 1),

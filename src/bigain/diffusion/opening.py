@@ -20,7 +20,7 @@ from bigain.diffusion.flow import Chroma, Flux
 from bigain.diffusion.image import AuraFlow, Flux2Klein, Lumina2, QwenImage, StableDiffusion3, ZImage
 from bigain.diffusion.video import HunyuanVideo, LTXVideo, Wan
 
-EMBEDDED: tuple[str, ...] = ("glyphs-dit", "glyphs-dit-64", "glyphs-sd")
+EMBEDDED: tuple[str, ...] = ("glyphs-dit", "glyphs-dit-64", "glyphs-flux", "glyphs-sd")
 """Diffusion models that come with the package."""
 
 # By the names of the pipelines' classes: importing those imports transformers, which a class-conditional model does not

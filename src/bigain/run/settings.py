@@ -65,7 +65,8 @@ class ModelSettings(Group):
     """Which model, and how it runs. Batch size, device and threads change results by rounding alone."""
 
     model: str = setting(
-        "glyphs-dit", "glyphs-dit, glyphs-dit-64 or glyphs-sd (embedded), a folder, or a Hub id such as owner/name."
+        "glyphs-dit",
+        "glyphs-dit, glyphs-dit-64, glyphs-flux or glyphs-sd (embedded), a folder, or a Hub id such as owner/name.",
     )
     variant: str | None = setting(None, "Variant of the weights' files, such as fp16.")
     dtype: str = setting("float32", "Of weights and activations.", choices=("float32", "bfloat16", "float16"))

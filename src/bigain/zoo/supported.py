@@ -35,7 +35,7 @@ SUPPORTED: tuple[Support, ...] = (
     Support("DiTTransformer2DModel", "DiT", "self", ("DiTPipeline",), trained=True),
     Support("PixArtTransformer2DModel", "PixArt-α, PixArt-Σ", "self", ("PixArtAlphaPipeline", "PixArtSigmaPipeline")),
     Support("SD3Transformer2DModel", "Stable Diffusion 3, 3.5", "joint", ("StableDiffusion3Pipeline",)),
-    Support("FluxTransformer2DModel", "FLUX.1, FLUX.1 Kontext", "joint", ("FluxPipeline",)),
+    Support("FluxTransformer2DModel", "FLUX.1, FLUX.1 Kontext", "joint", ("FluxPipeline",), trained=True),
     Support("Flux2Transformer2DModel", "FLUX.2", "joint", ("Flux2KleinPipeline",)),
     Support("ChromaTransformer2DModel", "Chroma", "joint", ("ChromaPipeline",)),
     Support("QwenImageTransformer2DModel", "Qwen-Image", "joint", ("QwenImagePipeline",)),
