@@ -25,7 +25,7 @@ class Configuration:
         name: as it is called.
         kind: name of its class in diffusers.
         config: as in its config.json; what it lacks are the class's defaults.
-        sizes: (width, height, frames) that its card names; none where it has no card.
+        sizes: (width, height, frames) that its card names, or sample.json of its folder; none where there is neither.
         pixels, frames: side in pixels, and frames, of what its autoencoder makes one position of; None where nothing
             says so.
     """
@@ -74,8 +74,13 @@ def of_folder(path: Path) -> Configuration:
     config = _read(file)
     if not isinstance(config.get("_class_name"), str):
         raise ValueError(f"{file} must name the model's class as its _class_name, not {config.get('_class_name')!r}")
-    pixels, frames = _autoencoder(file.parent.parent) if file.parent.name in _PARTS else (None, None)
-    return Configuration(path.name, config["_class_name"], config, (), pixels, frames)
+    if file.parent.name not in _PARTS:
+        return Configuration(path.name, config["_class_name"], config)
+    pipeline = file.parent.parent
+    sample = _read(pipeline / "sample.json") if (pipeline / "sample.json").is_file() else {}
+    side = sample.get("image_size")
+    sizes = () if side is None else ((side, side, sample.get("frames", 1)),)
+    return Configuration(path.name, config["_class_name"], config, sizes, *_autoencoder(pipeline))
 
 
 def _autoencoder(pipeline: Path) -> tuple[int | None, int | None]:
