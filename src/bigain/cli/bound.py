@@ -70,7 +70,6 @@ def bound(
 def configuration(model: str) -> Configuration:
     """By name, or by the path of a folder or a file."""
     from bigain import zoo
-    from bigain.diffusion import EMBEDDED
     from bigain.methods.text import did_you_mean
     from bigain.zoo import published
 
@@ -81,8 +80,8 @@ def configuration(model: str) -> Configuration:
     if not Path(model).exists():
         names = published.names()
         raise ValueError(
-            f"MODEL must be one of {', '.join(names)}, an embedded model ({', '.join(EMBEDDED)}), a folder or a "
-            f"config.json, not {model!r}{did_you_mean(model, names)}"
+            f"MODEL must be one of {', '.join(names)}, an embedded model (glyphs-dit, glyphs-dit-64, glyphs-flux, "
+            f"glyphs-sd), a folder or a config.json, not {model!r}{did_you_mean(model, names)}"
         )
     return published.of_folder(Path(model))
 
