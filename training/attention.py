@@ -34,7 +34,8 @@ def attend(
     enable_gqa: bool = False,
 ) -> Tensor:
     """As `torch.nn.functional.scaled_dot_product_attention`, which has what needs no gradient, and what has options."""
-    if dropout_p or is_causal or enable_gqa or not torch.is_grad_enabled():
+    chosen = attn_mask is not None and attn_mask.dtype == torch.bool
+    if dropout_p or is_causal or enable_gqa or chosen or not torch.is_grad_enabled():
         return _fused(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
     query = query * (query.shape[-1] ** -0.5 if scale is None else scale)
     return _Attention.apply(query, key, value, attn_mask)
