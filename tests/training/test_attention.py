@@ -39,7 +39,7 @@ def test_what_has_options_or_needs_no_gradient_is_pytorchs() -> None:
     assert torch.equal(
         attend(query, key, key, is_causal=True), scaled_dot_product_attention(query, key, key, None, 0, True)
     )
-    seen = torch.tensor([True, False, True, True, False])
+    seen = torch.tensor([True, False, True, True, False]).expand(2, 1, 7, 5)
     assert torch.equal(attend(query, key, key, seen), scaled_dot_product_attention(query, key, key, seen))
     with torch.no_grad():
         assert torch.equal(attend(query, key, key), scaled_dot_product_attention(query, key, key))
