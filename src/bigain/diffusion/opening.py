@@ -19,6 +19,7 @@ from bigain.diffusion.denoiser import Denoiser
 from bigain.diffusion.flow import Chroma, Flux
 from bigain.diffusion.image import AuraFlow, Flux2Klein, Lumina2, QwenImage, StableDiffusion3, ZImage
 from bigain.diffusion.video import HunyuanVideo, LTXVideo, Wan
+from bigain.zoo.published import sample_sizes
 
 EMBEDDED: tuple[str, ...] = ("glyphs-dit", "glyphs-dit-64", "glyphs-flux", "glyphs-sd")
 """Diffusion models that come with the package."""
@@ -99,7 +100,7 @@ def open_model(
             for file in sorted([*folder.glob("model_index.json"), *folder.glob("*/*config.json")]):
                 _config(file)  # before a library trips over it
             if (folder / "model_index.json").is_file():
-                return _open_pipeline(str(folder), device, options, _sizes(folder) | sizes)
+                return _open_pipeline(str(folder), device, options, sample_sizes(folder) | sizes)
             _check_sizes(ClassConditional, sizes)
             return _open_parts(folder, device, options)
         if isinstance(model, Path) or model.count("/") != 1 or model.startswith((".", "/", "~")):
@@ -152,16 +153,6 @@ def _check_sizes(family: type[Denoiser], sizes: dict[str, int]) -> None:
         if name not in family.sizes:
             why = "has no frames" if name == "frames" else "says it in its config"
             raise ValueError(f"{name} must be left out for a {family.__name__} model, which {why}, not {size}")
-
-
-def _sizes(folder: Path) -> dict[str, int]:
-    """The usual image_size and frames of a model in a folder, where it says so."""
-    file = folder / "sample.json"
-    content = _config(file) if file.is_file() else {}
-    for name, size in content.items():
-        if name not in ("image_size", "frames") or isinstance(size, bool) or not isinstance(size, int):
-            raise ValueError(f"{file} must hold image_size and frames as integers, not {name}: {size!r}")
-    return content
 
 
 def _open_pipeline(name: str, device: torch.device | str, options: dict[str, Any], sizes: dict[str, int]) -> Denoiser:

@@ -77,10 +77,24 @@ def of_folder(path: Path) -> Configuration:
     if file.parent.name not in _PARTS:
         return Configuration(path.name, config["_class_name"], config)
     pipeline = file.parent.parent
-    sample = _read(pipeline / "sample.json") if (pipeline / "sample.json").is_file() else {}
+    sample = sample_sizes(pipeline)
     side = sample.get("image_size")
     sizes = () if side is None else ((side, side, sample.get("frames", 1)),)
     return Configuration(path.name, config["_class_name"], config, sizes, *_autoencoder(pipeline))
+
+
+def sample_sizes(folder: Path) -> dict[str, int]:
+    """The usual image_size and frames of a pipeline's folder, where its sample.json says so.
+
+    Raises:
+        ValueError: it says something else.
+    """
+    file = folder / "sample.json"
+    content = _read(file) if file.is_file() else {}
+    for name, size in content.items():
+        if name not in ("image_size", "frames") or isinstance(size, bool) or not isinstance(size, int):
+            raise ValueError(f"{file} must hold image_size and frames as integers, not {name}: {size!r}")
+    return content
 
 
 def _autoencoder(pipeline: Path) -> tuple[int | None, int | None]:
@@ -99,7 +113,7 @@ def _autoencoder(pipeline: Path) -> tuple[int | None, int | None]:
 def _read(file: Path) -> dict[str, Any]:
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{file} must be a config of diffusers, as JSON, but cannot be read as such: {error}"
         ) from error
