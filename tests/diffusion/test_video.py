@@ -25,7 +25,7 @@ def _randn(*shape: int, seed: int = 0) -> torch.Tensor:
 @pytest.fixture
 def two(flows):
     """Wan 2.2: a boundary at timestep 600."""
-    denoiser = open_model(flows["wan 2.2"].build(), image_size=16, frames=3)
+    denoiser = open_model(flows["wan 2.2"].build(), image_size=16, frames=5)
     denoiser.pipe.set_progress_bar_config(disable=True)
     return denoiser
 
@@ -55,6 +55,13 @@ def test_a_latent_is_normalised_for_each_channel_and_decode_takes_it_back(flows)
     for channel, (shift, spread) in enumerate(zip([0.1, 0.2, 0.3, 0.4], [0.5, 1.0, 1.5, 2.0], strict=True)):
         torch.testing.assert_close(latents[:, channel], (mean[:, channel] - shift) / spread, atol=1e-5, rtol=0)
     torch.testing.assert_close(denoiser.decode(latents), expected, atol=1e-5, rtol=0)
+
+
+def test_frames_that_an_autoencoder_would_leave_out_are_refused(flows):
+    denoiser = open_model(flows["wan"].build(), image_size=16, frames=3)
+    assert denoiser.decode(_randn(1, *denoiser.sample_shape)).shape == (1, 3, 3, 16, 16)
+    with pytest.raises(ValueError, match="leaves none out, such as 5 or 9, not 3"):
+        denoiser.encode(torch.zeros(1, 3, 3, 16, 16))
 
 
 @pytest.mark.parametrize("name", ["hunyuan", "ltx"])
@@ -141,7 +148,7 @@ def test_both_transformers_count_and_are_compressed(two):
 
 def test_random_draws_follow_the_image_in_both(two):
     """Rows of one timestep share a forward, whatever else is in their batch."""
-    videos = torch.tanh(_randn(2, 3, 3, 16, 16))
+    videos = torch.tanh(_randn(2, 5, 3, 16, 16))
     method = bigain.ToMe(ratio=0.5, destinations="random", redraw="forward", queries="full")
     errors = []
     with bigain.compressed(two, method):

@@ -52,12 +52,17 @@ class VideoConditional(FlowConditional):
     def encode(self, images: Tensor) -> Tensor:
         """Clean samples x0 of videos (B, T, 3, H, W), or where T is 1 of images: (B, C, t, h, w) float32.
 
-        Raises as :meth:`Denoiser.encode`.
+        Raises as :meth:`Denoiser.encode`, and a ValueError where the autoencoder leaves frames out.
         """
         if images.ndim == 4 and self._frames == 1:
             images = images[:, None]
         check_images(images, (self._frames, 3, self._image_size, self._image_size))
-        return self.space.encode(images.to(self.device).transpose(1, 2))
+        samples = self.space.encode(images.to(self.device).transpose(1, 2))
+        if samples.shape[2] != self.sample_shape[1]:  # Wan's takes the first frame, then four at a time
+            raise ValueError(
+                f"frames must be a number of which the autoencoder leaves none out, such as 5 or 9, not {self._frames}"
+            )
+        return samples
 
     def decode(self, x0: Tensor) -> Tensor:
         """(B, C, t, h, w) clean samples to (B, T, 3, H, W) float32 videos in [-1, 1]; (B, 3, H, W) where T is 1."""
