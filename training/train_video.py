@@ -52,18 +52,19 @@ WAN: dict[str, Any] = dict(
 
 
 class Spaced(nn.Module):
-    """Rotary positions ``spacing`` apart, in height and width, in the place of the ones that a transformer has."""
+    """Rotary positions ``time`` and ``space`` apart, in the place of the ones that a transformer has."""
 
-    def __init__(self, rope: nn.Module, spacing: int) -> None:
+    def __init__(self, rope: nn.Module, time: int, space: int) -> None:
         super().__init__()
-        self.rope, self.spacing = rope, spacing
+        self.rope, self.time, self.space = rope, time, space
 
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines (1, tokens, 1, D), for latents (B, C, T, h, w)."""
         _, channels, frames, height, width = latents.shape
-        whole = self.rope(latents.new_empty(1, channels, frames, height * self.spacing, width * self.spacing))
-        grid = frames, height // 2 * self.spacing, width // 2 * self.spacing
-        return tuple(part.unflatten(1, grid)[:, :, :: self.spacing, :: self.spacing].flatten(1, 3) for part in whole)
+        frames, height, width = (frames - 1) * self.time + 1, height * self.space, width * self.space
+        whole = self.rope(latents.new_empty(1, channels, frames, height, width))
+        grid, apart = (frames, height // 2, width // 2), slice(None, None, self.space)
+        return tuple(part.unflatten(1, grid)[:, :: self.time, apart, apart].flatten(1, 3) for part in whole)
 
 
 class TextToVideo(nn.Module):
@@ -81,18 +82,21 @@ class TextToVideo(nn.Module):
 
 
 def encoded(data: np.ndarray, vae: AutoencoderKLWan, device: str, folder: Path) -> Tensor:
-    """Normalised latents (N, 4, T, h, w) of videos; float16, made once per autoencoder and kept on disk."""
-    path = folder / f"latents-moving-{data.shape[1]}-{len(data)}-{fingerprint(vae)}.npy"
+    """Normalised latents (N, 4, T, h, w) of videos; float16, made once per autoencoder and kept on disk.
+
+    Each frame is encoded alone, as the autoencoder sees it, so that there may be any number of frames.
+    """
+    count, frames, size = data.shape[:3]
+    path = folder / f"latents-moving-{size}-{frames}-{count}-{fingerprint(vae)}.npy"
     if not path.exists():
         mean, deviation = (torch.tensor(x).view(-1, 1, 1, 1) for x in (vae.config.latents_mean, vae.config.latents_std))
         vae = vae.to(device)
         with torch.no_grad():
-            parts = [
-                (
-                    (vae.encode(frames_first(data[i : i + 16]).to(device)).latent_dist.mean.cpu() - mean) / deviation
-                ).half()
-                for i in range(0, len(data), 16)
-            ]
+            parts = []
+            for i in range(0, count, 16):
+                stills = frames_first(data[i : i + 16]).transpose(1, 2).flatten(0, 1)[:, :, None]
+                latents = (vae.encode(stills.to(device)).latent_dist.mean.cpu() - mean) / deviation
+                parts.append(latents.squeeze(2).unflatten(0, (-1, frames)).transpose(1, 2).half())
         partial_path = path.with_suffix(".partial.npy")
         np.save(partial_path, torch.cat(parts).numpy())
         partial_path.rename(path)
@@ -129,11 +133,15 @@ def main() -> None:
     parser.add_argument("--drop-captions", type=float, default=0.1, help="share of captions replaced by none")
     parser.add_argument("--train-length", type=int, default=8_000, help="videos, or stills, to draw")
     args = parser.parse_args()
-    spacing, left = divmod(args.for_size or args.size, args.size)
-    if spacing < 1 or left:
+    space, left = divmod(args.for_size or args.size, args.size)
+    if space < 1 or left:
         parser.error(f"--size must divide --for-size, not {args.size}, {args.for_size}")
+    frames = args.for_frames or args.frames
+    time, left = divmod(frames - 1, args.frames - 1) if args.frames > 1 else (1, 0)
+    if time < 1 or left:
+        parser.error(f"--frames after the first must divide those of --for-frames, not {args.frames}, {frames}")
     shift = args.size / SIZE * args.frames**0.5
-    more = spacing * ((args.for_frames or args.frames) / args.frames) ** 0.5
+    more = space * (frames / args.frames) ** 0.5
 
     cache = args.folder.parent / "cache"
     vae = AutoencoderKLWan.from_pretrained(args.vae, use_safetensors=True)
@@ -149,7 +157,7 @@ def main() -> None:
         for name, part in model.named_children():
             part.load_state_dict(getattr(pipe, name).state_dict())
     trainer = Trainer(model, _is_hidden, args)
-    trainer.model.transformer.rope = Spaced(trainer.model.transformer.rope, spacing)
+    trainer.model.transformer.rope = Spaced(trainer.model.transformer.rope, time, space)
     if args.compile:
         trainer.model.transformer.compile_repeated_blocks()
 

@@ -1,9 +1,10 @@
 """Trains the autoencoder of the embedded video model: `python training/train_video_autoencoder.py --help`.
 
-An `AutoencoderKLWan` that turns frames of 64×64 pixels into 32×32 latents of 4 channels, as many as frames, on clips of
-moving letters. As in `train_autoencoder.py` the loss is the mean squared error and a small pull of the latents towards
-a standard normal distribution. At the end mean and deviation of each channel are measured and kept in the config, by
-which the diffusion model's latents are normalised.
+An `AutoencoderKLWan` that turns frames of 64×64 pixels into 32×32 latents of 4 channels, as many as frames. It trains on
+stills of moving letters: weights by which a convolution sees earlier frames are zero, and have no gradient where there
+is no earlier frame, so each frame of a video is encoded as if alone. As in `train_autoencoder.py` the loss is the mean
+squared error and a small pull of the latents towards a standard normal distribution. At the end mean and deviation of
+each channel are measured and kept in the config, by which the diffusion model's latents are normalised.
 """
 
 from __future__ import annotations
@@ -19,12 +20,10 @@ from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import patchify, unpatchify
 from torch import Tensor, nn
 
-from bigain.data.moving import FRAMES
 from images import to_pixels, videos
 from trainer import Trainer, options, train
 
 SIZE = 64
-CLIP = 5  # frames that it is trained on at once
 CONFIG: dict[str, Any] = dict(
     base_dim=32,
     z_dim=4,
@@ -41,26 +40,32 @@ CONFIG: dict[str, Any] = dict(
 )
 
 
+def alone(model: AutoencoderKLWan) -> AutoencoderKLWan:
+    """The model, with no weight left on earlier frames."""
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.Conv3d):
+                module.weight[:, :, :-1] = 0
+    return model
+
+
 class Reconstruction(nn.Module):
-    """The model as a function of clips and noise to the two parts of its loss."""
+    """The model as a function of stills and noise to the two parts of its loss."""
 
     def __init__(self, model: AutoencoderKLWan) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, clips: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean squared error, and mean KL divergence per latent value, of clips (B, 3, T, S, S).
-
-        All frames go through at once, which is what encoding them in turn gives, as no layer shortens time.
-        """
+    def forward(self, stills: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean squared error, and mean KL divergence per latent value, of stills (B, 3, 1, S, S)."""
         model = self.model
-        inside = model.encoder(patchify(clips, model.config.patch_size))
+        inside = model.encoder(patchify(stills, model.config.patch_size))
         mean, log_variance = model.quant_conv(inside).float().chunk(2, dim=1)
         log_variance = log_variance.clamp(-30, 20)
         latents = mean + (0.5 * log_variance).exp() * noise
-        decoded = model.decoder(model.post_quant_conv(latents.to(clips.dtype)))
+        decoded = model.decoder(model.post_quant_conv(latents.to(stills.dtype)))
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
-        error = (unpatchify(decoded, model.config.patch_size).float() - clips.float()).square().mean()
+        error = (unpatchify(decoded, model.config.patch_size).float() - stills.float()).square().mean()
         return error, divergence
 
 
@@ -88,24 +93,23 @@ def main() -> None:
     """Parses the command line and trains."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options(parser, images=16_000, decay=8_000, folder="runs/glyphs-video-vae")
-    parser.set_defaults(batch=16)
+    parser.set_defaults(batch=32)
     parser.add_argument("--kl-weight", type=float, default=1e-4, help="of the divergence, beside the squared error")
-    parser.add_argument("--train-length", type=int, default=8_000, help="videos to draw")
+    parser.add_argument("--train-length", type=int, default=8_000, help="stills to draw")
     args = parser.parse_args()
 
-    data = videos("train", SIZE, FRAMES, args.train_length, args.folder.parent / "cache")
+    data = videos("train", SIZE, 1, args.train_length, args.folder.parent / "cache")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(args.seed)
-        wrapped = Reconstruction(AutoencoderKLWan(**CONFIG))
+        wrapped = Reconstruction(alone(AutoencoderKLWan(**CONFIG)))
     trainer = Trainer(wrapped, lambda name, p: ".conv1" in name or ".conv2" in name, args)
     forward = torch.compile(trainer.model) if args.compile else trainer.model
 
     def loss_of(generator: torch.Generator) -> Tensor:
         index = torch.randint(args.train_length, (args.batch,), generator=generator).numpy()
-        start = int(torch.randint(FRAMES - CLIP + 1, (), generator=generator))
-        clips = frames_first(data[index, start : start + CLIP]).to(args.device, trainer.dtype)
-        noise = torch.randn(args.batch, CONFIG["z_dim"], CLIP, SIZE // 2, SIZE // 2, generator=generator)
-        error, divergence = forward(clips, noise.to(args.device))
+        stills = frames_first(data[index]).to(args.device, trainer.dtype)
+        noise = torch.randn(args.batch, CONFIG["z_dim"], 1, SIZE // 2, SIZE // 2, generator=generator)
+        error, divergence = forward(stills, noise.to(args.device))
         return error + args.kl_weight * divergence
 
     train(trainer, args, loss_of, partial(export, trainer, data[:128], args.folder / "export"))

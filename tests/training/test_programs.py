@@ -135,15 +135,19 @@ def test_the_video_model_goes_from_stills_to_videos_and_is_a_pipeline_that_opens
     assert made.shape == (1, 5, 32, 32, 3)
 
 
-def test_a_clip_is_encoded_at_once_as_the_autoencoder_does_in_turns() -> None:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = AutoencoderKLWan(**train_video_autoencoder.CONFIG).eval()
+def test_the_video_autoencoder_encodes_each_frame_as_if_alone(train: Train, tmp_path: Path) -> None:
+    train("train_video_autoencoder", "--batch", 2, "--train-length", 2, "--device", "cpu", "--images", 4)
+    model = AutoencoderKLWan.from_pretrained(tmp_path / "runs/glyphs-video-vae/export")
     clips = torch.rand(2, 3, 9, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():
         encoded = model.encode(clips).latent_dist.mean
         decoded = model.decode(encoded).sample
-        error, _ = train_video_autoencoder.Reconstruction(model)(clips, torch.zeros_like(encoded))
+        for frame in range(9):
+            alone = model.encode(clips[:, :, frame : frame + 1]).latent_dist.mean
+            assert torch.allclose(encoded[:, :, frame : frame + 1], alone, atol=1e-5)
+        folded = clips.transpose(1, 2).flatten(0, 1)[:, :, None]
+        noise = torch.zeros(18, 4, 1, 8, 8)
+        error, _ = train_video_autoencoder.Reconstruction(model)(folded, noise)
         assert error == pytest.approx((decoded - clips).square().mean().item(), rel=1e-3)
 
 

@@ -13,12 +13,12 @@ import train_video
 
 def test_tokens_of_a_small_video_lie_as_far_apart_as_what_they_stand_for() -> None:
     rope = WanTransformer3DModel(**train_video.WAN).rope
-    small, large = torch.empty(2, 4, 3, 4, 6), torch.empty(1, 4, 3, 8, 12)
-    for ours, whole in zip(train_video.Spaced(rope, 2)(small), rope(large), strict=True):
-        places = [(frame, 2 * row, 2 * column) for frame in range(3) for row in range(2) for column in range(3)]
+    small, large = torch.empty(2, 4, 3, 4, 6), torch.empty(1, 4, 9, 8, 12)
+    for ours, whole in zip(train_video.Spaced(rope, 4, 2)(small), rope(large), strict=True):
+        places = [(4 * frame, 2 * row, 2 * column) for frame in range(3) for row in range(2) for column in range(3)]
         expected = torch.stack([whole[0, (frame * 4 + row) * 6 + column] for frame, row, column in places])
         assert torch.equal(ours[0], expected)
-    for ours, own in zip(train_video.Spaced(rope, 1)(large), rope(large), strict=True):
+    for ours, own in zip(train_video.Spaced(rope, 1, 1)(large), rope(large), strict=True):
         assert torch.equal(ours, own)
 
 
@@ -26,3 +26,6 @@ def test_a_size_must_divide_what_it_stands_for(train: Callable[..., None], capsy
     with pytest.raises(SystemExit):
         train("train_video", "--size", 32, "--for-size", 48)
     assert "not 32, 48" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        train("train_video", "--frames", 4, "--for-frames", 9)
+    assert "not 4, 9" in capsys.readouterr().err
