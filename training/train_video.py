@@ -36,6 +36,7 @@ from levels import levels, shifted
 from train_video_autoencoder import SIZE, frames_first
 from trainer import Trainer, options, train
 
+UNSHIFTED = 32  # pixels of a still whose noise levels are uniform: it has as many latents as 64 have in train_flux.py
 LENGTH = 16  # tokens of text; the longest caption has 12
 WAN: dict[str, Any] = dict(
     patch_size=(1, 2, 2),
@@ -128,6 +129,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=SIZE, help="of a frame in pixels; a token is 4 x 4 of them")
     parser.add_argument("--for-size", type=int, help="of the frames that these stand for; --size where not given")
     parser.add_argument("--for-frames", type=int, help="that these stand for; --frames where not given")
+    parser.add_argument("--shift", type=float, help="of the noise levels; that of the size and the frames if left out")
     parser.add_argument("--start-from", type=Path, help="a trained pipeline whose weights to begin with")
     parser.add_argument("--vae", type=Path, default=Path("runs/glyphs-video-vae/export"), help="the autoencoder")
     parser.add_argument("--drop-captions", type=float, default=0.1, help="share of captions replaced by none")
@@ -140,7 +142,8 @@ def main() -> None:
     time, left = divmod(frames - 1, args.frames - 1) if args.frames > 1 else (1, 0)
     if time < 1 or left:
         parser.error(f"--frames after the first must divide those of --for-frames, not {args.frames}, {frames}")
-    shift = args.size / SIZE * args.frames**0.5
+    shift = args.size / UNSHIFTED * args.frames**0.5
+    drawn = args.shift or shift
     more = space * (frames / args.frames) ** 0.5
 
     cache = args.folder.parent / "cache"
@@ -170,7 +173,7 @@ def main() -> None:
             [caption if keep else "" for caption, keep in zip(captions, kept, strict=True)],
             padding="max_length", truncation=True, return_tensors="pt",
         ).to(args.device)  # fmt: skip
-        level = levels(args.batch, shift, generator).to(args.device)
+        level = levels(args.batch, drawn, generator).to(args.device)
         latents = data[index].to(args.device).float()
         noise = torch.randn(latents.shape, generator=generator).to(args.device)
         s = level.view(-1, 1, 1, 1, 1)

@@ -92,8 +92,8 @@ def export(trainer: Trainer, data: np.ndarray, folder: Path) -> None:
 def main() -> None:
     """Parses the command line and trains."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options(parser, images=16_000, decay=8_000, folder="runs/glyphs-video-vae")
-    parser.set_defaults(batch=32)
+    options(parser, images=20_000, decay=12_000, folder="runs/glyphs-video-vae")
+    parser.set_defaults(batch=8, warmup_steps=100)
     parser.add_argument("--kl-weight", type=float, default=1e-4, help="of the divergence, beside the squared error")
     parser.add_argument("--train-length", type=int, default=8_000, help="stills to draw")
     args = parser.parse_args()

@@ -56,6 +56,7 @@ def test_folders_and_files_are_read(call: Callable[..., Any], tiny_model: str, p
     assert content["sizes"][0]["tokens"] == [64]
     content = json.loads(call("bound", "glyphs-flux", "--json", "-").output)
     assert (content["sizes"][0]["width"], content["sizes"][0]["tokens"]) == (256, [1024])  # as its sample.json says
+    assert content["sizes"][0]["text"] == 48  # as its tokeniser says
     content = json.loads(call("bound", pipeline_folder, "--json", "-").output)
     assert (content["sizes"][0]["width"], content["sizes"][0]["tokens"]) == (32, [256, 64])  # halved once
     content = json.loads(call("bound", Path(tiny_model) / "transformer" / "config.json", "--json", "-").output)

@@ -140,11 +140,13 @@ def at_sizes(
         model: its configuration.
         sizes: widths and heights in pixels; those of the model's card, or else what it is made for, if there are none.
         frames: of a video; as many as these have if None.
-        text: tokens of text; as many as the family's pipeline gives if None.
+        text: tokens of text; as many as the family's pipeline gives if None, or its tokenisers where these make fewer.
 
     Raises:
         ValueError: the class is not supported, the config is not one of it, or a size does not fit it.
     """
+    if text is None and model.text is not None and model.kind in ARGUMENTS:
+        text = min(ARGUMENTS[model.kind].text, model.text)
     counted = count(model.kind, model.config, text)
     arguments = ARGUMENTS[model.kind]
     scale = replace(arguments, pixels=model.pixels or arguments.pixels, frames=model.frames or arguments.frames).scale(

@@ -28,6 +28,7 @@ class Configuration:
         sizes: (width, height, frames) that its card names, or sample.json of its folder; none where there is neither.
         pixels, frames: side in pixels, and frames, of what its autoencoder makes one position of; None where nothing
             says so.
+        text: the most tokens of text that its tokenisers make of a prompt; None where nothing says so.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Configuration:
     sizes: tuple[tuple[int, int, int], ...] = ()
     pixels: int | None = None
     frames: int | None = None
+    text: int | None = None
 
 
 @cache
@@ -80,7 +82,7 @@ def of_folder(path: Path) -> Configuration:
     sample = sample_sizes(pipeline)
     side = sample.get("image_size")
     sizes = () if side is None else ((side, side, sample.get("frames", 1)),)
-    return Configuration(path.name, config["_class_name"], config, sizes, *_autoencoder(pipeline))
+    return Configuration(path.name, config["_class_name"], config, sizes, *_autoencoder(pipeline), _text(pipeline))
 
 
 def sample_sizes(folder: Path) -> dict[str, int]:
@@ -108,6 +110,15 @@ def _autoencoder(pipeline: Path) -> tuple[int | None, int | None]:
     if side is None and config.get("_class_name") == "AutoencoderKL":
         side = 2 ** (len(config["block_out_channels"]) - 1)
     return side, config.get("scale_factor_temporal")
+
+
+def _text(pipeline: Path) -> int | None:
+    """Tokens of the last text encoder, which tell more than a summary; of three, after those of the first."""
+    files = [pipeline / f"tokenizer{number}" / "tokenizer_config.json" for number in ("", "_2", "_3")]
+    lengths = [_read(file).get("model_max_length") for file in files if file.is_file()]
+    if not lengths or None in lengths:
+        return None
+    return int(lengths[-1] + lengths[0] if len(lengths) == 3 else lengths[-1])
 
 
 def _read(file: Path) -> dict[str, Any]:
