@@ -127,7 +127,7 @@ def test_the_video_model_goes_from_stills_to_videos_and_is_a_pipeline_that_opens
     denoiser = open_model(folder)
     assert (denoiser.kind, denoiser.image_size, denoiser.sample_shape) == ("text", 64, (4, 9, 32, 32))
     pipe = WanPipeline.from_pretrained(folder)
-    assert pipe.scheduler.config.shift == 3
+    assert pipe.scheduler.config.shift == 6
     pipe.set_progress_bar_config(disable=True)
     # Where an autoencoder does not shorten time, the pipeline makes a frame more than it is asked for.
     size = {"height": 32, "width": 32, "num_frames": 4, "max_sequence_length": pipe.tokenizer.model_max_length}
