@@ -8,7 +8,9 @@ from bigain import zoo
 
 
 def test_names_are_sorted_and_known():
-    assert zoo.names() == ("glyphs-dit", "glyphs-dit-64", "glyphs-flux", "glyphs-recogniser", "glyphs-sd")
+    denoisers = ("glyphs-dit", "glyphs-dit-64", "glyphs-flux", "glyphs-sd")
+    assert zoo.denoisers() == denoisers
+    assert zoo.names() == tuple(sorted((*denoisers, "glyphs-recogniser")))
 
 
 @pytest.mark.parametrize("name", zoo.names())

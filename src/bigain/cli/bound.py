@@ -80,8 +80,8 @@ def configuration(model: str) -> Configuration:
     if not Path(model).exists():
         names = published.names()
         raise ValueError(
-            f"MODEL must be one of {', '.join(names)}, an embedded model (glyphs-dit, glyphs-dit-64, glyphs-flux, "
-            f"glyphs-sd), a folder or a config.json, not {model!r}{did_you_mean(model, names)}"
+            f"MODEL must be one of {', '.join(names)}, an embedded model "
+            f"({', '.join(zoo.denoisers())}), a folder or a config.json, not {model!r}{did_you_mean(model, names)}"
         )
     return published.of_folder(Path(model))
 

@@ -21,7 +21,7 @@ from bigain.diffusion.image import AuraFlow, Flux2Klein, Lumina2, QwenImage, Sta
 from bigain.diffusion.video import HunyuanVideo, LTXVideo, Wan
 from bigain.zoo.published import sample_sizes
 
-EMBEDDED: tuple[str, ...] = ("glyphs-dit", "glyphs-dit-64", "glyphs-flux", "glyphs-sd")
+EMBEDDED: tuple[str, ...] = zoo.denoisers()
 """Diffusion models that come with the package."""
 
 # By the names of the pipelines' classes: importing those imports transformers, which a class-conditional model does not

@@ -66,7 +66,7 @@ class ModelSettings(Group):
 
     model: str = setting(
         "glyphs-dit",
-        "glyphs-dit, glyphs-dit-64, glyphs-flux or glyphs-sd (embedded), a folder, or a Hub id such as owner/name.",
+        f"One of {', '.join(zoo.denoisers())} (embedded), a folder, or a Hub id such as owner/name.",
     )
     variant: str | None = setting(None, "Variant of the weights' files, such as fp16.")
     dtype: str = setting("float32", "Of weights and activations.", choices=("float32", "bfloat16", "float16"))

@@ -13,8 +13,6 @@ from bigain.run.cost import forward_of
 from bigain.run.settings import ModelSettings
 from bigain.zoo import presets
 
-_NO_DENOISER = "glyphs-recogniser"
-
 
 @dataclass(frozen=True)
 class Opened:
@@ -66,7 +64,7 @@ class Models:
     @property
     def names(self) -> tuple[str, ...]:
         """That which was named at the start comes first."""
-        return tuple(dict.fromkeys((self.settings.model, *(name for name in zoo.names() if name != _NO_DENOISER))))
+        return tuple(dict.fromkeys((self.settings.model, *zoo.denoisers())))
 
     def __getitem__(self, name: str) -> Opened:
         """Open and warm; a ValueError for a name that is not on the page, or a model of videos."""

@@ -44,6 +44,11 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(_MODELS))
 
 
+def denoisers() -> tuple[str, ...]:
+    """The names of those that are diffusion models."""
+    return tuple(name for name in names() if name != "glyphs-recogniser")
+
+
 def path(name: str) -> Path:
     """The folder of an embedded model, with all the files that it needs; underscores do for hyphens.
 
