@@ -34,9 +34,8 @@ def vary(letters: Sequence[Placed], rng: np.random.Generator) -> str:
     return sentence([phrase(placed, *coin) for placed, coin in zip(part, coins.tolist(), strict=True)])
 
 
-def vary_moving(shown: Moving, moves: bool, rng: np.random.Generator) -> str:
+def of_moving(shown: Moving, moves: bool, coloured: bool, directed: bool) -> str:
     """A caption of a moving letter, or of a still of it: with or without its colour and its direction."""
-    coloured, directed = rng.random(2) < (0.5, 0.7)
     article = "an" if shown.colour[0] in "aeiou" else "a"
     noun = f"{article} {shown.colour} letter {shown.letter}" if coloured else f"the letter {shown.letter}"
     if not moves:

@@ -4,10 +4,13 @@ A small Wan: self-attention over all tokens of a video, cross-attention to the t
 in time, height and width, flow matching. Both networks train together, from scratch, on the latents of the autoencoder
 that `train_video_autoencoder.py` trains: first on stills (`--frames 1`), then, with the weights of that run
 (`--start-from`), on videos of one coloured letter that moves in a named direction. A tenth of the captions is empty,
-for guidance. Frames of a video show much the same, so it is seen through more noise, as large images are, and noise
-levels are shifted with the number of tokens. With `--for-size` and `--for-frames` small videos, or stills, stand for
-those that the model is for: tokens lie as far apart as what they stand for, and the model is told the noise level at
-which this shows as much. The whole `WanPipeline` is exported, in float16 and in files under 10 MB.
+for guidance. The transformer attends to padding as to text, and where captions are padded it learns to look at nothing
+else, before it learns what letters are called: so they are not, until the last run (`--pad`).
+
+Frames of a video show much the same, so it is seen through more noise, as large images are, and noise levels are
+shifted with the number of tokens. With `--for-size` and `--for-frames` small videos, or stills, stand for those that
+the model is for: tokens lie as far apart as what they stand for, and the model is told the noise level at which this
+shows as much. The whole `WanPipeline` is exported, in float16 and in files under 10 MB.
 """
 
 from __future__ import annotations
@@ -30,14 +33,14 @@ import tokenizer as vocabulary
 from attention import quick
 from bigain.data.moving import FRAMES, MovingLetters
 from bigain.run.files import fingerprint
-from captions import VIDEO_WORDS, vary_moving
+from captions import VIDEO_WORDS, of_moving
 from images import videos
 from levels import levels, shifted
 from train_video_autoencoder import SIZE, frames_first
 from trainer import Trainer, options, train
 
 UNSHIFTED = 32  # pixels of a still whose noise levels are uniform: it has as many latents as 64 have in train_flux.py
-LENGTH = 16  # tokens of text; the longest caption has 12
+LENGTH = 12  # tokens of text, as many as the longest caption has
 WAN: dict[str, Any] = dict(
     patch_size=(1, 2, 2),
     num_attention_heads=6,
@@ -132,6 +135,7 @@ def main() -> None:
     parser.add_argument("--shift", type=float, help="of the noise levels; that of the size and the frames if left out")
     parser.add_argument("--start-from", type=Path, help="a trained pipeline whose weights to begin with")
     parser.add_argument("--vae", type=Path, default=Path("runs/glyphs-video-vae/export"), help="the autoencoder")
+    parser.add_argument("--pad", action="store_true", help="captions to full length, as the pipeline does: at the end")
     parser.add_argument("--drop-captions", type=float, default=0.1, help="share of captions replaced by none")
     parser.add_argument("--train-length", type=int, default=8_000, help="videos, or stills, to draw")
     args = parser.parse_args()
@@ -167,11 +171,13 @@ def main() -> None:
     def loss_of(generator: torch.Generator) -> Tensor:
         index = torch.randint(args.train_length, (args.batch,), generator=generator)
         rng = np.random.default_rng(int(torch.randint(2**31, (), generator=generator)))
-        captions = [vary_moving(layouts.shows(i), args.frames > 1, rng) for i in index.tolist()]
+        # Captions of a batch are alike in length, so little is padded.
+        coins = (rng.random(2) < (0.5, 0.7)).tolist()
+        captions = [of_moving(layouts.shows(i), args.frames > 1, *coins) for i in index.tolist()]
         kept = rng.random(args.batch) >= args.drop_captions
         read = tokenizer(
             [caption if keep else "" for caption, keep in zip(captions, kept, strict=True)],
-            padding="max_length", truncation=True, return_tensors="pt",
+            padding="max_length" if args.pad else True, truncation=True, return_tensors="pt",
         ).to(args.device)  # fmt: skip
         level = levels(args.batch, drawn, generator).to(args.device)
         latents = data[index].to(args.device).float()
@@ -187,8 +193,8 @@ def main() -> None:
 
 
 def _is_hidden(name: str, p: Tensor) -> bool:
-    """Whether Muon trains a matrix: those of the blocks, not what gives positions."""
-    return "block" in name and "relative_attention_bias" not in name
+    """Whether Muon trains a matrix: those of the transformer's blocks. Under it the text encoder's output explodes."""
+    return name.startswith("transformer.blocks.")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """Trains the autoencoder of the embedded video model: `python training/train_video_autoencoder.py --help`.
 
-An `AutoencoderKLWan` that turns frames of 64×64 pixels into 32×32 latents of 4 channels, as many as frames. It trains on
-stills of moving letters: weights by which a convolution sees earlier frames are zero, and have no gradient where there
-is no earlier frame, so each frame of a video is encoded as if alone. As in `train_autoencoder.py` the loss is the mean
-squared error and a small pull of the latents towards a standard normal distribution. At the end mean and deviation of
-each channel are measured and kept in the config, by which the diffusion model's latents are normalised.
+An `AutoencoderKLWan` that turns frames of 64×64 pixels into 32×32 latents of 4 channels, as many as frames. It trains
+on stills of moving letters: weights by which a convolution sees earlier frames are zero, and have no gradient where
+there is no earlier frame, so each frame of a video is encoded as if alone. As in `train_autoencoder.py` the loss is the
+mean squared error and a small pull of the latents towards a standard normal distribution. At the end mean and deviation
+of each channel are measured and kept in the config, by which the diffusion model's latents are normalised.
 """
 
 from __future__ import annotations

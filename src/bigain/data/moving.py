@@ -32,7 +32,7 @@ FRAMES = 9  # the first and eight more, as video autoencoders take 4 · n + 1
 VIDEO = "a video of the letter {}"
 
 _LAYOUT, _PIXELS = 3, 4  # the two random streams of a video, beside those of the scenes
-_EXTENT = (0.42, 0.55)  # of the box around a rotated letter, in sides of the picture
+_EXTENT = (0.6, 0.75)  # of the box around a rotated letter, in sides of the picture
 _TRAVEL = (0.7, 1.0)  # of the room that the letter leaves in its direction
 _SHADE = 0.08  # peak to peak, of the texture of a letter, relative to its colour
 

@@ -17,7 +17,7 @@ STILL = -1
 
 _NOISE = 24  # of 765: a change of a pixel over its three channels that is no motion
 _LEAST = 0.1  # of the side of the picture: a shorter way is none
-_SEEN = 0.65  # of the side: what the recogniser sees around the letter, whose box has 0.42 to 0.55
+_SEEN = 0.9  # of the side: what the recogniser sees around the letter, whose box has 0.6 to 0.75
 
 
 class MeanOverFrames(FeatureNetwork):
