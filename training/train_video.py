@@ -172,7 +172,7 @@ def main() -> None:
         index = torch.randint(args.train_length, (args.batch,), generator=generator)
         rng = np.random.default_rng(int(torch.randint(2**31, (), generator=generator)))
         # Captions of a batch are alike in length, so little is padded.
-        coins = (rng.random(2) < (0.5, 0.7)).tolist()
+        coins = (rng.random(2) < (0.5, 0.9)).tolist()
         captions = [of_moving(layouts.shows(i), args.frames > 1, *coins) for i in index.tolist()]
         kept = rng.random(args.batch) >= args.drop_captions
         read = tokenizer(

@@ -115,7 +115,7 @@ def test_the_model_with_joint_attention_grows_from_small_images_and_is_a_pipelin
 def test_the_video_model_goes_from_stills_to_videos_and_is_a_pipeline_that_opens(train: Train, tmp_path: Path) -> None:
     few = ("--batch", 2, "--train-length", 2, "--device", "cpu")
     train("train_video_autoencoder", *few, "--images", 2, "--folder", "vae")
-    train("train_video", *few, "--vae", "vae/export", "--frames", 1, "--images", 2, "--folder", "still")
+    train("train_video", *few, "--vae", "vae/export", "--frames", 1, "--images", 2, "--pad", "--folder", "still")
     onward = ("--start-from", "still/export", "--vae", "vae/export", "--folder", "video")
     train("train_video", *few, *onward, "--images", 0)
     still, video = (weights(tmp_path / folder / "export") for folder in ("still", "video"))
@@ -133,6 +133,22 @@ def test_the_video_model_goes_from_stills_to_videos_and_is_a_pipeline_that_opens
     size = {"height": 32, "width": 32, "num_frames": 4, "max_sequence_length": pipe.tokenizer.model_max_length}
     made = pipe("a video of the letter A moving up", num_inference_steps=1, **size).frames
     assert made.shape == (1, 5, 32, 32, 3)
+
+
+def test_few_frames_are_learned_from_captions_without_padding(train: Train, tmp_path: Path) -> None:
+    few = ("--batch", 2, "--train-length", 2, "--device", "cpu", "--warmup-steps", 1)
+    train("train_video_autoencoder", *few, "--images", 0, "--folder", "vae")
+    small = ("--size", 32, "--for-size", 64, "--frames", 3, "--for-frames", 9, "--vae", "vae/export")
+    for folder, options in (
+        ("begun", ("--images", 0)),
+        ("learned", ("--images", 2)),
+        ("padded", ("--images", 2, "--pad")),
+    ):
+        train("train_video", *few, *small, *options, "--folder", folder)
+    begun, learned, padded = (weights(tmp_path / folder / "export") for folder in ("begun", "learned", "padded"))
+    assert all(tensor.isfinite().all() for tensor in learned.values())
+    assert any(not torch.equal(learned[name], begun[name]) for name in begun)
+    assert any(not torch.equal(learned[name], padded[name]) for name in begun)
 
 
 def test_the_video_autoencoder_encodes_each_frame_as_if_alone(train: Train, tmp_path: Path) -> None:

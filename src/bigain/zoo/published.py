@@ -115,10 +115,11 @@ def _autoencoder(pipeline: Path) -> tuple[int | None, int | None]:
 def _text(pipeline: Path) -> int | None:
     """Tokens of the last text encoder, which tell more than a summary; of three, after those of the first."""
     files = [pipeline / f"tokenizer{number}" / "tokenizer_config.json" for number in ("", "_2", "_3")]
-    lengths = [_read(file).get("model_max_length") for file in files if file.is_file()]
-    if not lengths or None in lengths:
+    configs = [_read(file) for file in files if file.is_file()]
+    lengths = [int(config["model_max_length"]) for config in configs if config.get("model_max_length") is not None]
+    if not lengths or len(lengths) < len(configs):
         return None
-    return int(lengths[-1] + lengths[0] if len(lengths) == 3 else lengths[-1])
+    return lengths[-1] + lengths[0] if len(lengths) == 3 else lengths[-1]
 
 
 def _read(file: Path) -> dict[str, Any]:
