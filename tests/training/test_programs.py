@@ -136,13 +136,13 @@ def test_the_video_model_goes_from_stills_to_videos_and_is_a_pipeline_that_opens
 
 
 def test_few_frames_are_learned_from_captions_without_padding(train: Train, tmp_path: Path) -> None:
-    few = ("--batch", 2, "--train-length", 2, "--device", "cpu", "--warmup-steps", 1)
+    few = ("--batch", 2, "--train-length", 2, "--device", "cpu", "--warmup-steps", 1, "--decay-images", 1)
     train("train_video_autoencoder", *few, "--images", 0, "--folder", "vae")
     small = ("--size", 32, "--for-size", 64, "--frames", 3, "--for-frames", 9, "--vae", "vae/export")
     for folder, options in (
         ("begun", ("--images", 0)),
-        ("learned", ("--images", 2)),
-        ("padded", ("--images", 2, "--pad")),
+        ("learned", ("--images", 8)),  # four captions, some of them shorter than the longest
+        ("padded", ("--images", 8, "--pad")),
     ):
         train("train_video", *few, *small, *options, "--folder", folder)
     begun, learned, padded = (weights(tmp_path / folder / "export") for folder in ("begun", "learned", "padded"))
