@@ -98,7 +98,7 @@ def encoded(data: np.ndarray, vae: AutoencoderKLWan, device: str, folder: Path) 
         with torch.no_grad():
             parts = []
             for i in range(0, count, 16):
-                stills = frames_first(data[i : i + 16]).transpose(1, 2).flatten(0, 1)[:, :, None]
+                stills = frames_first(data[i : i + 16].reshape(-1, 1, size, size, 3))
                 latents = (vae.encode(stills.to(device)).latent_dist.mean.cpu() - mean) / deviation
                 parts.append(latents.squeeze(2).unflatten(0, (-1, frames)).transpose(1, 2).half())
         partial_path = path.with_suffix(".partial.npy")
@@ -128,6 +128,7 @@ def main() -> None:
     """Parses the command line and trains."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options(parser, images=100_000, decay=40_000, folder="runs/glyphs-video")
+    parser.set_defaults(muon_rate=0.008)  # more, and the loss stands still
     parser.add_argument("--frames", type=int, default=FRAMES, help="1 for stills")
     parser.add_argument("--size", type=int, default=SIZE, help="of a frame in pixels; a token is 4 x 4 of them")
     parser.add_argument("--for-size", type=int, help="of the frames that these stand for; --size where not given")
@@ -147,7 +148,9 @@ def main() -> None:
     if time < 1 or left:
         parser.error(f"--frames after the first must divide those of --for-frames, not {args.frames}, {frames}")
     shift = args.size / UNSHIFTED * args.frames**0.5
-    drawn = args.shift or shift
+    drawn = shift if args.shift is None else args.shift
+    if drawn <= 0:
+        parser.error(f"--shift must be above 0, not {args.shift}")
     more = space * (frames / args.frames) ** 0.5
 
     cache = args.folder.parent / "cache"

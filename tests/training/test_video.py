@@ -29,3 +29,6 @@ def test_a_size_must_divide_what_it_stands_for(train: Callable[..., None], capsy
     with pytest.raises(SystemExit):
         train("train_video", "--frames", 4, "--for-frames", 9)
     assert "not 4, 9" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        train("train_video", "--shift", 0)
+    assert "--shift must be above 0, not 0.0" in capsys.readouterr().err
