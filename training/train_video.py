@@ -80,8 +80,14 @@ class TextToVideo(nn.Module):
         self.transformer = WanTransformer3DModel(**WAN)
 
     def forward(self, latents: Tensor, level: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-        """The velocity of latents (B, 4, T, h, w) at noise levels (B,), told by tokens (B, L) where the mask is 1."""
+        """The velocity of latents (B, 4, T, h, w), told by tokens (B, L) where the mask is 1.
+
+        ``level`` is the noise level of a video (B,), or of each frame (B, T).
+        """
         told = self.text_encoder(tokens, mask)[0] * mask[..., None]  # zeros after the text, as the pipeline has them
+        if level.ndim == 2:  # the transformer has one of each token then
+            _, height, width = self.transformer.config.patch_size
+            level = level.repeat_interleave(latents[0, 0, 0, ::height, ::width].numel(), dim=1)
         return self.transformer(latents, 1000 * level, told.to(latents.dtype), return_dict=False)[0]
 
 
@@ -137,6 +143,9 @@ def main() -> None:
     parser.add_argument("--start-from", type=Path, help="a trained pipeline whose weights to begin with")
     parser.add_argument("--vae", type=Path, default=Path("runs/glyphs-video-vae/export"), help="the autoencoder")
     parser.add_argument("--pad", action="store_true", help="captions to full length, as the pipeline does: at the end")
+    parser.add_argument(
+        "--apart", type=float, default=0.0, help="share of batches whose frames have levels of their own"
+    )
     parser.add_argument("--drop-captions", type=float, default=0.1, help="share of captions replaced by none")
     parser.add_argument("--train-length", type=int, default=8_000, help="videos, or stills, to draw")
     args = parser.parse_args()
@@ -182,12 +191,14 @@ def main() -> None:
             [caption if keep else "" for caption, keep in zip(captions, kept, strict=True)],
             padding="max_length" if args.pad else True, truncation=True, return_tensors="pt",
         ).to(args.device)  # fmt: skip
-        level = levels(args.batch, drawn, generator).to(args.device)
+        each = args.frames if rng.random() < args.apart else 1
+        level = levels(args.batch * each, drawn, generator).view(args.batch, each).to(args.device)
         latents = data[index].to(args.device).float()
         noise = torch.randn(latents.shape, generator=generator).to(args.device)
-        s = level.view(-1, 1, 1, 1, 1)
+        s = level[:, None, :, None, None]
         noised = ((1 - s) * latents + s * noise).to(trainer.dtype)
-        velocity = trainer.model(noised, shifted(level, more), read.input_ids, read.attention_mask)
+        told = shifted(level, more).squeeze(1)
+        velocity = trainer.model(noised, told, read.input_ids, read.attention_mask)
         return (velocity.float() - (noise - latents)).square().mean()
 
     usual = {"image_size": args.size, "frames": args.frames}

@@ -143,12 +143,14 @@ def test_few_frames_are_learned_from_captions_without_padding(train: Train, tmp_
         ("begun", ("--images", 0)),
         ("learned", ("--images", 8)),  # four captions, some of them shorter than the longest
         ("padded", ("--images", 8, "--pad")),
+        ("apart", ("--images", 8, "--apart", 1)),
     ):
         train("train_video", *few, *small, *options, "--folder", folder)
-    begun, learned, padded = (weights(tmp_path / folder / "export") for folder in ("begun", "learned", "padded"))
+    learned = weights(tmp_path / "learned" / "export")
     assert all(tensor.isfinite().all() for tensor in learned.values())
-    assert any(not torch.equal(learned[name], begun[name]) for name in begun)
-    assert any(not torch.equal(learned[name], padded[name]) for name in begun)
+    for folder in ("begun", "padded", "apart"):
+        other = weights(tmp_path / folder / "export")
+        assert any(not torch.equal(learned[name], other[name]) for name in other), folder
 
 
 def test_the_video_autoencoder_encodes_each_frame_as_if_alone(train: Train, tmp_path: Path) -> None:

@@ -7,8 +7,11 @@ from collections.abc import Callable
 import pytest
 import torch
 from diffusers import WanTransformer3DModel
+from torch import Tensor
 
+import tokenizer as vocabulary
 import train_video
+from captions import VIDEO_WORDS
 
 
 def test_tokens_of_a_small_video_lie_as_far_apart_as_what_they_stand_for() -> None:
@@ -20,6 +23,28 @@ def test_tokens_of_a_small_video_lie_as_far_apart_as_what_they_stand_for() -> No
         assert torch.equal(ours[0], expected)
     for ours, own in zip(train_video.Spaced(rope, 1, 1)(large), rope(large), strict=True):
         assert torch.equal(ours, own)
+
+
+def test_each_frame_may_have_a_noise_level_of_its_own() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        tokenizer = vocabulary.build_t5(VIDEO_WORDS, train_video.LENGTH)
+        model = train_video.TextToVideo(tokenizer)
+        latents = torch.randn(2, 4, 3, 4, 6)
+    read = tokenizer(["a video of the letter A", "up"], padding=True, return_tensors="pt")
+    level = torch.tensor([0.3, 0.8])
+
+    def velocity(level: Tensor) -> Tensor:
+        with torch.no_grad():
+            return model(latents, level, read.input_ids, read.attention_mask)
+
+    same = velocity(level)
+    torch.testing.assert_close(velocity(level[:, None].expand(2, 3)), same)
+    apart = velocity(torch.tensor([[0.3, 0.3, 0.9], [0.8, 0.8, 0.8]]))
+    torch.testing.assert_close(apart[1], same[1])
+    changed = (apart[0] - same[0]).square().mean((0, 2, 3))
+    assert changed.argmax() == 2  # the frame whose level is another
+    assert changed.min() > 0  # which all frames attend to
 
 
 def test_a_size_must_divide_what_it_stands_for(train: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
