@@ -146,6 +146,7 @@ dist: $(STAMP) ## wheel and source archive
 	rm -rf dist build
 	$(BIN)/python -m build
 
+VIDEO = $(BIN)/python training/train_video.py --for-frames 9 --warmup-steps 30
 FINER = --warmup-steps 50 --learning-rate 0.0005 --muon-rate 0.01 --ema 0.99
 
 train: $(STAMP) ## hours, resumes: trains the embedded models; see docs/training.md
@@ -165,6 +166,15 @@ train: $(STAMP) ## hours, resumes: trains the embedded models; see docs/training
 		--folder runs/glyphs-flux-view --batch 32 --images 60000 --decay-images 24000 --train-length 10000 $(FINER) --seed 1
 	$(BIN)/python training/train_flux.py --size 256 --start-from runs/glyphs-flux-view/export \
 		--folder runs/glyphs-flux --batch 16 --images 15200 --decay-images 8000 --train-length 4000 $(FINER) --seed 2
+	$(BIN)/python training/train_video_autoencoder.py
+	$(VIDEO) --size 32 --for-size 64 --frames 1 --shift 2 --folder runs/glyphs-video-stills --batch 32 --images 110000 \
+		--train-length 16000
+	$(VIDEO) --size 32 --for-size 64 --frames 3 --shift 3 --apart 0.7 --start-from runs/glyphs-video-stills/export \
+		--folder runs/glyphs-video-32 --batch 24 --images 120000 --train-length 6000
+	$(VIDEO) --frames 3 --apart 0.3 --start-from runs/glyphs-video-32/export --folder runs/glyphs-video-64 \
+		--batch 12 --images 6000 --decay-images 3000 --train-length 3000 --learning-rate 0.0005 --muon-rate 0.006 --ema 0.99
+	$(VIDEO) --frames 9 --apart 0.2 --pad --start-from runs/glyphs-video-64/export --folder runs/glyphs-video \
+		--batch 6 --images 1440 --decay-images 900 --train-length 1500 --learning-rate 0.0005 --muon-rate 0.004 --ema 0.98
 	$(BIN)/python training/train_recogniser.py
 
 clean: ## removes caches and builds; keeps .venv and runs

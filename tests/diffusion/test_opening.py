@@ -124,7 +124,7 @@ def test_pickled_weights_of_a_pipeline_are_not_read(part, tmp_path):
 
 @pytest.mark.parametrize("name", ["glyphs", "no/such/folder", "./missing", "~/missing"])
 def test_an_unknown_name_lists_what_a_model_can_be(name):
-    with pytest.raises(ValueError, match=r"must be embedded \(glyphs-dit, .*, glyphs-sd\), a folder or a Hub id"):
+    with pytest.raises(ValueError, match=r"must be embedded \(glyphs-dit, .*, glyphs-video\), a folder or a Hub id"):
         open_model(name)
 
 

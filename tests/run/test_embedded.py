@@ -6,9 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
+import bigain
+from bigain.classify import DiffusionClassifier, Scoring
+from bigain.data import load
 from bigain.data.glyphs import CLASSES
+from bigain.data.moving import DIRECTIONS, MOVES, VIDEO
 from bigain.diffusion import EMBEDDED, open_model
+from bigain.generate import Sampling, sample
+from bigain.metrics.moving import MovingGlyphs
 from bigain.run import engine
 from bigain.run.cost import flops
 from bigain.run.engine import run
@@ -18,7 +25,7 @@ from bigain.run.summary import summarise
 from bigain.zoo.presets import text_of
 
 
-@pytest.mark.parametrize("model", EMBEDDED)
+@pytest.mark.parametrize("model", [name for name in EMBEDDED if name != "glyphs-video"])
 def test_they_classify_and_generate_letters(
     make_settings: Callable[..., Settings], model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -46,6 +53,23 @@ def test_they_classify_and_generate_letters(
         assert row.psnr is not None
         assert 5 < row.psnr < 60, "neither the same images nor noise"
         assert row.flops < plain.flops
+
+
+def test_the_model_of_videos_tells_and_draws_a_letter_that_moves() -> None:
+    denoiser, video = open_model("glyphs-video"), load("glyphs-moving", image_size=64)[0].image
+    classes = ("A moving to the left", "A moving to the right", "E moving to the left", "E moving up")
+    prompts = [VIDEO.format(name) for name in classes]
+    scoring = Scoring(spacing="scheduler")
+    classifier = DiffusionClassifier(denoiser, prompts, to_keep=(1,), n_samples=(2,), loss=scoring)
+    [told] = classifier.predict([video])
+    assert told.name == prompts[0]
+    with bigain.compressed(denoiser.model, "avgpool-2"):
+        [compressed] = classifier.predict([video])
+    assert compressed.forwards == told.forwards == 8
+    assert compressed.errors.tolist() != told.errors.tolist()
+    [drawn] = sample(denoiser, denoiser.conditions(prompts[:1]), [0], [0], Sampling(steps=10, guidance=5))
+    network = MovingGlyphs(torch.device("cpu"), tuple(DIRECTIONS.values()))
+    assert MOVES[network.recognise(drawn[None])[0]] == classes[0]
 
 
 def test_several_letters_in_one_image_are_told_by_one_of_them(

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from bigain import zoo
 from bigain.methods import METHODS, Compression
 from bigain.run.files import fingerprint
 from bigain.run.settings import ModelSettings
@@ -22,6 +23,10 @@ def test_the_named_model_comes_first_and_once(models: Models) -> None:
     assert named[0] == "glyphs-sd"
     assert sorted(named) == sorted(models.names)
     assert Models(ModelSettings(model="./other")).names[0] == "./other"
+
+
+def test_embedded_models_of_videos_are_not_offered(models: Models) -> None:
+    assert set(zoo.denoisers()) - set(models.names) == {"glyphs-video"}
 
 
 def test_only_what_is_offered_is_opened(models: Models) -> None:

@@ -36,4 +36,5 @@ def test_embedded_models_have_the_text_of_their_captions() -> None:
         "glyphs-dit-64": None,
         "glyphs-flux": 48,
         "glyphs-sd": 48,
+        "glyphs-video": 12,
     }

@@ -8,7 +8,7 @@ from bigain import zoo
 
 
 def test_names_are_sorted_and_known():
-    denoisers = ("glyphs-dit", "glyphs-dit-64", "glyphs-flux", "glyphs-sd")
+    denoisers = ("glyphs-dit", "glyphs-dit-64", "glyphs-flux", "glyphs-sd", "glyphs-video")
     assert zoo.denoisers() == denoisers
     assert zoo.names() == tuple(sorted((*denoisers, "glyphs-recogniser")))
 
@@ -25,7 +25,7 @@ def test_every_model_ships_with_a_card_and_in_small_files(name):
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(ValueError, match=r"glyphs-dit, .*, glyphs-sd, not 'glyphs-vae'"):
+    with pytest.raises(ValueError, match=r"glyphs-dit, .*, glyphs-video, not 'glyphs-vae'"):
         zoo.path("glyphs-vae")
 
 

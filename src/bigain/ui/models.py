@@ -12,6 +12,7 @@ from bigain.methods import METHODS, Compression, TokenMerging
 from bigain.run.cost import forward_of
 from bigain.run.settings import ModelSettings
 from bigain.zoo import presets
+from bigain.zoo.published import sample_sizes
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,9 @@ class Models:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """That which was named at the start comes first."""
-        return tuple(dict.fromkeys((self.settings.model, *zoo.denoisers())))
+        """That which was named at the start comes first; of the embedded ones those of images."""
+        images = [name for name in zoo.denoisers() if "frames" not in sample_sizes(zoo.path(name))]
+        return tuple(dict.fromkeys((self.settings.model, *images)))
 
     def __getitem__(self, name: str) -> Opened:
         """Open and warm; a ValueError for a name that is not on the page, or a model of videos."""

@@ -17,16 +17,23 @@ _PIPELINE = (
     "tokenizer/tokenizer_config.json",
     *(f"{part}/{file}" for part in ("unet", "vae") for file in _NETWORK),
 )
-_FLUX = (
+_WAN = (
     "model_index.json",
     "sample.json",
     "scheduler/scheduler_config.json",
-    *(f"text_encoder{number}/{file}" for number in ("", "_2") for file in ("config.json", "model.safetensors")),
-    *(f"tokenizer{number}/tokenizer{file}.json" for number in ("", "_2") for file in ("", "_config")),
+    "text_encoder/config.json",
+    "text_encoder/model.safetensors",
+    "tokenizer/tokenizer.json",
+    "tokenizer/tokenizer_config.json",
     "transformer/config.json",
     "transformer/diffusion_pytorch_model.safetensors.index.json",
     *(f"transformer/diffusion_pytorch_model-0000{part}-of-00002.safetensors" for part in (1, 2)),
     *(f"vae/{file}" for file in _NETWORK),
+)
+_FLUX = (
+    *_WAN,
+    *(f"text_encoder_2/{file}" for file in ("config.json", "model.safetensors")),
+    *(f"tokenizer_2/{file}" for file in ("tokenizer.json", "tokenizer_config.json")),
 )
 
 # Per model: the files that it cannot be opened without, and the command that makes them.
@@ -35,6 +42,7 @@ _MODELS: dict[str, tuple[tuple[str, ...], str]] = {
     "glyphs-dit-64": (_TRANSFORMER, "make train"),
     "glyphs-flux": (_FLUX, "make train"),
     "glyphs-sd": (_PIPELINE, "python training/train_autoencoder.py` and `python training/train_text_to_image.py"),
+    "glyphs-video": (_WAN, "make train"),
     "glyphs-recogniser": (("config.json", "model.safetensors"), "python training/train_recogniser.py"),
 }
 

@@ -43,7 +43,7 @@ SUPPORTED: tuple[Support, ...] = (
     Support("AuraFlowTransformer2DModel", "AuraFlow", "joint", ("AuraFlowPipeline",)),
     Support("Lumina2Transformer2DModel", "Lumina 2", "joint", ("Lumina2Pipeline",)),
     Support("PRXTransformer2DModel", "PRX", "joint"),
-    Support("WanTransformer3DModel", "Wan 2.1, 2.2", "video", ("WanPipeline",)),
+    Support("WanTransformer3DModel", "Wan 2.1, 2.2", "video", ("WanPipeline",), trained=True),
     Support("LTXVideoTransformer3DModel", "LTX-Video", "video", ("LTXPipeline",)),
     Support("HunyuanVideoTransformer3DModel", "HunyuanVideo", "video", ("HunyuanVideoPipeline",)),
     Support("CogVideoXTransformer3DModel", "CogVideoX", "video"),
