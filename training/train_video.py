@@ -160,6 +160,8 @@ def main() -> None:
     drawn = shift if args.shift is None else args.shift
     if drawn <= 0:
         parser.error(f"--shift must be above 0, not {args.shift}")
+    if not 0 <= args.apart <= (args.frames > 1):
+        parser.error(f"--apart must be from 0 to 1, and 0 for stills, not {args.apart}")
     more = space * (frames / args.frames) ** 0.5
 
     cache = args.folder.parent / "cache"

@@ -47,7 +47,7 @@ def test_each_frame_may_have_a_noise_level_of_its_own() -> None:
     assert changed.min() > 0  # which all frames attend to
 
 
-def test_a_size_must_divide_what_it_stands_for(train: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+def test_options_that_do_not_fit_are_refused(train: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         train("train_video", "--size", 32, "--for-size", 48)
     assert "not 32, 48" in capsys.readouterr().err
@@ -57,3 +57,7 @@ def test_a_size_must_divide_what_it_stands_for(train: Callable[..., None], capsy
     with pytest.raises(SystemExit):
         train("train_video", "--shift", 0)
     assert "--shift must be above 0, not 0.0" in capsys.readouterr().err
+    for options in (("--apart", 1.5), ("--apart", 0.5, "--frames", 1)):
+        with pytest.raises(SystemExit):
+            train("train_video", *options)
+        assert f"--apart must be from 0 to 1, and 0 for stills, not {options[1]}" in capsys.readouterr().err
