@@ -16,6 +16,7 @@ from bigain.backbones.application import session_of
 from bigain.backbones.families import find_model, layout
 from bigain.backbones.hooks import NothingCompressedError
 from bigain.methods import TokenDownsampling, parse
+from bigain.operators.grid import Grid
 
 METHODS = {
     "lgtm": bigain.LaplacianMerging(ratio=0.5),
@@ -277,7 +278,7 @@ def test_coarser_levels_alone_can_be_compressed(families, forward):
     model = families["sdxl"].build()
     handle = bigain.apply(model, bigain.ToDo(levels=(2,)))
     forward(model, families["sdxl"].inputs())
-    assert {row.grid for row in handle.summary()} == {(4, 4)}
+    assert {row.grid for row in handle.summary()} == {Grid(4, 4)}
 
 
 def test_layers_that_are_not_named_stay_as_they_are(families, forward):
@@ -598,7 +599,6 @@ def test_a_mask_over_tokens_is_refused(families):
 
 def test_a_schedule_needs_a_timestep(families):
     from bigain.methods.base import Context
-    from bigain.operators.grid import Grid
 
     method = bigain.InterpolateExtrapolateKV(factor=2, alpha=bigain.Linear(0.8, 1.2))
     with pytest.raises(ValueError, match="alpha follows the timestep"):

@@ -183,6 +183,9 @@ def test_every_place_of_joint_families_rests_bit_for_bit(joints: Any, name: str,
         ("avgpool:factor=2,pool_at=projection", "lgtm:ratio=0.5,queries=full"),
         ("lgtm:ratio=0.5,locations=mlp", "tome:ratio=0.3,locations=mlp"),
         ("abm:ratio=0.5,locations=block", "lgtm:ratio=0.25,locations=block,size_aware=false"),
+        ("abm:ratio=0.5,locations=block", "avgpool:factor=2,pool_at=projection"),
+        ("lgtm:ratio=0.5,queries=full", "abm:ratio=0.5,locations=block"),
+        ("lgtm:ratio=0.5,queries=full", "lgtm:ratio=0.5,locations=mlp"),
     ],
 )
 def test_methods_take_turns_in_a_layer_of_joint_families(joints: Any, early: str, late: str) -> None:
@@ -201,14 +204,13 @@ def test_methods_take_turns_in_a_layer_of_joint_families(joints: Any, early: str
                 assert row.flops[0] - row.flops[1] == alone.flops[0] - alone.flops[1]
 
 
-def test_methods_that_take_turns_must_be_in_one_place(joints: Any) -> None:
+def test_methods_of_a_layer_do_not_take_turns_around_its_mlp_and_all_of_it(joints: Any) -> None:
     model = joints["sd3"].build()
-    for one, other in (("attention", "mlp"), ("mlp", "block"), ("projections", "block")):
-        methods = f"{PLACES[one]},timesteps=500-1000+{PLACES[other]},timesteps=0-500"
-        with pytest.raises(ValueError, match="locations must be one in a layer of this model, in all ranges of t, not"):
-            bigain.apply(model, methods)
-        apart = f"{PLACES[one]},layers=0,timesteps=500-1000+{PLACES[other]},layers=1,timesteps=0-500"
-        bigain.apply(model, apart).remove()
+    methods = f"{PLACES['mlp']},timesteps=500-1000+{PLACES['block']},timesteps=0-500"
+    with pytest.raises(ValueError, match="locations must be 'mlp' or 'block' in a layer of this model, in all ranges"):
+        bigain.apply(model, methods)
+    apart = f"{PLACES['mlp']},layers=0,timesteps=500-1000+{PLACES['block']},layers=1,timesteps=0-500"
+    bigain.apply(model, apart).remove()
     with pytest.raises(ValueError, match="methods must be one in a layer of this model at a timestep"):
         bigain.apply(model, "avgpool:factor=2,timesteps=0-501+todo:factor=2,timesteps=500-1000")
 

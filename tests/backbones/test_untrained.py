@@ -14,6 +14,7 @@ import bigain
 from bigain.backbones.arguments import ARGUMENTS
 from bigain.backbones.bound import at_sizes
 from bigain.backbones.untrained import untrained
+from bigain.operators.grid import Grid
 from bigain.zoo.published import Configuration
 
 SIDE = 8  # tokens
@@ -42,7 +43,7 @@ def test_each_class_runs_costs_what_is_counted_and_is_compressed(joint: Any) -> 
     made.forward()
     rows = handle.summary()
     assert rows
-    assert all(row.grid == (SIDE, SIDE) and row.keys[1] < row.keys[0] for row in rows)
+    assert all(row.grid.frame == Grid(SIDE, SIDE) and row.keys[1] < row.keys[0] for row in rows)
 
 
 def test_a_class_of_one_size_gets_the_size_that_is_asked_for() -> None:

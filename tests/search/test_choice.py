@@ -14,7 +14,7 @@ from bigain.diffusion import Denoiser
 from bigain.metrics.accuracy import paired_difference
 from bigain.metrics.distribution import mean_psnr
 from bigain.run.results import Gain
-from bigain.run.settings import DataSettings, ModelSettings
+from bigain.run.settings import DataSettings, ModelSettings, ProbeSettings
 from bigain.run.store import Store
 from bigain.run.summary import Paired
 from bigain.search import choice as module
@@ -40,7 +40,7 @@ def small(**changes: Any) -> TargetSettings:
 
 
 def joint(target: TargetSettings, model: ModelSettings) -> Any:
-    return joint_settings(target, model, DataSettings(), seed=1)
+    return joint_settings(target, model, DataSettings(), ProbeSettings())
 
 
 @pytest.mark.parametrize("limit", [0.12, 0.2, 0.55, 0.79])

@@ -19,34 +19,38 @@ from bigain.run.probe import Probe
 from bigain.run.settings import DataSettings, ModelSettings, ProbeSettings
 from bigain.search import estimate as module
 from bigain.search.estimate import VECTORS, estimate
-from bigain.search.offers import Space, in_layers
+from bigain.search.offers import Space, in_layers, usual_candidates
 from experiments.estimates import RandomSDXL, compare
 
 FEW = ("avgpool-2", "tome:ratio=0.5,locations=self_attention/mlp,features=first")
 
 
-def probe_of(denoiser: Denoiser, model: str, images: int = 2, timesteps: int = 2) -> Probe:
-    settings = ProbeSettings(images=images, timesteps=timesteps)
-    return Probe.of(ModelSettings(model=model, batch_size=8), DataSettings(split="validation"), settings, denoiser)
+def probe_of(denoiser: Denoiser, model: str, images: int = 2, timesteps: int = 2, data: str = "glyphs") -> Probe:
+    settings, source = ProbeSettings(images=images, timesteps=timesteps), DataSettings(data=data, split="validation")
+    return Probe.of(ModelSettings(model=model, batch_size=8), source, settings, denoiser)
 
 
 def finite_difference(probe: Probe, rows: Tensor, layer: int, method: Any, other: bool) -> Tensor:
     """J·Δ of one candidate, by moving one block's output a little along its change."""
     block = layout(probe.denoiser.model).layers[layer].block
-    seen: list[Tensor] = []
+    seen: list[list[Tensor]] = []
 
-    def keep(_: Any, __: Any, output: Tensor) -> None:
-        seen.append(output)
+    def keep(_: Any, __: Any, output: Any) -> None:
+        seen.append(module._parts(output))
 
     hook = block.register_forward_hook(keep)
     probe.predicted(rows, other)
     with compressed(probe.denoiser.model, method):
         probe.predicted(rows, other)
     hook.remove()
-    delta, step = seen[1] - seen[0], 0.1
-    moved = []
+    step, moved = 0.1, []
     for sign in (1, -1):
-        hook = block.register_forward_hook(lambda _, __, output, s=sign: output + s * step * delta)
+
+        def move(_: Any, __: Any, output: Any, sign: int = sign) -> Any:
+            deltas = iter([after - before for before, after in zip(*seen, strict=True)])
+            return module._mapped(output, lambda part: part + sign * step * next(deltas))
+
+        hook = block.register_forward_hook(move)
         moved.append(probe.predicted(rows, other).double())
         hook.remove()
     return (moved[0] - moved[1]) / (2 * step)
@@ -59,7 +63,23 @@ def test_a_product_is_the_derivative_along_what_a_candidate_changes_in_its_block
     folder = str({"dit": tiny_model, "unet": pipeline_folder, "sdxl": "sdxl"}[name])
     denoiser = RandomSDXL() if name == "sdxl" else open_model(folder)
     probe = probe_of(denoiser, folder)
-    placed = in_layers(FEW, Space.of(denoiser))[:6]
+    check_products(probe, in_layers(FEW, Space.of(denoiser))[:6])
+
+
+@pytest.mark.parametrize("name", ["sd3", "flux", "qwen", "zimage", "wan"])
+def test_products_of_models_that_attend_jointly_or_over_video(name: str, flows: dict[str, Any]) -> None:
+    video = name == "wan"
+    denoiser = open_model(flows[name].build(), **(flows[name].sizes | (dict(image_size=32) if video else {})))
+    if video:
+        denoiser.pipe.tokenizer.model_max_length = 99  # or the ways of letters are cut off
+    probe = probe_of(denoiser, name, data="glyphs-moving" if video else "glyphs")
+    space = Space.of(denoiser)
+    usual = {text.partition(":")[0]: text for text in usual_candidates(denoiser, space)}  # one of each method
+    check_products(probe, in_layers((*usual.values(), "avgpool-2"), space)[:8])
+
+
+def check_products(probe: Probe, placed: Sequence[tuple[int, Any]]) -> None:
+    """Against finite differences, under both classes."""
     rows = torch.tensor([0, 3])
     vectors = torch.stack([module._vectors(probe, int(row)) for row in rows], 1)
     for other in (False, True):

@@ -171,6 +171,26 @@ def test_the_default_candidates_are_single_methods_with_layers_left_open() -> No
     assert len({spec(parse(text)) for text in CANDIDATES}) == len(CANDIDATES)
 
 
+@pytest.mark.parametrize(("name", "frames"), [("flux", None), ("wan", 5), ("wan", 13)])
+def test_models_that_attend_jointly_or_over_video_have_candidates_of_their_own(
+    name: str, frames: int | None, flows: dict[str, Any]
+) -> None:
+    sizes = {"image_size": 64} | ({} if frames is None else {"frames": frames})
+    denoiser = open_model(flows[name].build(), **sizes)
+    space = Space.of(denoiser)
+    candidates = offers.usual_candidates(denoiser, space)
+    placed = offers.in_layers(candidates, space)
+    assert {layer for layer, _ in placed} == {*range(len(space.levels))}
+    assert len(placed) == len(candidates) * len(space.levels)
+    spanning = [text for text in candidates if text.count("x") == 2]
+    assert len(spanning) == {None: 0, 5: 2, 13: 3}[frames]  # 2 and 4 frames of latents hold windows of 2, and of 4
+
+
+def test_two_networks_that_share_the_timesteps_are_refused(flows: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"model must have one network that denoises .*, not 2"):
+        Space.of(open_model(flows["wan 2.2"].build(), image_size=16, frames=5))
+
+
 def test_measuring_goes_on_where_it_was_stopped(
     model: ModelSettings, denoiser: Denoiser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from bigain.diffusion import Denoiser
+from bigain.diffusion import Denoiser, open_model
 from bigain.methods.schedules import in_range
 from bigain.search.ranges import Range, ranges_of, use_timesteps
 
@@ -16,6 +18,13 @@ def test_a_use_takes_the_classifiers_or_the_samplers_timesteps(denoiser: Denoise
     assert classify == denoiser.process.timesteps(20).tolist()
     assert generate == [999 - 50 * step for step in range(20)]  # this model's sampler ends at the last timestep
     assert both == classify + generate
+
+
+def test_a_classifier_of_shifted_timesteps_weighs_ranges_by_them(flows: dict[str, Any]) -> None:
+    flow = open_model(flows["sd3"].build())
+    assert use_timesteps(flow, "classify", "scheduler").tolist() == flow.timesteps(20, "scheduler").tolist()
+    even, shifted = (ranges_of(flow, (2,), "classify", MEASURED, spacing) for spacing in ("uniform", "scheduler"))
+    assert shifted[1].weight > even[1].weight == 0.5
 
 
 @pytest.mark.parametrize("use", ["classify", "generate", "both"])

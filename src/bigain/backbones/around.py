@@ -29,7 +29,7 @@ class Around(Turns):
     """Merges the image tokens in one block, by what enters it."""
 
     def __init__(self, session: Session, family: Family, layer: Layer, number: int) -> None:
-        super().__init__(session.taking_turns(number))
+        super().__init__([each for each in session.taking_turns(number) if place_of(each[1]) != "attention"])
         self.session = session
         self.family = family
         self.name = layer.name

@@ -24,14 +24,14 @@ class Seam(Turns):
     """Stands in one attention's processor, and compresses the keys and values of its image tokens."""
 
     def __init__(self, session: Session, family: Family, site: Site) -> None:
-        super().__init__(session.taking_turns(site.layer))
+        super().__init__([each for each in session.taking_turns(site.layer) if place_of(each[1]) != "mlp"])
         self.session = session
         self.family = family
         self.name = site.name
         self.attention: Any = site.attention
         self.layer = site.layer
         methods = [method for _, method in self.numbered]
-        self.weighs = any(place_of(method) == "block" for method in methods)
+        self.shortens = any(place_of(method) == "attention" for method in methods)  # or weighs what the block merged
         self.at_projections = any(pools_first(method) for method in methods)
         self.features: Tensor | None = None  # the attention's input in the forward in progress
         # Token counts of the latest forward, for the summary; written, never read, by the hooks.
@@ -54,10 +54,15 @@ class Seam(Turns):
             self.attention.processor = self.original
         forget(self.twin)
 
+    @property
+    def _weighs(self) -> bool:
+        """Whether what acts has merged before the block."""
+        return place_of(self.method) == "block"
+
     def see(self, entering: Tensor, forward: Forward) -> None:
         """Finds what acts at this t, and keeps what enters the attention, by which tokens are matched."""
         self.turn(forward)
-        self.features = entering if isinstance(self.method, TokenMerging) else None
+        self.features = entering if isinstance(self.method, TokenMerging) and not self._weighs else None
 
     def through(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, backend: Any) -> list[Call]:
         """Fewer keys and values (B, S, H, D), and the mask for them; several calls where ``backend`` takes no mask."""
@@ -75,7 +80,7 @@ class Seam(Turns):
                 f"{self.name} must project its keys and values in the to_k and to_v that apply() hooked: were they "
                 f"fused or exchanged since? Then remove() and apply() again"
             )
-        parts, size_aware = (self._weighed if self.weighs else self._fewer)(forward, key, value)
+        parts, size_aware = (self._weighed if self._weighs else self._fewer)(forward, key, value)
         return calls_of([part for part in parts if part.key.shape[1]], mask, size_aware, backend, self.name)
 
     def _fewer(self, forward: Forward, key: Tensor, value: Tensor) -> tuple[list[Fewer], bool]:

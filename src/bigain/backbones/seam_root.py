@@ -90,12 +90,11 @@ class SeamRootHook(RootHook):
 
 
 def check_together(layer: Layer, methods: Sequence[Method]) -> None:
-    """Refuses methods that take turns in a layer of such a model, but have fewer tokens in different places of it."""
-    places = {place_of(method) for method in methods}
-    if len(places) > 1:
+    """Refuses methods that take turns in a layer of such a model around its MLP and around all of it."""
+    if {"mlp", "block"} <= {place_of(method) for method in methods}:
         raise ValueError(
-            f"locations must be one in a layer of this model, in all ranges of t, not {' and '.join(sorted(places))} "
-            f"as of {Compression(methods).text} in {layer.name}"
+            f"locations must be 'mlp' or 'block' in a layer of this model, in all ranges of t, not both as of "
+            f"{Compression(methods).text} in {layer.name}"
         )
 
 
@@ -133,13 +132,13 @@ def seam(where: Layout, session: Session, grid: tuple[int, ...] | None) -> list[
         for number in range(len(where.layers))
         if any(method.includes(1, number) and not method.is_identity for method in session.methods)
     }
+    places = {number: {place_of(method) for _, method in session.taking_turns(number)} for number in sorted(acting)}
     arounds = {
         number: Around(session, family, where.layers[number], number)
-        for number in sorted(acting)
-        if place_of(session.taking_turns(number)[0][1]) != "attention"
+        for number, own in places.items()
+        if own != {"attention"}
     }
-    sites = [site for site in where.sites if site.layer in acting]
-    sites = [site for site in sites if site.layer not in arounds or arounds[site.layer].whole]
+    sites = [site for site in where.sites if site.layer in acting and places[site.layer] != {"mlp"}]
     for site in sites:
         _check_site(site, session)
     seams: list[Seam] = []
@@ -156,7 +155,7 @@ def seam(where: Layout, session: Session, grid: tuple[int, ...] | None) -> list[
         _hook_block(around, [one for one in seams if one.layer == around.layer])
     attach(where.model, SeamRootHook(session, where.model, family, seams, _hint(grid)), NAME)
     HookRegistry.check_if_exists_or_initialize(where.model).invalidate_child_registries_cache()
-    shown: list[Seam | Around] = [*(one for one in seams if not one.weighs), *arounds.values()]
+    shown: list[Seam | Around] = [*(one for one in seams if one.shortens), *arounds.values()]
     return sorted(shown, key=lambda one: one.layer)
 
 
@@ -169,7 +168,7 @@ def _hint(grid: tuple[int, ...] | None) -> Grid | None:
 
 
 def _hook_attention(one: Seam) -> None:
-    if one.weighs:
+    if not one.shortens:
         return
     attach(one.attention, EnteringHook(one.session, one.attention, one.see), NAME)
     for name in PROJECTIONS if one.at_projections else ():
@@ -177,8 +176,8 @@ def _hook_attention(one: Seam) -> None:
 
 
 def _hook_block(around: Around, seams: list[Seam]) -> None:
-    around.seams = seams
     if around.whole:
+        around.seams = seams
         attach(around.block, WholeBlockHook(around), NAME)
         return
     attach(around.block, EnteringHook(around.session, around.block, around.assign, around.family.tokens), NAME)

@@ -16,6 +16,7 @@ from bigain.backbones.families import SUPPORTED
 from bigain.backbones.hooks import BlockHook
 from bigain.backbones.seam import Seam
 from bigain.methods import TokenMerging
+from bigain.operators.grid import Grid
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class LayerCost:
 
     Args:
         layer: name of the block.
-        grid: height and width in tokens.
+        grid: of the image's tokens.
         queries: tokens that self-attention asked with, before and after.
         keys: tokens that it asked, before and after.
         flops: of the block's matrix products, before and after; after includes `matching`.
@@ -32,7 +33,7 @@ class LayerCost:
     """
 
     layer: str
-    grid: tuple[int, int]
+    grid: Grid
     queries: tuple[int, int]
     keys: tuple[int, int]
     flops: tuple[int, int]
@@ -95,7 +96,7 @@ class Summary(tuple[LayerCost, ...]):
             return "no layer is compressed"
         table = [("layer", "grid", "queries", "keys", "MFLOPs", "change")]
         for row in self:
-            grid, queries, keys = f"{row.grid[0]}x{row.grid[1]}", _arrow(*row.queries), _arrow(*row.keys)
+            grid, queries, keys = str(row.grid), _arrow(*row.queries), _arrow(*row.keys)
             table.append((row.layer, grid, queries, keys, *_change(*row.flops)))
         table.append(("all compressed layers", "", "", "", *_change(*self.flops)))
         whole = self.forward
@@ -141,7 +142,7 @@ def cost(hook: BlockHook | Seam | Around) -> LayerCost:
         after += attention_flops(block.attn2, hook.cross_queries, hook.cross_keys)
     return LayerCost(
         hook.name,
-        (hook.grid.height, hook.grid.width),
+        hook.grid,
         (tokens, hook.queries),
         (tokens, hook.keys),
         (before, after),
@@ -152,7 +153,6 @@ def cost(hook: BlockHook | Seam | Around) -> LayerCost:
 def _seam_cost(seam: Seam) -> LayerCost:
     """Of the products of queries, keys and values, and the projections to these where they change."""
     assert seam.grid is not None
-    frame = seam.grid.frame
     channels = seam.attention.to_q.in_features if hasattr(seam.attention, "to_q") else seam.width
     matching, merging = 0, seam.method if isinstance(seam.method, TokenMerging) else None
     if merging is not None:
@@ -164,7 +164,7 @@ def _seam_cost(seam: Seam) -> LayerCost:
         before, after = before + 2 * seam.projected[0] * weights, after + 2 * seam.projected[1] * weights
     return LayerCost(
         seam.name,
-        (frame.height, frame.width),
+        seam.grid,
         (seam.queries, seam.queries),
         (seam.keys_before, seam.keys),
         (before, after + matching),
@@ -219,7 +219,7 @@ def _around_cost(around: Around) -> LayerCost:
     for seam in around.seams:
         before += 4 * (seam.queries + seam.keys_before - seam.keys) * seam.keys_before * seam.width
         after += 4 * seam.queries * seam.keys * seam.width
-    return LayerCost(around.name, (frame.height, frame.width), keys, keys, (before, after + matching), matching)
+    return LayerCost(around.name, around.grid, keys, keys, (before, after + matching), matching)
 
 
 def attention_flops(attention: Attention, queries: int, keys: int) -> int:

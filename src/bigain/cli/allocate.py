@@ -74,7 +74,6 @@ def allocate(
 
     from bigain.report.allocation import allocation
     from bigain.search.choice import choose
-    from bigain.search.offers import CANDIDATES
 
     out = options.folder(out, "allocate", model.model)
     choice = choose(
@@ -83,7 +82,7 @@ def allocate(
         model=model,
         data=data,
         probe=probe,
-        candidates=CANDIDATES if given is None else given,
+        candidates=given,
         timing_rounds=timing.timing_rounds,
         progress=not quiet,
     )

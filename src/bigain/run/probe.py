@@ -48,7 +48,9 @@ class Probe:
         items = list(data.items(labelled(data, settings.images)))  # fewer, where bad images are skipped
         if len(items) < 2:  # of which there is no standard deviation
             raise ValueError(f"{len(items)} of {settings.images} images could be read: there must be two at least")
-        stages = ClassifierSettings(to_keep=(1,), n_samples=(settings.timesteps,), loss=settings.loss)
+        stages = ClassifierSettings(
+            to_keep=(1,), n_samples=(settings.timesteps,), loss=settings.loss, spacing=settings.spacing
+        )
         classifier = stages.of(denoiser, conditions, settings.seed, model.batch_size)
         probe = cls(model, source, settings, classifier, data, items)
         probe.check_classes()
@@ -82,6 +84,7 @@ class Probe:
                 "shown": identity_hash({"images": shown})[:16],
                 "conditions": identity_hash({"conditions": words})[:16],
             }
+            | ({} if self.settings.spacing == "uniform" else {"spacing": self.settings.spacing})
         )
 
     def facts(self) -> dict[str, Any]:

@@ -328,7 +328,8 @@ class ProbeSettings(Group):
     """What is measured on a few labelled images, under the noise of the diffusion classifier."""
 
     images: int = setting(8, "The first that have a label.", low=2)
-    timesteps: int = setting(4, "Evenly spaced.", low=1)
+    timesteps: int = setting(4, "How many, from little noise to much.", low=1)
+    spacing: str = setting("uniform", SPACING_HELP, choices=SPACINGS)
     loss: str = setting("l2", "Of the prediction's error.", choices=("l2", "l1", "huber"))
     seed: int = setting(1, "Of all randomness.")
 

@@ -24,6 +24,7 @@ from bigain.run.files import versions, write_whole
 from bigain.run.probe import Probe
 from bigain.run.results import Gain
 from bigain.run.settings import (
+    ClassifierSettings,
     CountSettings,
     DataSettings,
     ModelSettings,
@@ -37,7 +38,7 @@ from bigain.search.clock import Clocked, clock_offers, clock_together, kept_time
 from bigain.search.correction import Judge, Settled, settle
 from bigain.search.knapsack import allocate, most_saved
 from bigain.search.measuring import measure_offers, whole
-from bigain.search.offers import CANDIDATES, Allocation, Offers
+from bigain.search.offers import Allocation, Offers
 from bigain.search.ranges import Range, ranges_of, use_timesteps
 from bigain.search.target import TargetSettings
 
@@ -56,15 +57,21 @@ class Step:
     keeps: bool  # whether the values (not their intervals) keep the target
 
 
-def joint_settings(target: TargetSettings, model: ModelSettings, data: DataSettings, seed: int) -> Settings:
+def joint_settings(target: TargetSettings, model: ModelSettings, data: DataSettings, probe: ProbeSettings) -> Settings:
     """The joint run in which allocations are judged; nothing is timed, and no FID taken."""
     counts = CountSettings(
         classify=0 if target.lose_at_most is None else target.classify,
         generate=0 if target.psnr is None else target.generate,
         features="none",
-        seed=seed,
+        seed=probe.seed,
     )
-    return Settings(model=model, data=data.unseen(), counts=counts, timing=TimingSettings(timing_rounds=0))
+    return Settings(
+        model=model,
+        data=data.unseen(),
+        classifier=ClassifierSettings(spacing=probe.spacing),
+        counts=counts,
+        timing=TimingSettings(timing_rounds=0),
+    )
 
 
 def largest_saving(
@@ -167,7 +174,7 @@ def choose(
     model: ModelSettings,
     data: DataSettings,
     probe: ProbeSettings,
-    candidates: Sequence[str] = CANDIDATES,
+    candidates: Sequence[str] | None = None,
     timing_rounds: int = 7,
     progress: bool = False,
 ) -> Choice:
@@ -175,8 +182,8 @@ def choose(
 
     Writes preset.json into ``folder``, which keeps what was measured (offers.json, times.json, results.sqlite): another
     target, or a call after one that was interrupted, measures only what is missing. Embedded data are the validation
-    split where no split is named. ``candidates`` are specs of one method each that a layer may take; with a target of
-    speed ``timing_rounds`` count.
+    split where no split is named. ``candidates`` are specs of one method each that a layer may take, `usual_candidates`
+    if left out; with a target of speed ``timing_rounds`` count.
 
     ValueError for no target, or one that cannot be reached; and as `measure_offers`, `clock_offers`, `largest_saving`.
     """
@@ -187,7 +194,7 @@ def choose(
     if target.speed_up is not None:  # what does not compare is refused now rather than at the end
         kept_times(denoiser, folder / "times.json", **times)
     images = Probe.of(model, data, probe, denoiser)
-    ranges = ranges_of(denoiser, target.ranges, target.for_, images.classifier.timesteps.tolist())
+    ranges = ranges_of(denoiser, target.ranges, target.for_, images.classifier.timesteps.tolist(), probe.spacing)
     with _counting(progress, "offer" if target.exact else "row", "allocate") as counted:
         path = folder / "offers.json"
         record = measure_offers(images, path, candidates=candidates, exact=target.exact, counted=counted)
@@ -202,7 +209,7 @@ def choose(
         with _counting(progress, "choice", "correct") as counted:
             settled = settle(clocked.in_time(offers.offers), nanoseconds, judge, counted)
         chosen = offers.in_flops(settled.allocation)
-        among = use_timesteps(denoiser, target.for_) if len(ranges) > 1 else None
+        among = use_timesteps(denoiser, target.for_, probe.spacing) if len(ranges) > 1 else None
         speed = clock_together(denoiser, chosen, clocked, timing_rounds, among)
         choice = Choice(target, offers, chosen, ranges, settled, clocked=clocked, speed=speed)
     elif target.save is not None:
@@ -211,7 +218,7 @@ def choose(
             settled = settle(offers.offers, saving, judge, counted)
         choice = Choice(target, offers, offers.in_flops(settled.allocation), ranges, settled)
     else:
-        settings = joint_settings(target, model, data, probe.seed)
+        settings = joint_settings(target, model, data, probe)
         chosen, steps = largest_saving(
             offers, target, settings, folder / "results.sqlite", denoiser=denoiser, progress=progress
         )
@@ -244,6 +251,7 @@ def _about(choice: Choice, data: DataSettings, probe: ProbeSettings) -> dict[str
         "split": data.split,
         "images": probe.images,
         "timesteps": probe.timesteps,
+        "spacing": probe.spacing,
         "seed": probe.seed,
         "exact": target.exact,
         "versions": versions(),

@@ -18,11 +18,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bigain.backbones import compressed
 from bigain.backbones.families import layout
@@ -33,14 +33,6 @@ from bigain.run.probe import Probe
 VECTORS = 4
 _KEPT = 2**30  # bytes of gradients
 Placed = Sequence[tuple[int, Method]]  # layers, each with a candidate in it alone
-
-
-@dataclass
-class _Pass:
-    """A forward without compression: what each block gave, and the model."""
-
-    outputs: list[Any] = field(default_factory=list)
-    prediction: Tensor | None = None
 
 
 def estimate(
@@ -78,12 +70,12 @@ def estimate(
 
 def _products(probe: Probe, rows: Tensor, placed: Placed, other: bool) -> Tensor:
     """v·J·Δ of each candidate in its layer, for each vector and row: (candidates, VECTORS, rows) float64."""
-    with _taped(probe.denoiser.model) as plain:
-        probe.predicted(rows, other)
-    gradients = _gradients(probe, rows, plain)
-    held = [_mapped(output, lambda part: part.detach()) for output in plain.outputs]
-    plain.outputs.clear()
-    plain.prediction = None  # and with it what the backward passes needed
+    with _taped(probe.denoiser.model) as outputs:
+        prediction = probe.predicted(rows, other)
+    gradients = _gradients(probe, rows, outputs, prediction)
+    held = [_mapped(output, lambda part: part.detach()) for output in outputs]
+    outputs.clear()
+    del prediction  # and with it what the backward passes needed
     result = torch.empty(len(placed), VECTORS, len(rows), dtype=torch.float64)
     numbers = {pair: number for number, pair in enumerate(placed)}
     for method, layers in _by_candidate(placed).items():
@@ -99,16 +91,15 @@ def _products(probe: Probe, rows: Tensor, placed: Placed, other: bool) -> Tensor
     return result
 
 
-def _gradients(probe: Probe, rows: Tensor, plain: _Pass) -> list[list[list[Tensor | None]]]:
+def _gradients(probe: Probe, rows: Tensor, outputs: list[Any], prediction: Tensor) -> list[list[list[Tensor | None]]]:
     """v·J by every layer's output: per layer, vector and part of the output."""
-    assert plain.prediction is not None  # as the model has just run
-    inputs = [part for output in plain.outputs for part in _parts(output)]
-    places = [layer for layer, output in enumerate(plain.outputs) for _ in _parts(output)]
-    vectors = torch.stack([_vectors(probe, int(row)) for row in rows], 1).to(plain.prediction)  # (V, B, C, h, w)
-    result: list[list[list[Tensor | None]]] = [[[] for _ in vectors] for _ in plain.outputs]
+    inputs = [part for output in outputs for part in _parts(output)]
+    places = [layer for layer, output in enumerate(outputs) for _ in _parts(output)]
+    vectors = torch.stack([_vectors(probe, int(row)) for row in rows], 1).to(prediction)  # (V, B, C, h, w)
+    result: list[list[list[Tensor | None]]] = [[[] for _ in vectors] for _ in outputs]
     for number, vector in enumerate(vectors):
         last = number == len(vectors) - 1
-        found = torch.autograd.grad(plain.prediction, inputs, vector, retain_graph=not last, allow_unused=True)
+        found = torch.autograd.grad(prediction, inputs, vector, retain_graph=not last, allow_unused=True)
         for layer, gradient in zip(places, found, strict=True):
             result[layer][number].append(gradient)
     return result
@@ -155,22 +146,18 @@ def _rows_at_once(probe: Probe) -> int:
 
 
 @contextmanager
-def _taped(model: Any) -> Iterator[_Pass]:
-    """Records the next forward, for backward passes from the prediction to the outputs of the blocks alone."""
-    tape = _Pass()
+def _taped(model: Any) -> Iterator[list[Any]]:
+    """Records the next forward, for backward passes from the prediction to the outputs of the blocks alone: these."""
+    outputs: list[Any] = []
 
     def keep(_: int, output: Any) -> Any:
         for part in _parts(output):
             part.requires_grad_()
-        tape.outputs.append(output)
+        outputs.append(output)
         return _mapped(output, lambda part: part.view_as(part))  # what goes on may be changed in place
 
     def begin(*_: object) -> None:
-        torch.set_grad_enabled(True)  # in a forward that a Denoiser runs without; which puts it back
-
-    def end(_: nn.Module, __: object, output: Any) -> None:
-        tape.prediction = output[0][:, : model.config.in_channels]
-        torch.set_grad_enabled(False)
+        torch.set_grad_enabled(True)  # until the end of `Denoiser.predict`, which runs without and puts that back
 
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     with ExitStack() as hooks:
@@ -179,8 +166,7 @@ def _taped(model: Any) -> Iterator[_Pass]:
             hooks.callback(weight.requires_grad_)
         hooks.enter_context(_watching(model, keep))
         hooks.callback(model.register_forward_pre_hook(begin).remove)
-        hooks.callback(model.register_forward_hook(end).remove)
-        yield tape
+        yield outputs
 
 
 @contextmanager

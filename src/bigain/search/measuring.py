@@ -14,7 +14,7 @@ from bigain.run.cost import block_flops, flops
 from bigain.run.files import differences, read_json, write_json
 from bigain.run.probe import Probe
 from bigain.search.estimate import estimate
-from bigain.search.offers import CANDIDATES, Offer, Offers, Space, in_layers
+from bigain.search.offers import Offer, Offers, Space, in_layers, usual_candidates
 from bigain.search.ranges import Range
 
 _FORMAT = "bigain offers 5"
@@ -72,14 +72,14 @@ def measure_offers(
     probe: Probe,
     path: Path,
     *,
-    candidates: Sequence[str] = CANDIDATES,
+    candidates: Sequence[str] | None = None,
     exact: bool = False,
     counted: Callable[[int, int], object] = lambda done, of: None,
 ) -> Record:
     """Every candidate in every layer alone whose grid it suits; what ``path`` (.json), if any, holds is not done again.
 
     Args:
-        candidates: specs of one method each, whose layers and levels are replaced.
+        candidates: specs of one method each, whose layers and levels are replaced; `usual_candidates` if left out.
         exact: whether changes are measured, one candidate in one layer at a time, and not estimated: see
             `bigain.search.estimate`.
         counted: called with how much is done, and of how much, now and then.
@@ -88,7 +88,8 @@ def measure_offers(
     change that is not finite; or a file of other measurements.
     """
     denoiser = probe.denoiser
-    placed = in_layers(candidates, Space.of(denoiser))
+    space = Space.of(denoiser)
+    placed = in_layers(usual_candidates(denoiser, space) if candidates is None else candidates, space)
     record = kept_record(probe, path, exact)
     by_method = {one.method: one for one in record.measured}
     missing = [(layer, method) for layer, method in placed if Compression.of(method).text not in by_method]

@@ -50,6 +50,16 @@ CANDIDATES: tuple[str, ...] = (
 )
 """Each layer's choice, if no others are given: all of the attention, the MLP too, or keys and values alone, merged by
 blocks or by matching; and keys and values pooled."""
+_JOINT: tuple[str, ...] = (
+    *(f"avgpool:factor={window}" for window in ("2", "4", *_HALVES)),
+    *(f"iekvd:factor={window},alpha=0.5" for window in ("2", *_HALVES)),
+    *(f"quadtree:ratio={ratio},queries=full" for ratio in (0.5, 0.75)),
+)
+_WHOLE: tuple[str, ...] = tuple(
+    f"{method},locations=block"
+    for method in ("abm:ratio=0.3", "abm:ratio=0.5", "quadtree:ratio=0.3", "quadtree:ratio=0.5", "quadtree:ratio=0.75")
+)
+_VIDEO: tuple[str, ...] = tuple(f"avgpool:factor={window}" for window in ("2x1x1", "2x2x2", "4x2x2"))
 
 
 @dataclass(frozen=True)
@@ -128,12 +138,34 @@ class Space:
     @classmethod
     def of(cls, denoiser: Denoiser) -> Space:
         """Of an open model, whose grids one forward shows."""
+        if len(denoiser.models) > 1:
+            raise ValueError(
+                f"model must have one network that denoises for its layers to be compared, not {len(denoiser.models)}"
+            )
         where = layout(denoiser.model)
         with compressed(denoiser.model, ToDo(factor=2, levels=tuple(range(1, where.levels + 1)))) as handle:
             forward_of(denoiser, denoiser.any_condition, denoiser.process.timesteps(1))()
-            shown = {row.layer: row for row in handle.summary()}
-        grids = {layer.level: Grid(*shown[layer.name].grid) for layer in where.layers}
+            shown = handle.summary()
+        # A row is of a block, or of one of its attentions.
+        grids = {
+            layer.level: row.grid
+            for layer in where.layers
+            for row in shown
+            if f"{row.layer}.".startswith(f"{layer.name}.")
+        }
         return cls(tuple(layer.level for layer in where.layers), tuple(grids[level] for level in sorted(grids)))
+
+
+def usual_candidates(denoiser: Denoiser, space: Space) -> tuple[str, ...]:
+    """`CANDIDATES`; or of a model that attends jointly or over video keys and values alone, and whole blocks.
+
+    Windows of several frames are among them where they fit; whole blocks where rows of a batch may keep tokens apart.
+    """
+    family = layout(denoiser.model).family
+    if family is None:
+        return CANDIDATES
+    whole = () if any(argument.shared for argument in family.per_token) else _WHOLE
+    return _JOINT + whole + tuple(text for text in _VIDEO if any(_single(text).suits(grid) for grid in space.grids))
 
 
 @dataclass(frozen=True)

@@ -35,17 +35,22 @@ class Range:
         return math.fsum(own) / len(own)
 
 
-def use_timesteps(denoiser: Denoiser, use: str) -> Tensor:
-    """The timesteps (n,) at which a model runs when it is to "classify", "generate" or do "both" in equal parts."""
+def use_timesteps(denoiser: Denoiser, use: str, spacing: str = "uniform") -> Tensor:
+    """The timesteps (n,) at which a model runs when it is to "classify", "generate" or do "both" in equal parts.
+
+    ``spacing`` is the classifier's, as `Denoiser.timesteps` takes it.
+    """
     parts = []
     if use in ("classify", "both"):
-        parts.append(denoiser.process.timesteps(min(_TIMESTEPS, denoiser.process.steps)).double())
+        parts.append(denoiser.timesteps(min(_TIMESTEPS, denoiser.process.steps), spacing).double())
     if use in ("generate", "both"):
         parts.append(spread(Sampling(_TIMESTEPS).scheduler(denoiser).timesteps.cpu().double(), _TIMESTEPS))
     return torch.cat(parts)
 
 
-def ranges_of(denoiser: Denoiser, ranges: Sequence[int], use: str, measured: Sequence[int]) -> tuple[Range, ...]:
+def ranges_of(
+    denoiser: Denoiser, ranges: Sequence[int], use: str, measured: Sequence[int], spacing: str = "uniform"
+) -> tuple[Range, ...]:
     """The ranges that a number of them, or their bounds, stand for.
 
     ValueError where the bounds do not rise from 0 to the model's number of timesteps, or a range holds no timestep of
@@ -53,7 +58,7 @@ def ranges_of(denoiser: Denoiser, ranges: Sequence[int], use: str, measured: Seq
 
     Args:
         ranges: one number for that many equal ranges, or all bounds: (0, 300, 700, 1000).
-        use: see ``use_timesteps``.
+        use, spacing: see ``use_timesteps``.
         measured: timesteps at which layers' methods are measured.
     """
     steps, bounds = denoiser.process.steps, tuple(ranges)
@@ -66,7 +71,7 @@ def ranges_of(denoiser: Denoiser, ranges: Sequence[int], use: str, measured: Seq
         raise ValueError(f"ranges must be a number of them, or bounds that rise from 0 to {steps}, not {bounds}")
     if len(bounds) == 2:
         return (Range(),)
-    taken = use_timesteps(denoiser, use).tolist()
+    taken = use_timesteps(denoiser, use, spacing).tolist()
     found = []
     for low, high in itertools.pairwise(bounds):
         share = sum(in_range((low, high), t) for t in taken) / len(taken)
