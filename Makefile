@@ -78,6 +78,13 @@ times-%: $(STAMP)
 	$(BIN)/bigain evaluate --config experiments/results/$*.toml --out runs/results/$*
 	$(BIN)/python -m experiments.export runs/results/$* results/$*.json
 
+RANGES := --spacing scheduler --timesteps 5 --ranges "0 600 800 900 960 1000"
+allocate-glyphs-flux: CHOOSE = --images 8 --batch-size 8 --timing-rounds 5 $(RANGES)
+allocate-glyphs-video: CHOOSE = --data glyphs-moving --images 6 --batch-size 4 --timing-rounds 3 $(RANGES)
+allocate-%: $(STAMP)
+	$(BIN)/bigain allocate --model $* $(CHOOSE) --speed-up $(SPEED) --out runs/allocate/$*
+	cp runs/allocate/$*/offers.json results/offers-$*.json
+
 ablation: $(addprefix ablation-,glyphs-dit glyphs-sd float32 glyphs-dit-64 allocation) ## hours, resumes: what of the presets is layers, what is method
 
 ablation-%: $(STAMP)

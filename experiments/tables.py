@@ -16,12 +16,13 @@ from bigain.report.table import Line, accuracy_cell, caption, cell, lines_of
 from bigain.run.files import write_whole
 from bigain.run.results import Comparison, Gain, Results, Timings, read_results
 from bigain.zoo.presets import text_of
-from experiments import classifier, switches
+from experiments import classifier, offers, switches
 
 ROOT = Path(__file__).parents[1]
 README_MODEL = "glyphs-dit-64"
 README_ROWS = ("none", "iekvd-2", "avgpool-2", f"{README_MODEL}/balanced")
 PAGES = ("glyphs-dit-64", "glyphs-dit", "glyphs-sd")
+JOINT = ("glyphs-flux", "glyphs-video")  # of docs/joint-attention.md
 ABLATIONS = ("ablation-glyphs-dit-64",)  # of docs/results.md
 ALLOCATION = "ablation-allocation"
 CHOICES = (  # what it compares, in its order, with the speed that was asked for
@@ -156,6 +157,11 @@ def main() -> None:
     put_between(ROOT / "docs" / "allocate.md", ALLOCATION, allocation())
     for name in (*PAGES, *ABLATIONS):
         put_between(ROOT / "docs" / "results.md", name, page(*read_results(ROOT / "results" / f"{name}.json")))
+    for name in JOINT:
+        content = page(*read_results(ROOT / "results" / f"{name}.json"))
+        put_between(ROOT / "docs" / "joint-attention.md", name, content)
+        content = offers.table(ROOT / "results" / f"offers-{name}.json")
+        put_between(ROOT / "docs" / "joint-attention.md", f"offers-{name}", content)
     for name in CLASSIFIERS:
         put_between(ROOT / "docs" / "classification.md", name, classifier.table(ROOT / "results" / f"{name}.json"))
     for document, names in BENCHES.items():

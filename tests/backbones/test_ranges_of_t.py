@@ -215,7 +215,7 @@ def test_methods_of_a_layer_do_not_take_turns_around_its_mlp_and_all_of_it(joint
         bigain.apply(model, "avgpool:factor=2,timesteps=0-501+todo:factor=2,timesteps=500-1000")
 
 
-def test_what_little_can_be_won_is_told_of_the_first_forward_in_which_something_acts(joints: Any) -> None:
+def test_what_little_can_be_won_is_told_of_the_first_forward_in_which_all_act(joints: Any) -> None:
     model, inputs = joints["wan"].build(), joints["wan"].inputs()
     wide: Any = type(model).from_config({**model.config, "ffn_dim": 4096}).eval()
     bigain.apply(wide, "avgpool:factor=2,timesteps=500-1000")
@@ -224,6 +224,11 @@ def test_what_little_can_be_won_is_told_of_the_first_forward_in_which_something_
         joint_output(wide, inputs | {"timestep": torch.tensor([500, 500])})
     late = inputs | {"timestep": torch.tensor([501, 501])}
     with pytest.warns(UserWarning, match="avgpool:factor=2,timesteps=500-1000 can make a forward at most 1.0"):
+        joint_output(wide, late)
+    bigain.remove(wide)
+    bigain.apply(wide, "avgpool:factor=2,timesteps=500-1000+avgpool:factor=3,timesteps=0-500")
+    with warnings.catch_warnings():  # of one range alone: what both win over all t is more
+        warnings.filterwarnings("error", message="at .* tokens")
         joint_output(wide, late)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="at .* tokens")

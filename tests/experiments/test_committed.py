@@ -11,13 +11,15 @@ import bigain
 from bigain.diffusion import open_model
 from bigain.run.files import fingerprint
 from bigain.run.results import read_results
+from bigain.search.measuring import read_record
 from bigain.zoo import presets
-from experiments import classifier, switches, tables
+from experiments import classifier, offers, switches, tables
 
 ROOT = Path(__file__).parents[2]
 FLOAT32 = {
     "glyphs-dit": ("ablation-float32", "ablation-allocation"),
     "glyphs-dit-64": ("glyphs-dit-64-float32", "ablation-glyphs-dit-64"),
+    **{model: (model,) for model in tables.JOINT},
 }
 
 
@@ -52,6 +54,17 @@ def test_the_documentation_shows_them(name: str) -> None:
     assert {one.method for one in results.comparisons} == named
 
 
+@pytest.mark.parametrize("name", tables.JOINT)
+def test_the_documentation_shows_what_joint_attention_bears(name: str) -> None:
+    page = (ROOT / "docs" / "joint-attention.md").read_text(encoding="utf-8")
+    results, times = read_results(ROOT / "results" / f"{name}.json")
+    assert tables.page(results, times) in page, "make readme"
+    assert {one.method for one in results.comparisons} == {bigain.preset(one, name).text for one in presets_of(name)}
+    path = ROOT / "results" / f"offers-{name}.json"
+    assert offers.table(path) in page, "make readme"
+    assert read_record(path).identity["weights"] == results.settings["weights"], f"make allocate-{name} readme"
+
+
 def test_the_documentation_shows_what_an_allocation_is_worth() -> None:
     assert tables.allocation() in (ROOT / "docs" / "allocate.md").read_text(encoding="utf-8"), "make readme"
 
@@ -77,7 +90,7 @@ def test_the_readme_shows_them() -> None:
     assert tables.readme() in (ROOT / "README.md").read_text(encoding="utf-8"), "make readme"
 
 
-@pytest.mark.parametrize("name", tables.PAGES)
+@pytest.mark.parametrize("name", [*tables.PAGES, *tables.JOINT])
 def test_the_presets_say_what_was_measured(name: str) -> None:
     results, _ = read_results(ROOT / "results" / f"{name}.json")
     rows = {row.method: row for row in results.rows}

@@ -11,7 +11,9 @@ from bigain.zoo import presets
 
 def test_presets_are_listed_from_little_to_much():
     every = ("quality", "balanced", "fast")
-    names = {"glyphs-dit": every, "glyphs-dit-64": ("balanced",), "glyphs-sd": every}
+    two = every[1:]
+    names = {"glyphs-dit": every, "glyphs-dit-64": every[1:2], "glyphs-flux": two}
+    names |= {"glyphs-sd": every, "glyphs-video": two}
     assert presets.names() == tuple(f"{model}/{name}" for model, own in names.items() for name in own)
     assert {*names} <= {*zoo.names()}
     for model, own in names.items():

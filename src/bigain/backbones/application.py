@@ -80,13 +80,14 @@ class Handle:
         model, own = next(each for each in ran if each[1])
         return Summary.of(rows, forward_cost(model, self.session.size, own))
 
-    def tell(self, acted: Compression) -> None:
-        """Warns where a forward like the latest, in which these acted, can hardly become faster."""
+    def tell(self) -> None:
+        """Warns where a forward like the latest can hardly become faster."""
         whole = self._summary().forward
         if whole is not None and whole.bound < _LITTLE:
+            kind = type(self.model).__name__
             warnings.warn(
-                f"at {whole.tokens[0]:,} tokens attention is {whole.attention:.0%} of the FLOPs of this "
-                f"{type(self.model).__name__}: {acted.text} can make a forward at most {whole.bound:.2f}x as fast",
+                f"at {whole.tokens[0]:,} tokens attention is {whole.attention:.0%} of the FLOPs of this {kind}: "
+                f"{self.methods.text} can make a forward at most {whole.bound:.2f}x as fast",
                 stacklevel=2,
             )
 
@@ -122,7 +123,7 @@ def apply(
 ) -> Handle:
     """Compresses the tokens of a diffusers pipeline or model from its next forward on.
 
-    The first forward of a model that attends jointly or over video in which a method acts comes with a UserWarning
+    The first forward of a model that attends jointly or over video in which all methods act comes with a UserWarning
     where it is too small for that to make it 1.1 times as fast; not where the model is compiled as a whole.
 
     Args:

@@ -43,12 +43,12 @@ class SeamRootHook(RootHook):
             seam.undo()
 
     def _end(self, module: nn.Module, forward: Forward) -> None:
-        """As of any root; tells once what the size of the image means for the methods, where some acted."""
+        """As of any root; tells once what the size of the image means for the methods, where all of them act."""
         super()._end(module, forward)
-        if torch.compiler.is_compiling() or self.session.told is None or not forward.compressed:
+        if torch.compiler.is_compiling() or self.session.told is None or forward.resting or not forward.compressed:
             return
         told, self.session.told = self.session.told, None
-        told(Compression(one for number, one in enumerate(self.session.methods) if number not in forward.resting))
+        told()
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Forward:
         for seam in self.seams:

@@ -103,8 +103,8 @@ class Session:
         image_keys, draw_keys, alike: of its rows, as `row_keys` gets them.
         observer: is called with each layer in which a method acts, in order.
         size: tokens of image and of text in the latest forward, in families that show them at the root.
-        told: is called once with what acted, when the first forward in such a family has ended in which something
-            did, and that is not compiled as a whole.
+        told: is called once, when the first forward in such a family has ended in which all methods acted, and that is
+            not compiled as a whole.
     """
 
     methods: Compression
@@ -116,7 +116,7 @@ class Session:
     resting: tuple[int, ...] | None = None  # as in `Forward`, where it is told; else each forward's timestep tells
     observer: Callable[[Seen], object] | None = None
     size: tuple[int, int] = (0, 0)
-    told: Callable[[Compression], object] | None = None
+    told: Callable[[], object] | None = None
 
     def acting(self, kind: type[AnyMethod], level: int, layer: int) -> list[tuple[int, AnyMethod]]:
         """What may act in a layer of the kind, `TokenMerging` or `TokenDownsampling`, after its place among all."""
