@@ -137,7 +137,7 @@ def test_the_presets_of_an_embedded_model_are_for_that(name):
     model, _, own = name.partition("/")
     dtype = getattr(torch, presets.read(name).dtypes[0])
     denoiser = open_model(model, dtype=dtype)
-    methods = _silent(name, denoiser.model, data="glyphs")
+    methods = _silent(name, denoiser.model, data=presets.read(name).data)
     assert methods == preset(own, model) == parse(spec(methods))
     assert len(methods) > 1
     with bigain.compressed(denoiser, name) as handle:
@@ -147,7 +147,7 @@ def test_the_presets_of_an_embedded_model_are_for_that(name):
 def test_a_preset_that_was_not_measured_is_refused():
     with pytest.raises(ValueError, match="of glyphs-dit must be one of quality, balanced, fast, not 'slow'"):
         resolve("glyphs-dit/slow", None)
-    with pytest.raises(ValueError, match=r"glyphs-dit-64, glyphs-sd, not 'sd2'.*bigain allocate --model sd2"):
+    with pytest.raises(ValueError, match=r"glyphs-video, not 'sd2'.*bigain allocate --model sd2"):
         preset("fast", "sd2")
 
 

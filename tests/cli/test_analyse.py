@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-SMALL = ("--images", 2, "--timesteps", 1, "--bands", 4, "--quiet")
+SMALL = ("--images", 2, "--timesteps", 1, "--quiet")
 
 
 def test_a_method_is_analysed_once(call: Callable[..., Any], tiny_model: str, tmp_path: Path) -> None:

@@ -23,7 +23,6 @@ import bigain
 from bigain.cli import app, options
 from bigain.cli.command import Command, show_tracebacks
 from bigain.run.settings import Group, ModelSettings, ProbeSettings, setting
-from bigain.zoo import presets
 
 COMMANDS = get_command(app).commands  # type: ignore[attr-defined]
 MOST_FLAGS = 198
@@ -266,11 +265,10 @@ def test_a_preset_is_a_name_that_was_measured_for_the_model_or_a_file(tmp_path: 
     file.write_text('{"format": "bigain preset 1", "methods": "todo-2"}')
     read = options.read_methods([f"{file} lgtm-0.5"])
     assert [one.text for one in read] == ["todo:factor=2", "lgtm:ratio=0.5"]
-    with pytest.raises(ValueError, match="measured, glyphs-dit, glyphs-dit-64, glyphs-sd, not 'anything'"):
+    with pytest.raises(ValueError, match=r"measured, glyphs-dit, .*, glyphs-video, not 'anything'"):
         options.preset_of("balanced", "anything")
     with pytest.raises(ValueError, match="must be one of quality, balanced, fast, not 'best'"):
         options.preset_of("best", "glyphs-sd")
-    assert {name.partition("/")[0] for name in presets.names()} == {"glyphs-dit", "glyphs-dit-64", "glyphs-sd"}
 
 
 @dataclass(frozen=True, kw_only=True)

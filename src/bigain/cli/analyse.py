@@ -17,8 +17,7 @@ def analyse(
     model: Annotated[ModelSettings, options.Without("variant", "threads")],
     data: Annotated[DataSettings, options.Without("classes", "prompts_csv", "bad_images")],
     methods: options.Methods = None,
-    probe: Annotated[ProbeSettings, options.Without("loss")] = _PROBE,
-    bands: Annotated[int, typer.Option(min=1, help="Of radial frequency.", rich_help_panel="Probe")] = 8,
+    probe: Annotated[ProbeSettings, options.Without("loss", "spacing")] = _PROBE,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -58,7 +57,7 @@ def analyse(
     denoiser = model.open(quiet)
     options.check_presets(methods, denoiser, data.data)
     images = Probe.of(model, data.unseen(), probe, denoiser)
-    analysis = measure(images, chosen, path, bands=bands, progress=not quiet)
+    analysis = measure(images, chosen, path, progress=not quiet)
     written = write_analysis(analysis, out)
     screen = options.console()
     for method in analysis.methods:
