@@ -83,6 +83,7 @@ allocate-glyphs-flux: CHOOSE = --images 8 --batch-size 8 --timing-rounds 5 $(RAN
 allocate-glyphs-video: CHOOSE = --data glyphs-moving --images 6 --batch-size 4 --timing-rounds 3 $(RANGES)
 allocate-%: $(STAMP)
 	$(BIN)/bigain allocate --model $* $(CHOOSE) --speed-up $(SPEED) --out runs/allocate/$*
+	$(BIN)/python -m experiments.offers $* runs/allocate/$*/offers.json
 	cp runs/allocate/$*/offers.json results/offers-$*.json
 
 ablation: $(addprefix ablation-,glyphs-dit glyphs-sd float32 glyphs-dit-64 allocation) ## hours, resumes: what of the presets is layers, what is method

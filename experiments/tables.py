@@ -160,8 +160,9 @@ def main() -> None:
     for name in JOINT:
         content = page(*read_results(ROOT / "results" / f"{name}.json"))
         put_between(ROOT / "docs" / "joint-attention.md", name, content)
-        content = offers.table(ROOT / "results" / f"offers-{name}.json")
-        put_between(ROOT / "docs" / "joint-attention.md", f"offers-{name}", content)
+        path = ROOT / "results" / f"offers-{name}.json"
+        put_between(ROOT / "docs" / "joint-attention.md", f"layers-{name}", offers.table(path))
+        put_between(ROOT / "docs" / "joint-attention.md", f"alike-{name}", offers.alike(path, name))
     for name in CLASSIFIERS:
         put_between(ROOT / "docs" / "classification.md", name, classifier.table(ROOT / "results" / f"{name}.json"))
     for document, names in BENCHES.items():

@@ -62,6 +62,7 @@ def test_the_documentation_shows_what_joint_attention_bears(name: str) -> None:
     assert {one.method for one in results.comparisons} == {bigain.preset(one, name).text for one in presets_of(name)}
     path = ROOT / "results" / f"offers-{name}.json"
     assert offers.table(path) in page, "make readme"
+    assert offers.alike(path, name) in page, "make readme"
     assert read_record(path).identity["weights"] == results.settings["weights"], f"make allocate-{name} readme"
 
 
