@@ -48,15 +48,15 @@ DATA = {"glyphs-flux": ("glyphs", 8), "glyphs-video": ("glyphs-moving", 6)}  # a
 
 
 def table(path: Path) -> str:
-    """A row per layer, a column per timestep: the cost of pooling in percent, as in `Offer.cost`; then their sum."""
+    """A row per layer, a column per timestep: the cost of pooling, as in `Offer.cost`; then their sum."""
     record = read_record(path)
     costs = {
         one.layer: _costs(one.change, one.contrast)
         for one in record.measured
         if one.method == Compression.of(f"{POOLING},layers={one.layer}").text
     }
-    rows = [[str(layer), *(f"{cost:.0f}" for cost in costs[layer])] for layer in sorted(costs)]
-    rows.append(["all, summed", *(f"{sum(column):.0f}" for column in zip(*costs.values(), strict=True))])
+    rows = [[str(layer), *_cells(costs[layer])] for layer in sorted(costs)]
+    rows.append(["all, summed", *_cells([sum(column) for column in zip(*costs.values(), strict=True)])])
     return markdown_table(["layer", *(f"t = {t}" for t in record.timesteps)], rows)
 
 
@@ -66,12 +66,17 @@ def alike(path: Path, model: str) -> str:
     rows = []
     for text in ALIKE[model]:
         change, contrast = record.wholes[Compression.of(text).text]
-        rows.append([str(label(text)), *(f"{cost:.0f}" for cost in _costs(change, contrast))])
+        rows.append([str(label(text)), *_cells(_costs(change, contrast))])
     return markdown_table(["method", *(f"t = {t}" for t in record.timesteps)], rows)
 
 
 def _costs(change: Sequence[float], contrast: Sequence[float]) -> list[float]:
-    return [100 * (one + CONTRAST_WEIGHT * other) for one, other in zip(change, contrast, strict=True)]
+    return [one + CONTRAST_WEIGHT * other for one, other in zip(change, contrast, strict=True)]
+
+
+def _cells(costs: Sequence[float]) -> list[str]:
+    """With three digits, or all before the point."""
+    return [f"{cost:,.0f}" if cost >= 100 else f"{cost:#.3g}" for cost in costs]
 
 
 def main(arguments: list[str] | None = None) -> None:

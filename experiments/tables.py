@@ -6,7 +6,7 @@ python -m experiments.tables
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 
 from bigain.methods import parse
@@ -53,6 +53,28 @@ def table(lines: Iterable[Line]) -> str:
         for line in lines
     ]
     return markdown_table(["method", "accuracy, %", "FID", "PSNR, dB", "FLOPs", "speed"], rows)
+
+
+def joint(results: Results, times: Timings | None) -> str:
+    """Accuracy, recognised images, PSNR, FLOPs and speed, and the caption; images are too few for a FID."""
+    rows = [
+        [
+            str(label(line.row.method)),
+            accuracy_cell(line),
+            _share(line.row.recognised, line.row.recognised_low, line.row.recognised_high),
+            cell("{:.1f}", line.row.psnr),
+            cell("{:+.1f}%", line.row.flops_change, scale=100),
+            line.speed,
+        ]
+        for line in lines_of(results, times)
+    ]
+    headings = ["method", "accuracy, %", "recognised, %", "PSNR, dB", "FLOPs", "speed"]
+    return f"{markdown_table(headings, rows)}\n\n{caption(replace(results, reference=None), times)}"
+
+
+def _share(*shares: float | None) -> str:
+    """A share in percent, with its interval."""
+    return "" if None in shares else "{:.1f} ({:.1f}–{:.1f})".format(*(100 * (share or 0) for share in shares))
 
 
 def readme(model: str = README_MODEL) -> str:
@@ -158,8 +180,7 @@ def main() -> None:
     for name in (*PAGES, *ABLATIONS):
         put_between(ROOT / "docs" / "results.md", name, page(*read_results(ROOT / "results" / f"{name}.json")))
     for name in JOINT:
-        content = page(*read_results(ROOT / "results" / f"{name}.json"))
-        put_between(ROOT / "docs" / "joint-attention.md", name, content)
+        put_between(ROOT / "docs" / "joint-attention.md", name, joint(*read_results(ROOT / "results" / f"{name}.json")))
         path = ROOT / "results" / f"offers-{name}.json"
         put_between(ROOT / "docs" / "joint-attention.md", f"layers-{name}", offers.table(path))
         put_between(ROOT / "docs" / "joint-attention.md", f"alike-{name}", offers.alike(path, name))
