@@ -74,6 +74,11 @@ results-%: $(STAMP)
 	cp runs/results/$*/samples.png docs/pictures/samples-$*.png
 	cp runs/results/$*/front.png docs/pictures/front-$*.png
 
+results-glyphs-flux results-glyphs-video: results-%: $(STAMP)
+	$(BIN)/bigain evaluate --config experiments/results/$*.toml --out runs/results/$*
+	$(BIN)/python -m experiments.export runs/results/$* results/$*.json
+	cp runs/results/$*/samples.png docs/pictures/samples-$*.png
+
 times-%: $(STAMP)
 	$(BIN)/bigain evaluate --config experiments/results/$*.toml --out runs/results/$*
 	$(BIN)/python -m experiments.export runs/results/$* results/$*.json
