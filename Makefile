@@ -65,7 +65,7 @@ types: $(STAMP) ## mypy
 imports: $(STAMP) ## the direction of imports
 	$(BIN)/lint-imports --no-logo
 
-results: results-glyphs-dit results-glyphs-sd results-glyphs-dit-64 times-glyphs-dit-64-float32 ## hours, resumes: the full comparison on the embedded models, into results/
+results: $(addprefix results-,glyphs-dit glyphs-sd glyphs-dit-64 glyphs-flux glyphs-video) times-glyphs-dit-64-float32 ## hours, resumes: the full comparison on the embedded models, into results/
 
 results-%: $(STAMP)
 	$(BIN)/bigain evaluate --config experiments/results/$*.toml --out runs/results/$*
@@ -75,6 +75,7 @@ results-%: $(STAMP)
 	cp runs/results/$*/front.png docs/pictures/front-$*.png
 
 results-glyphs-flux results-glyphs-video: results-%: $(STAMP)
+	mkdir -p docs/pictures
 	$(BIN)/bigain evaluate --config experiments/results/$*.toml --out runs/results/$*
 	$(BIN)/python -m experiments.export runs/results/$* results/$*.json
 	cp runs/results/$*/samples.png docs/pictures/samples-$*.png
@@ -87,6 +88,7 @@ RANGES := --spacing scheduler --timesteps 5 --ranges "0 600 800 900 960 1000"
 allocate-glyphs-flux: CHOOSE = --images 8 --batch-size 8 --timing-rounds 5 $(RANGES)
 allocate-glyphs-video: CHOOSE = --data glyphs-moving --images 6 --batch-size 4 --timing-rounds 3 $(RANGES)
 allocate-%: $(STAMP)
+	$(if $(SPEED),,$(error SPEED must say how many times as fast it is to be, such as SPEED=1.3))
 	$(BIN)/bigain allocate --model $* $(CHOOSE) --speed-up $(SPEED) --out runs/allocate/$*
 	$(BIN)/python -m experiments.offers $* runs/allocate/$*/offers.json
 	cp runs/allocate/$*/offers.json results/offers-$*.json

@@ -237,8 +237,9 @@ def test_a_forward_that_can_win_little_is_told_once(joints: Any, forward: Callab
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         forward(wide, inputs)
-        with bigain.compressed(model, "avgpool-2") as handle:
-            forward(model, large)
+        handle = bigain.apply(model, "avgpool-2")
+        forward(model, large)
+        handle.remove()
     whole = handle.summary().forward
     assert whole.tokens == (3 * 32 * 32, 7)
     assert 1.1 < whole.bound < whole.ceiling

@@ -188,8 +188,9 @@ def test_every_place_of_joint_families_rests_bit_for_bit(joints: Any, name: str,
         ("lgtm:ratio=0.5,queries=full", "lgtm:ratio=0.5,locations=mlp"),
     ],
 )
-def test_methods_take_turns_in_a_layer_of_joint_families(joints: Any, early: str, late: str) -> None:
-    model, inputs = joints["wan"].build(), joints["wan"].inputs()
+@pytest.mark.parametrize("name", ["wan", "sd3"])
+def test_methods_take_turns_in_a_layer_of_joint_families(joints: Any, early: str, late: str, name: str) -> None:
+    model, inputs = joints[name].build(), joints[name].inputs()
     wanted = {}
     for t, method in ((700, early), (300, late)):
         inputs["timestep"] = torch.full_like(inputs["timestep"], t)
@@ -225,12 +226,12 @@ def test_what_little_can_be_won_is_told_of_the_first_forward_in_which_all_act(jo
     late = inputs | {"timestep": torch.tensor([501, 501])}
     with pytest.warns(UserWarning, match="avgpool:factor=2,timesteps=500-1000 can make a forward at most 1.0"):
         joint_output(wide, late)
+    with warnings.catch_warnings():  # once
+        warnings.filterwarnings("error", message="at .* tokens")
+        joint_output(wide, late)
     bigain.remove(wide)
     bigain.apply(wide, "avgpool:factor=2,timesteps=500-1000+avgpool:factor=3,timesteps=0-500")
     with warnings.catch_warnings():  # of one range alone: what both win over all t is more
-        warnings.filterwarnings("error", message="at .* tokens")
-        joint_output(wide, late)
-    with warnings.catch_warnings():
         warnings.filterwarnings("error", message="at .* tokens")
         joint_output(wide, late)
 

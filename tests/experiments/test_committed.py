@@ -63,7 +63,7 @@ def test_the_documentation_shows_what_joint_attention_bears(name: str) -> None:
     path = ROOT / "results" / f"offers-{name}.json"
     assert offers.table(path) in page, "make readme"
     assert offers.alike(path, name) in page, "make readme"
-    assert read_record(path).identity["weights"] == results.settings["weights"], f"make allocate-{name} readme"
+    assert read_record(path).identity["weights"] == results.settings["weights"], f"make allocate-{name} SPEED=… readme"
 
 
 def test_the_documentation_shows_what_an_allocation_is_worth() -> None:
@@ -102,9 +102,11 @@ def test_the_presets_say_what_was_measured(name: str) -> None:
             ("uncompressed", rows["none"]),
         )
         for field, row in told:
-            measured = {"saved": -100 * (row.flops_change or 0), "accuracy": 100 * (row.accuracy or 0)}
-            few = name in tables.JOINT  # images, for a FID
-            measured |= {"recognised": 100 * (row.recognised or 0)} if few else {"fid": row.fid or 0}
+            assert row.accuracy is not None
+            measured = {"saved": -100 * (row.flops_change or 0), "accuracy": 100 * row.accuracy}
+            drawn = row.recognised if name in tables.JOINT else row.fid  # of few images there is no FID
+            assert drawn is not None
+            measured |= {"recognised": 100 * drawn} if name in tables.JOINT else {"fid": drawn}
             measured |= {} if row.psnr is None else {"psnr": row.psnr}
             assert preset.about[field].keys() == measured.keys()
             for what, value in measured.items():

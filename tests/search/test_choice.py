@@ -43,6 +43,11 @@ def joint(target: TargetSettings, model: ModelSettings) -> Any:
     return joint_settings(target, model, DataSettings(), ProbeSettings())
 
 
+def test_steps_are_judged_as_the_probe_is_spaced() -> None:
+    settings = joint_settings(small(psnr=20.0), ModelSettings(), DataSettings(), ProbeSettings(spacing="scheduler"))
+    assert (settings.classifier.spacing, settings.counts.seed) == ("scheduler", ProbeSettings().seed)
+
+
 @pytest.mark.parametrize("limit", [0.12, 0.2, 0.55, 0.79])
 def test_no_saving_that_keeps_the_target_is_larger(
     model: ModelSettings, denoiser: Denoiser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: float

@@ -21,7 +21,7 @@ from bigain.explain.analysis import analyse, in_layer
 from bigain.methods import parse, spec
 from bigain.operators.grid import Grid
 from bigain.operators.random import image_key, mix_keys
-from bigain.run.cost import flops
+from bigain.run.cost import flops, forward_of
 from bigain.run.probe import Probe
 from bigain.run.settings import DataSettings, ModelSettings, ProbeSettings
 from bigain.search import measuring, offers
@@ -171,7 +171,7 @@ def test_the_default_candidates_are_single_methods_with_layers_left_open() -> No
     assert len({spec(parse(text)) for text in CANDIDATES}) == len(CANDIDATES)
 
 
-@pytest.mark.parametrize(("name", "frames"), [("flux", None), ("wan", 5), ("wan", 13)])
+@pytest.mark.parametrize(("name", "frames"), [("flux", None), ("wan", 3), ("wan", 5), ("wan", 9)])
 def test_models_that_attend_jointly_or_over_video_have_candidates_of_their_own(
     name: str, frames: int | None, flows: dict[str, Any]
 ) -> None:
@@ -183,7 +183,22 @@ def test_models_that_attend_jointly_or_over_video_have_candidates_of_their_own(
     assert {layer for layer, _ in placed} == {*range(len(space.levels))}
     assert len(placed) == len(candidates) * len(space.levels)
     spanning = [text for text in candidates if text.count("x") == 2]
-    assert len(spanning) == {None: 0, 5: 2, 13: 3}[frames]  # 2 and 4 frames of latents hold windows of 2, and of 4
+    assert len(spanning) == {None: 0, 3: 0, 5: 2, 9: 3}[frames]  # beside the first, 1, 2 and 4 frames of latents
+    t = denoiser.process.timesteps(1)
+    for text in spanning:
+        with bigain.compressed(denoiser, text) as handle:
+            forward_of(denoiser, denoiser.any_condition, t)()
+            assert all(row.keys[1] < row.keys[0] for row in handle.summary())
+
+
+def test_methods_around_mlps_and_around_blocks_do_not_share_ranges() -> None:
+    methods = ("abm:ratio=0.5,layers=0,locations=mlp", "abm:ratio=0.5,layers=0,locations=block")
+    record = measuring.Record(
+        {}, 9, (250, 750), tuple(measuring.Measured(0, one, 1, (1, 1), (1, 1)) for one in methods)
+    )
+    assert len(record.offers().offers) == 2
+    with pytest.raises(ValueError, match="candidates must not be both of locations=mlp and locations=block"):
+        record.offers([Range((0, 500), 0.5), Range((500, 1000), 0.5)])
 
 
 def test_two_networks_that_share_the_timesteps_are_refused(flows: dict[str, Any]) -> None:

@@ -124,7 +124,8 @@ def apply(
     """Compresses the tokens of a diffusers pipeline or model from its next forward on.
 
     The first forward of a model that attends jointly or over video in which all methods act comes with a UserWarning
-    where it is too small for that to make it 1.1 times as fast; not where the model is compiled as a whole.
+    where it is too small for that to make it 1.1 times as fast; not where the model is compiled as a whole, nor where
+    methods take turns, as what they win depends on t.
 
     Args:
         pipe_or_model: a pipeline with a `unet` or `transformer` (and the `transformer_2` of Wan 2.2), such a model (see
@@ -196,20 +197,21 @@ def remove(pipe_or_model: object) -> None:
 
 @contextmanager
 def compressed(pipe_or_model: object, method: Applicable) -> Iterator[Handle]:
-    """``apply`` for the length of a with-block.
+    """``apply`` for the length of a with-block, without its warning.
 
     Example:
         >>> with bigain.compressed(pipe, "iekvd-2"):
         ...     image = pipe("a photo of a cat").images[0]
     """
     with apply(pipe_or_model, method) as handle:
+        handle.session.told = None
         yield handle
 
 
 @contextmanager
 def recorded(pipe_or_model: object, method: Applicable, note: Callable[[Seen], object]) -> Iterator[Handle]:
     """``compressed``, which calls ``note`` in every forward with each layer in which a method acts, in order."""
-    with apply(pipe_or_model, method) as handle:
+    with compressed(pipe_or_model, method) as handle:
         handle.session.observer = note
         yield handle
 

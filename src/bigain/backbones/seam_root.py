@@ -91,7 +91,7 @@ class SeamRootHook(RootHook):
 
 def check_together(layer: Layer, methods: Sequence[Method]) -> None:
     """Refuses methods that take turns in a layer of such a model around its MLP and around all of it."""
-    if {"mlp", "block"} <= {place_of(method) for method in methods}:
+    if {"mlp", "block"} <= {place_of(method) for method in methods if not method.is_identity}:
         raise ValueError(
             f"locations must be 'mlp' or 'block' in a layer of this model, in all ranges of t, not both as of "
             f"{Compression(methods).text} in {layer.name}"

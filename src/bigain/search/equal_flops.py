@@ -77,6 +77,7 @@ def _strengths(text: str, space: Space) -> list[Compression]:
         raise ValueError(f"equal FLOPs must be reached by one ratio, which is replaced, not by a schedule: {text!r}")
     levels = {level for number, level in enumerate(space.levels) if method.includes(level, number)}
     grids = [space.grids[level - 1] for level in sorted(levels)]
+    grids = grids if method.over_time else [grid.frame for grid in grids]
     if not grids:
         raise ValueError(f"equal FLOPs must be of methods that act in a layer of this model, not {text!r}")
     if isinstance(method, TokenDownsampling):
@@ -87,5 +88,5 @@ def _strengths(text: str, space: Space) -> list[Compression]:
     most = int(min(method.limit(grid) / grid.tokens for grid in grids) * tokens + 1e-6)
     if most < method.fewest_tokens:
         grid = grids[-1]
-        raise ValueError(f"equal FLOPs must be of methods that suit a {grid.height}x{grid.width} grid, not {text!r}")
+        raise ValueError(f"equal FLOPs must be of methods that suit a {grid} grid, not {text!r}")
     return [Compression.of(replace(method, ratio=count / tokens)) for count in range(method.fewest_tokens, most + 1)]

@@ -58,12 +58,18 @@ class Record:
     def offers(self, ranges: Iterable[Range] = (Range(),)) -> Offers:
         """What the layers offer in each range.
 
-        ValueError for a ratio that follows t where there are several ranges.
+        ValueError, where there are several ranges, for a ratio that follows t, and for methods around MLPs and around
+        blocks, which cannot take turns in a layer.
         """
         ranges = tuple(ranges)
         for one in self.measured if len(ranges) > 1 else ():
             if Compression.of(one.method)[0].is_scheduled:
                 raise ValueError(f"a candidate must have one ratio where there are ranges of t, not {one.method!r}")
+        places = {getattr(Compression.of(one.method)[0], "locations", ()) for one in self.measured}
+        if len(ranges) > 1 and {("mlp",), ("block",)} <= places:
+            raise ValueError(
+                "candidates must not be both of locations=mlp and locations=block where there are ranges of t"
+            )
         found = (one.offer(place, self.timesteps) for one in self.measured for place in ranges)
         return Offers(self.identity, self.flops, tuple(found))
 

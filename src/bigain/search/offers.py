@@ -159,13 +159,13 @@ class Space:
 def usual_candidates(denoiser: Denoiser, space: Space) -> tuple[str, ...]:
     """`CANDIDATES`; or of a model that attends jointly or over video keys and values alone, and whole blocks.
 
-    Windows of several frames are among them where they fit; whole blocks where rows of a batch may keep tokens apart.
+    Those that fit; and whole blocks only where rows of a batch may keep different tokens.
     """
     family = layout(denoiser.model).family
     if family is None:
         return CANDIDATES
     whole = () if any(argument.shared for argument in family.per_token) else _WHOLE
-    return _JOINT + whole + tuple(text for text in _VIDEO if any(_single(text).suits(grid) for grid in space.grids))
+    return tuple(text for text in _JOINT + whole + _VIDEO if any(_fits(_single(text), grid) for grid in space.grids))
 
 
 @dataclass(frozen=True)
@@ -224,16 +224,23 @@ def in_layers(candidates: Sequence[str], space: Space) -> list[tuple[int, Method
     """Every candidate in every layer alone that it suits, once."""
     singles = {text: _single(text) for text in candidates}
     for text, method in singles.items():
-        if not any(method.suits(grid) for grid in space.grids):
-            grids = ", ".join(f"{grid.height}x{grid.width}" for grid in space.grids)
+        if not any(_fits(method, grid) for grid in space.grids):
+            grids = ", ".join(map(str, space.grids))
             raise ValueError(f"candidates must suit a layer of this model, whose grids are {grids}, not {text!r}")
     placed = (
         (layer, replace(method, levels=(1,), layers=(layer,)))
         for layer, level in enumerate(space.levels)
         for method in singles.values()
-        if method.suits(space.grids[level - 1])
+        if _fits(method, space.grids[level - 1])
     )
     return list(dict.fromkeys(placed))
+
+
+def _fits(method: Method, grid: Grid) -> bool:
+    """Whether it suits a grid; over time that is without the first frame, which goes alone."""
+    if method.over_time:
+        return grid.frames > 1 and method.suits(replace(grid, frames=grid.frames - 1))
+    return method.suits(grid)
 
 
 def _single(text: str) -> Method:
