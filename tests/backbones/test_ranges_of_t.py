@@ -107,6 +107,21 @@ def test_told_the_timesteps_each_range_is_one_graph(families: Any, forward: Forw
     assert counter.frame_count == 2
 
 
+def test_told_the_timesteps_a_layer_compiles_inside_its_attention_and_around_its_block(joints: Any) -> None:
+    model, inputs = joints["wan"].build(), joints["wan"].inputs()
+    bigain.apply(model, f"{PLACES['projections']},timesteps=0-500+{PLACES['block']},timesteps=500-1000")
+    torch._dynamo.reset()
+    counter = CompileCounter()
+    compiled = torch.compile(model, backend=counter, fullgraph=True)
+    for t in (300, 700, 400, 900):
+        inputs["timestep"] = torch.full_like(inputs["timestep"], t)
+        with row_keys(model, torch.zeros(2, dtype=torch.long), timesteps=[t]):
+            torch.testing.assert_close(
+                joint_output(compiled, inputs), joint_output(model, inputs), atol=1e-5, rtol=1e-5
+            )
+    assert counter.frame_count == 2
+
+
 @pytest.mark.xfail(strict=True, reason="which methods act follows the timestep's value, which a graph cannot")
 def test_untold_a_range_does_not_compile_into_one_graph(families: Any, forward: Forward) -> None:
     model, inputs = families["dit"].build(), families["dit"].inputs(timestep=HIGH)

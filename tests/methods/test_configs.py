@@ -415,7 +415,9 @@ def test_a_range_of_timesteps_has_a_text_and_tells_which_methods_act():
     assert parse(methods.text) == methods
     assert methods.text == "tome:ratio=0.5,timesteps=500-1000+todo:factor=2,timesteps=0-700"
     assert methods[1].acts_at(0)
-    assert [methods.resting([t]) for t in (0, 500, 500.5, 700, 701, 1000)] == [(0,), (0,), (), (), (1,), (1,)]
+    assert [methods.resting([t]) for t in (0, 500, 500.5, 700, 701, 1000)] == [(True, False)] * 2 + [()] * 2 + [
+        (False, True)
+    ] * 2
     assert methods.parted([900, 25, 600, 500, 1000]) == [[0, 4], [1, 3], [2]]
     assert parse("tome-0.5").parted([1, 900]) == [[0, 1]]
     with pytest.raises(ValueError, match="which differ between t = 25 and 600"):

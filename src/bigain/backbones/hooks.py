@@ -86,7 +86,7 @@ class RootHook(ModelHook):
         """Refuses a forward in which a method took no token away, unless its settings or a cache say so."""
         methods, kind = self.session.methods, type(module).__name__
         required = [number for number, method in enumerate(methods) if not (method.is_identity or method.is_scheduled)]
-        acting = [number for number in required if number not in forward.resting]
+        acting = [number for number in required if not forward.rests(number)]
         idle = [number for number in acting if not forward.compressed.get(number)]
         for number in idle:
             if number in forward.compressed:

@@ -49,14 +49,18 @@ class Forward:
     arrived: dict[str, bool] = field(default_factory=dict)  # attentions whose keys have come through
     cached: dict[tuple[int, int], Assignment] = field(default_factory=dict)  # by level and number of the method
     compressed: dict[int, bool] = field(default_factory=dict)  # whether a method that was reached took tokens away
-    resting: tuple[int, ...] = ()  # numbers of the methods that do not act at this t
+    resting: tuple[bool, ...] = ()  # of each method whether it rests at this t; no numbers, which a graph may not fix
 
     def acting(self, numbered: Sequence[tuple[int, AnyMethod]]) -> tuple[AnyMethod | None, int]:
         """Of what may act in a layer, what does at this t, and its place among all methods."""
         for number, method in numbered:
-            if number not in self.resting:
+            if not self.rests(number):
                 return method, number
         return None, -1
+
+    def rests(self, number: int) -> bool:
+        """Whether a method does not act at this t."""
+        return bool(self.resting) and self.resting[number]
 
     @property
     def image_tokens(self) -> int:
@@ -113,7 +117,7 @@ class Session:
     image_keys: Tensor | None = None
     draw_keys: Tensor | None = None
     alike: Tensor | None = None
-    resting: tuple[int, ...] | None = None  # as in `Forward`, where it is told; else each forward's timestep tells
+    resting: tuple[bool, ...] | None = None  # as in `Forward`, where it is told; else each forward's timestep tells
     observer: Callable[[Seen], object] | None = None
     size: tuple[int, int] = (0, 0)
     told: Callable[[], object] | None = None
@@ -126,8 +130,8 @@ class Session:
             if isinstance(method, kind) and not method.is_identity and method.includes(level, layer)
         ]
 
-    def resting_in(self, forward: Forward) -> tuple[int, ...]:
-        """Numbers of the methods that do not act in a forward; ValueError where its rows differ in that."""
+    def resting_in(self, forward: Forward) -> tuple[bool, ...]:
+        """Of each method whether it rests in a forward; ValueError where its rows differ in that."""
         if self.resting is not None:
             return self.resting
         if not self.methods.follows_t:

@@ -94,16 +94,17 @@ class Compression(tuple[Method, ...]):
         """Whether some of them act in a range of t only."""
         return any(method.timesteps is not None for method in self)
 
-    def resting(self, t: Iterable[float]) -> tuple[int, ...]:
-        """Places of the methods that do not act at these timesteps.
+    def resting(self, t: Iterable[float]) -> tuple[bool, ...]:
+        """Of each method whether it does not act at these timesteps; nothing where all do.
 
         ValueError where timesteps differ in that: rows of a forward have as many tokens as each other.
         """
         if not self.follows_t:
             return ()
-        found: dict[tuple[int, ...], float] = {}
+        found: dict[tuple[bool, ...], float] = {}
         for one in map(float, t):
-            found.setdefault(tuple(n for n, method in enumerate(self) if not method.acts_at(one)), one)
+            rests = tuple(not method.acts_at(one) for method in self)
+            found.setdefault(rests if any(rests) else (), one)
         if len(found) > 1:
             first, second, *_ = found.values()
             raise ValueError(
@@ -114,7 +115,7 @@ class Compression(tuple[Method, ...]):
 
     def parted(self, timesteps: Iterable[int]) -> list[list[int]]:
         """Places of the timesteps at which the same methods act, together; in the order in which they come."""
-        parts: dict[tuple[int, ...], list[int]] = {}
+        parts: dict[tuple[bool, ...], list[int]] = {}
         for place, t in enumerate(timesteps):
             parts.setdefault(self.resting([t]), []).append(place)
         return [*parts.values()]
