@@ -27,7 +27,7 @@ from bigain.backbones.presets import Applicable, resolve
 from bigain.backbones.seam import Seam
 from bigain.backbones.seam_root import check_seam, check_together, seam
 from bigain.backbones.state import Seen, Session
-from bigain.backbones.summary import Summary, cost, forward_cost
+from bigain.backbones.summary import Summary, cost, forward_cost, shown
 from bigain.methods import Compression, Method, TokenDownsampling, TokenMerging
 from bigain.operators.grid import Grid
 
@@ -70,7 +70,7 @@ class Handle:
     def _summary(self) -> Summary:
         """Of the layers that a forward has reached."""
         ran = [
-            (model, [cost(hook) for hook in _shown(hooks) if hook.grid is not None])
+            (model, [cost(hook) for hook in shown(hooks) if hook.grid is not None])
             for model, hooks in zip(self.models, self._blocks, strict=True)
         ]
         rows = [row for _, own in ran for row in own]
@@ -105,17 +105,6 @@ class Handle:
 
     def __repr__(self) -> str:
         return f"Handle({type(self.model).__name__}, {self.methods.text!r})"
-
-
-def _shown(hooks: Sequence[BlockHook | Seam | Around]) -> list[BlockHook | Seam | Around]:
-    """Of a layer whose methods take turns in its attention and around it, what acted in the latest forward."""
-    around = {hook.layer for hook in hooks if isinstance(hook, Around) and hook.method is not None}
-    inside = {hook.layer for hook in hooks if isinstance(hook, Seam)} - around
-
-    def left_out(hook: BlockHook | Seam | Around) -> bool:
-        return hook.layer in around if isinstance(hook, Seam) else isinstance(hook, Around) and hook.layer in inside
-
-    return [hook for hook in hooks if not left_out(hook)]
 
 
 def apply(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,6 +123,17 @@ def _arrow(before: object, after: object) -> str:
 def _change(before: float, after: float) -> tuple[str, str]:
     """FLOPs in millions, and their change."""
     return _arrow(f"{before / 1e6:.1f}", f"{after / 1e6:.1f}"), f"{100 * (after / before - 1):+.1f}%"
+
+
+def shown(hooks: Sequence[BlockHook | Seam | Around]) -> list[BlockHook | Seam | Around]:
+    """Of a layer whose methods take turns in its attention and around it, what acted in the latest forward."""
+    around = {hook.layer for hook in hooks if isinstance(hook, Around) and hook.method is not None}
+    inside = {hook.layer for hook in hooks if isinstance(hook, Seam)} - around
+
+    def left_out(hook: BlockHook | Seam | Around) -> bool:
+        return hook.layer in around if isinstance(hook, Seam) else isinstance(hook, Around) and hook.layer in inside
+
+    return [hook for hook in hooks if not left_out(hook)]
 
 
 def cost(hook: BlockHook | Seam | Around) -> LayerCost:
