@@ -9,7 +9,7 @@ import torch
 from diffusers import DDIMScheduler
 
 from bigain.backbones.application import session_of
-from bigain.diffusion import ClassConditional
+from bigain.diffusion import ClassConditional, open_model
 from bigain.run import cost as timing
 
 TOKENS, CHANNELS, LAYERS = 64, 16, 2
@@ -38,6 +38,20 @@ def test_what_is_saved_is_saved_in_the_blocks_that_are_compressed(denoiser: Clas
     assert blocks[1] - compressed[1] == plain - less > 0
     _, half = timing.count_flops(denoiser, "todo:factor=2,layers=1,timesteps=0-499", 0)
     assert half[1] == pytest.approx((blocks[1] + compressed[1]) / 2, abs=1)
+
+
+def test_what_a_range_saves_counts_by_the_timesteps_of_the_classifier(flows: dict[str, Any]) -> None:
+    flow = flows["flux"]
+    denoiser = open_model(flow.build(), **flow.sizes)
+    plain, whole, high = (
+        timing.count_flops(denoiser, f"{method}", denoiser.any_condition, "scheduler")[0]
+        for method in ("none", "avgpool:factor=2", "avgpool:factor=2,timesteps=500-1000")
+    )
+    taken = timing.usual_timesteps(denoiser, "scheduler")
+    share = float((taken >= 500).double().mean())
+    assert share > 0.5
+    assert plain - high == pytest.approx(share * (plain - whole), abs=1)
+    assert timing.flops(denoiser, "avgpool:factor=2,timesteps=500-1000", denoiser.any_condition) > high
 
 
 def test_a_scheduled_ratio_is_averaged_over_timesteps(denoiser: ClassConditional) -> None:

@@ -91,7 +91,7 @@ def caption(results: Results, times: Timings | None = None) -> str:
             f"{settings['guidance']:g}; PSNR to the uncompressed images from the same noise."
         )
         parts += _about_reference(results)
-    parts.append("FLOPs: one forward of one image.")
+    parts.append(f"FLOPs: one forward of one image{_spaced(settings.get('spacing'))}.")
     if times is not None and times.methods:
         parts.append(_about_times(times))
     gaps = results.gaps()
@@ -128,10 +128,16 @@ def _about_times(times: Timings) -> str:
     where = times.environment
     rounds = _counts([timing.forwards for timing in times.methods.values()])
     threads = f", {where['threads']} CPU threads" if where["device"] == "cpu" else ""
+    spaced = _spaced(where.get("spacing"))
     return (
-        f"Time: median of {rounds} forwards of {where['sample'][0]} images, {where['dtype']}, "
+        f"Time: median of {rounds} forwards of {where['sample'][0]} images{spaced}, {where['dtype']}, "
         f"{where['device_name']}{threads}, torch {where['torch']}."
     )
+
+
+def _spaced(spacing: str | None) -> str:
+    """At which timesteps, where they are not spread evenly."""
+    return " at the scheduler's timesteps" if spacing == "scheduler" else ""
 
 
 def split_name(name: str | None) -> str:

@@ -24,6 +24,7 @@ from bigain.methods import Compression, Method
 from bigain.operators.random import seeded_generator
 
 _FLOP_TIMESTEPS = 4
+_SHIFTED = 40  # timesteps, all different up to a shift of 20
 _LONG = 1000.0  # milliseconds
 Key = TypeVar("Key")
 
@@ -48,14 +49,14 @@ def block_flops(denoiser: Denoiser, methods: Compression | Method | str, conditi
     return count_flops(denoiser, methods, condition)[1]
 
 
-def count_flops(denoiser: Denoiser, methods: Compression | Method | str, condition: str | int) -> tuple[int, list[int]]:
-    """``flops`` and ``block_flops``, from the same forwards."""
+def count_flops(
+    denoiser: Denoiser, methods: Compression | Method | str, condition: str | int, spacing: str = "uniform"
+) -> tuple[int, list[int]]:
+    """``flops`` and ``block_flops``, from the same forwards, at timesteps as ``usual_timesteps``."""
     methods = Compression.of(methods)
-    steps = denoiser.process.steps
-    if methods.follows_t:
-        parts = [(len(places) / steps, torch.tensor(places)) for places in methods.parted(range(steps))]
-    else:
-        parts = [(1.0, denoiser.process.timesteps(steps))]
+    among = usual_timesteps(denoiser, spacing)
+    chosen = methods.parted(among.tolist()) if methods.follows_t else [list(range(len(among)))]
+    parts = [(len(places) / len(among), among[places]) for places in chosen]
     counts = sum(share * _flops_at(denoiser, methods, condition, timesteps) for share, timesteps in parts)
     total, *blocks = map(round, counts.tolist())  # type: ignore[union-attr]
     return total, blocks
@@ -84,6 +85,12 @@ def _flops_at(denoiser: Denoiser, methods: Compression, condition: str | int, am
                 forward()
         totals[0] = counter.get_total_flops()
     return torch.tensor(totals, dtype=torch.float64) / len(timesteps)
+
+
+def usual_timesteps(denoiser: Denoiser, spacing: str) -> Tensor:
+    """Timesteps of a classifier of that spacing, (n,) long: all, or so many that those of a shifted schedule differ."""
+    steps = denoiser.process.steps
+    return denoiser.timesteps(steps if spacing == "uniform" else min(steps, _SHIFTED), spacing)
 
 
 def spread(timesteps: Tensor, count: int) -> Tensor:

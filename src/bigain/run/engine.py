@@ -13,7 +13,7 @@ from bigain.diffusion import Denoiser
 from bigain.images import to_uint8
 from bigain.progress import progress_bar
 from bigain.run.cluster import on_ray
-from bigain.run.cost import count_flops, environment, measure
+from bigain.run.cost import count_flops, environment, measure, usual_timesteps
 from bigain.run.files import versions
 from bigain.run.settings import REFERENCE_IMAGES, Settings
 from bigain.run.store import Store
@@ -84,7 +84,8 @@ def _count_flops(work: Work, store: Store) -> None:
     counted = store.flops()
     for spec in work.settings.methods:
         if spec not in counted:
-            store.set_flops(spec, *count_flops(work.denoiser, spec, work.any_condition))
+            spacing = work.settings.classifier.spacing
+            store.set_flops(spec, *count_flops(work.denoiser, spec, work.any_condition, spacing))
 
 
 def _keep_reference(work: Work, store: Store) -> None:
@@ -108,12 +109,21 @@ def _time(work: Work, store: Store, progress: bool) -> None:
     """Times all methods together, in this process, unless that was done on this machine already."""
     timing, denoiser = work.settings.timing, work.denoiser
     batch, rounds = timing.timing_batch, timing.timing_rounds
-    shape = [batch, *denoiser.sample_shape]
-    machine = environment(denoiser.device, {"dtype": work.settings.model.dtype, "sample": shape})
+    spacing = work.settings.classifier.spacing
+    here = {"dtype": work.settings.model.dtype, "sample": [batch, *denoiser.sample_shape], "spacing": spacing}
+    machine = environment(denoiser.device, here)
     specs = store.methods()
     timed_on, times = store.timing()
     if rounds == 0 or (timed_on == machine and all(len(times.get(spec, ())) >= rounds for spec in specs)):
         return
     with progress_bar(len(specs) * rounds, progress, desc="time") as bar:
-        times = measure(denoiser, specs, work.any_condition, batch_size=batch, rounds=rounds, done=bar.update)
+        times = measure(
+            denoiser,
+            specs,
+            work.any_condition,
+            batch_size=batch,
+            rounds=rounds,
+            done=bar.update,
+            among=usual_timesteps(denoiser, spacing),
+        )
     store.set_timing(machine, times)
