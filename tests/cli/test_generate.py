@@ -21,6 +21,17 @@ def test_images_of_every_method_and_a_page(call: Callable[..., Any], tiny_model:
     assert plain[0] != (out / "todo_factor=2" / names[0]).read_bytes()
 
 
+def test_methods_that_begin_alike_have_folders_of_their_own(
+    call: Callable[..., Any], tiny_model: str, tmp_path: Path
+) -> None:
+    alike = "todo:factor=2,layers=0,timesteps=0-300+avgpool:factor=2,layers=0,timesteps=300-"
+    both = f"{alike}600 {alike}800"
+    call("generate", 3, "--count", 1, "-m", both, "--model", tiny_model, "--steps", 1, "--out", tmp_path / "out", "-q")
+    folders = [path for path in (tmp_path / "out").iterdir() if path.is_dir()]
+    assert len(folders) == 3
+    assert all(len(folder.name) <= 60 and (folder / "0000-3.png").exists() for folder in folders)
+
+
 def test_left_out_the_folder_is_named_by_the_model(
     call: Callable[..., Any], tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from pathlib import Path
 from typing import Annotated
 
@@ -79,5 +80,6 @@ def generate(
 
 
 def _file_name(text: str, longest: int = 60) -> str:
-    """A condition or spec as part of a file name."""
-    return re.sub(r"[^A-Za-z0-9.=,+-]+", "_", text)[:longest].strip("._") or "image"
+    """A condition or spec as part of a file name; what is too long ends in a checksum, which tells it from others."""
+    name = re.sub(r"[^A-Za-z0-9.=,+-]+", "_", text).strip("._") or "image"
+    return name if len(name) <= longest else f"{name[: longest - 9]}-{zlib.crc32(text.encode()):08x}"
