@@ -40,9 +40,10 @@ _TIME = tuple(
     f"avgpool:factor={window}" for window in ("2x1x1", "1x2x1", "1x1x2", "4x1x1", "2x2x2", "2x2x2,size_aware=false")
 )
 _BLOCKS = tuple(f"{method}:ratio=0.5,locations=block" for method in ("tome", "lgtm", "abm", "quadtree"))
+_GENTLE = tuple(f"{method}:ratio=0.3,locations=block" for method in ("abm", "quadtree"))
 ALIKE = {
     "glyphs-flux": (*_KEYS, *_UNWEIGHED, f"{POOLING},pool_at=projection"),
-    "glyphs-video": (*_KEYS, *_TIME, *_BLOCKS),
+    "glyphs-video": (*_KEYS, *_TIME, *_BLOCKS, *_GENTLE),
 }
 DATA = {"glyphs-flux": ("glyphs", 8), "glyphs-video": ("glyphs-moving", 6)}  # and how many, as in the Makefile
 
@@ -61,12 +62,13 @@ def table(path: Path) -> str:
 
 
 def alike(path: Path, model: str) -> str:
-    """The same of methods in all layers, as measured."""
+    """Of methods in all layers, as measured: the change of the prediction, and of the difference between two classes."""
     record = read_record(path)
     rows = []
     for text in ALIKE[model]:
         change, contrast = record.wholes[Compression.of(text).text]
-        rows.append([str(label(text)), *_cells(_costs(change, contrast))])
+        cells = zip(_cells(change), _cells(contrast), strict=True)
+        rows.append([str(label(text)), *(" / ".join(cell) for cell in cells)])
     return markdown_table(["method", *(f"t = {t}" for t in record.timesteps)], rows)
 
 
