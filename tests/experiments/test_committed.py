@@ -19,7 +19,6 @@ ROOT = Path(__file__).parents[2]
 FLOAT32 = {
     "glyphs-dit": ("ablation-float32", "ablation-allocation"),
     "glyphs-dit-64": ("glyphs-dit-64-float32", "ablation-glyphs-dit-64"),
-    **{model: (model,) for model in tables.JOINT},
 }
 
 
@@ -27,10 +26,11 @@ def presets_of(model: str) -> list[str]:
     return [preset for one, _, preset in (name.partition("/") for name in presets.names()) if one == model]
 
 
-@pytest.mark.parametrize("name", tables.PAGES)
+@pytest.mark.parametrize("name", [*tables.PAGES, *tables.JOINT])
 def test_they_are_of_the_weights_that_ship(name: str) -> None:
     weights = fingerprint(*open_model(name, dtype=torch.bfloat16).networks)
-    for file in (name, f"ablation-{name}", f"claims-{name}") if name != "glyphs-dit-64" else (name,):
+    more = (f"ablation-{name}", f"claims-{name}") if name in ("glyphs-dit", "glyphs-sd") else ()
+    for file in (name, *more):
         results, _ = read_results(ROOT / "results" / f"{file}.json")
         assert (results.settings["model"], results.settings["dtype"]) == (name, "bfloat16")
         assert results.settings["weights"] == weights, "make results ablation claims readme"
@@ -63,7 +63,8 @@ def test_the_documentation_shows_what_joint_attention_bears(name: str) -> None:
     path = ROOT / "results" / f"offers-{name}.json"
     assert offers.table(path) in page, "make readme"
     assert offers.alike(path, name) in page, "make readme"
-    assert read_record(path).identity["weights"] == results.settings["weights"], f"make allocate-{name} SPEED=… readme"
+    weights = fingerprint(*open_model(name).networks)
+    assert read_record(path).identity["weights"] == weights, f"make allocate-{name} SPEED=… readme"
 
 
 def test_the_documentation_shows_what_an_allocation_is_worth() -> None:
