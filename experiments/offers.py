@@ -62,7 +62,7 @@ def table(path: Path) -> str:
 
 
 def alike(path: Path, model: str) -> str:
-    """Of methods in all layers, as measured: the change of the prediction, and of the difference between two classes."""
+    """Of methods in all layers, as measured: the change of the prediction / of the difference between two classes."""
     record = read_record(path)
     rows = []
     for text in ALIKE[model]:
