@@ -139,7 +139,7 @@ def test_the_presets_of_an_embedded_model_are_for_that(name):
     denoiser = open_model(model, dtype=dtype)
     methods = _silent(name, denoiser.model, data=presets.read(name).data)
     assert methods == preset(own, model) == parse(spec(methods))
-    assert len(methods) > 1
+    assert methods
     with bigain.compressed(denoiser, name) as handle:
         assert handle.methods == methods
 
