@@ -372,10 +372,7 @@ class Settings(Group):
         return "recogniser" if self.data.is_embedded else "none"
 
     def identity(self) -> dict[str, Any]:
-        """What the results depend on and what therefore cannot change when a run goes on.
-
-        Methods and counts may grow.
-        """
+        """What the results depend on, so that it cannot change when a run goes on; methods and counts may grow."""
         own = {"weighting": self.classifier.weighting, "spacing": self.classifier.spacing}
         usual = {"weighting": "prediction", "spacing": "uniform"}  # which older results do not name
         return (
