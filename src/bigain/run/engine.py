@@ -81,10 +81,9 @@ def _missing(work: Work, store: Store) -> Iterator[Task]:
 
 def _count_flops(work: Work, store: Store) -> None:
     """Of all methods before any runs, so that one that does not fit the model is refused at once."""
-    counted = store.flops()
+    counted, spacing = store.flops(), work.settings.classifier.spacing
     for spec in work.settings.methods:
         if spec not in counted:
-            spacing = work.settings.classifier.spacing
             store.set_flops(spec, *count_flops(work.denoiser, spec, work.any_condition, spacing))
 
 
