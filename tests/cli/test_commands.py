@@ -195,8 +195,9 @@ def test_a_device_that_cannot_be_used_is_named(call: Callable[..., Any], device:
     assert stderr.endswith(f"not '{device}'\n")
 
 
-def test_quiet_writes_nothing_beside_what_was_asked_for(tmp_path: Path) -> None:
-    run = [*RUN, "generate", "a photo of the letter A", "--model", "glyphs-sd", "--steps", "1", "--count", "1", "-q"]
+@pytest.mark.parametrize("model", ["glyphs-sd", "glyphs-video"])
+def test_quiet_writes_nothing_beside_what_was_asked_for(tmp_path: Path, model: str) -> None:
+    run = [*RUN, "generate", "a letter A", "--model", model, "--steps", "1", "--count", "1", "-q"]
     process = subprocess.run([*run, "--out", str(tmp_path)], capture_output=True, text=True, check=True)
     assert process.stderr == ""
     assert process.stdout.count("\n") == 1

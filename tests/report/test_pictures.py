@@ -89,6 +89,17 @@ def test_a_long_label_is_wrapped(tmp_path: Path) -> None:
     assert 0.8 * widths[0] < widths[1] <= widths[0]
 
 
+@pytest.mark.parametrize("columns", [1, 2, 5])
+def test_a_title_stays_on_the_page(tmp_path: Path, columns: int) -> None:
+    row = ("none", [np.full((8, 8, 3), 255, np.uint8)] * columns)
+    page = tmp_path / "page.png"
+    draw_samples([row], ["A"] * columns, page, "Each column starts from the same noise, and shows a frame of it")
+    margin = opened(page)[:, -4:]
+    assert (margin == 255).all(), "nothing is cut at the right"
+    title = np.argwhere((opened(page)[:, :, 0] < 128).any(axis=1))
+    assert title.min() > 4
+
+
 def test_a_page_needs_an_image(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no image"):
         draw_samples([("none", [])], [], tmp_path / "page.png", "title")

@@ -54,7 +54,7 @@ def analyse(
 
     out = options.folder(out, "analyse", model.model)
     path = out / "analysis.json"
-    denoiser = model.open(quiet)
+    denoiser = model.open()
     options.check_presets(methods, denoiser, data.data)
     images = Probe.of(model, data.unseen(), probe, denoiser)
     analysis = measure(images, chosen, path, progress=not quiet)

@@ -68,7 +68,7 @@ def classify(
     from bigain.run.cost import applied
 
     classifier.check_fit(model)
-    denoiser = model.open(quiet)
+    denoiser = model.open()
     options.check_presets(methods, denoiser)
     names, conditions = _classes(denoiser, prompt, data.prompts_csv)
     tree = classifier.tree(names, PHOTO if data.prompts_csv else "{}")

@@ -73,7 +73,7 @@ def evaluate(
     presets = [options.preset_of(name, settings.model.model) for name in preset or ()]
     settings = replace(settings, methods=(*settings.methods, *presets), command=command_line(ctx))
     references = () if equal_flops is None else options.method_texts(equal_flops, "equal_flops")
-    denoiser = settings.model.open(quiet)
+    denoiser = settings.model.open()
     if references:
         singles = options.read_methods(ctx.params["methods"], settings.methods)
         settings = replace(settings, methods=(*settings.methods, *_at_equal_flops(denoiser, singles, references)))

@@ -62,7 +62,7 @@ def fit(
     from bigain.data import labelled
     from bigain.run.files import class_conditions
 
-    denoiser = model.open(quiet)
+    denoiser = model.open()
     source = data.unseen().load(denoiser)
     items = list(source.items(labelled(source, settings.images)))
     classifier = DiffusionClassifier(

@@ -42,6 +42,9 @@ def generate(
 
       bigain generate "an astronaut riding a horse" --model stabilityai/stable-diffusion-2-base --steps 50
       --dtype bfloat16 -m lgtm-0.5
+
+      bigain generate "a video of a red letter K moving down" --model glyphs-video -m glyphs-video/balanced
+      --dtype bfloat16
     """
     chosen = dict.fromkeys([Compression(), *options.read_methods(methods)])
 
@@ -53,7 +56,7 @@ def generate(
     from bigain.run.files import encode_png, write_whole
     from bigain.videos import encode_video
 
-    denoiser = model.open(quiet)
+    denoiser = model.open()
     options.check_presets(methods, denoiser)
     asked: list[str] | list[int] = conditions
     if isinstance(denoiser, ClassConditional):

@@ -30,7 +30,21 @@ _NUMBERS = (tuple[int, ...], tuple[int, ...] | None)  # fields that are written 
 Methods = Annotated[list[str] | None, typer.Option("--methods", "-m", help=METHODS_HELP)]
 OneMethod = Annotated[list[str] | None, typer.Option("--methods", "-m", help=f"One, not several. {METHODS_HELP}")]
 Seed = Annotated[int, typer.Option(help="Of all randomness.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, and no warnings of other packages.")]
+
+
+def _hush(ctx: typer.Context, quiet: bool) -> bool:
+    """Until the command ends, where it is asked for."""
+    if quiet:
+        from bigain.diffusion.opening import quiet_libraries
+
+        ctx.with_resource(quiet_libraries())
+    return quiet
+
+
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", callback=_hush, help="No progress bar, and no warnings of other packages."),
+]
 
 
 class Without:

@@ -95,7 +95,7 @@ def open_model(
     device = "cpu" if device is None else device
     options = {"dtype": torch.float32 if dtype is None else dtype, "variant": variant, "use_safetensors": True}
     folder = zoo.path(str(model)) if model in EMBEDDED else Path(model)
-    with _quiet_libraries() if quiet else ExitStack():
+    with quiet_libraries() if quiet else ExitStack():
         if folder.is_dir():
             for file in sorted([*folder.glob("model_index.json"), *folder.glob("*/*config.json")]):
                 _config(file)  # before a library trips over it
@@ -125,7 +125,7 @@ def _check_device(device: torch.device | str) -> None:
 
 
 @contextmanager
-def _quiet_libraries() -> Iterator[None]:
+def quiet_libraries() -> Iterator[None]:
     """Turns the loading bars and remarks of diffusers and transformers off, and back to what they were."""
     libraries = [name for name in ("diffusers", "transformers") if find_spec(name) is not None]
     with ExitStack() as after:

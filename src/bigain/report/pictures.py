@@ -133,9 +133,11 @@ def draw_samples(rows: Sequence[tuple[str, Sequence[Images]]], headings: Sequenc
     left = [_wrapped(name, _LEFT, 6) for name, _ in rows]
     lines = max(map(len, above), default=1)
     margin = 0.085 * max(len(line) for text in left for line in text) + 0.15
-    top = 0.6 + 0.12 * lines
     height, width = (pixels * 0.72 / pitch for pixels in page.shape[:2])  # a cell is 0.72 inches wide
-    width_all, height_all = margin + width + 0.1, height + top + 0.1
+    width_all = margin + width + 0.1
+    told = textwrap.wrap(title, int(width_all / 0.08))
+    top = 0.43 + 0.17 * len(told) + 0.12 * lines
+    height_all = height + top + 0.1
     figure = new_figure(width_all, height_all)
     axis = figure.add_axes((margin / width_all, 0.1 / height_all, width / width_all, height / height_all))
     axis.imshow(page, interpolation="none", aspect="auto")
@@ -147,7 +149,7 @@ def draw_samples(rows: Sequence[tuple[str, Sequence[Images]]], headings: Sequenc
     axis.xaxis.tick_top()
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
-    figure.text(0.01, 1 - 0.12 / height_all, title, fontsize=10, va="top")
+    figure.text(0.01, 1 - 0.12 / height_all, "\n".join(told), fontsize=10, va="top")
     save(figure, path)
 
 
