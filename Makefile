@@ -65,7 +65,8 @@ types: $(STAMP) ## mypy
 imports: $(STAMP) ## the direction of imports
 	$(BIN)/lint-imports --no-logo
 
-results: $(addprefix results-,glyphs-dit glyphs-sd glyphs-dit-64 glyphs-flux glyphs-video) times-glyphs-dit-64-float32 ## hours, resumes: the full comparison on the embedded models, into results/
+JOINT := $(foreach model,glyphs-flux glyphs-video,results-$(model) results-$(model)-alike)
+results: $(addprefix results-,glyphs-dit glyphs-sd glyphs-dit-64) $(JOINT) times-glyphs-dit-64-float32 ## hours, resumes: the full comparison on the embedded models, into results/
 
 results-%: $(STAMP)
 	$(BIN)/bigain evaluate --config experiments/results/$*.toml --out runs/results/$*
@@ -74,7 +75,7 @@ results-%: $(STAMP)
 	cp runs/results/$*/samples.png docs/pictures/samples-$*.png
 	cp runs/results/$*/front.png docs/pictures/front-$*.png
 
-results-glyphs-flux results-glyphs-video: results-%: $(STAMP)
+$(JOINT): results-%: $(STAMP)
 	mkdir -p docs/pictures
 	$(BIN)/bigain evaluate --config experiments/results/$*.toml --out runs/results/$*
 	$(BIN)/python -m experiments.export runs/results/$* results/$*.json

@@ -23,6 +23,7 @@ README_MODEL = "glyphs-dit-64"
 README_ROWS = ("none", "iekvd-2", "avgpool-2", f"{README_MODEL}/balanced")
 PAGES = ("glyphs-dit-64", "glyphs-dit", "glyphs-sd")
 JOINT = ("glyphs-flux", "glyphs-video")  # of docs/joint-attention.md
+JOINT_ALIKE = tuple(f"{name}-alike" for name in JOINT)  # one method in all layers and at every t, on fewer images
 ABLATIONS = ("ablation-glyphs-dit-64",)  # of docs/results.md
 ALLOCATION = "ablation-allocation"
 CHOICES = (  # what it compares, in its order, with the speed that was asked for
@@ -179,8 +180,9 @@ def main() -> None:
     put_between(ROOT / "docs" / "allocate.md", ALLOCATION, allocation())
     for name in (*PAGES, *ABLATIONS):
         put_between(ROOT / "docs" / "results.md", name, page(*read_results(ROOT / "results" / f"{name}.json")))
-    for name in JOINT:
+    for name in (*JOINT, *JOINT_ALIKE):
         put_between(ROOT / "docs" / "joint-attention.md", name, joint(*read_results(ROOT / "results" / f"{name}.json")))
+    for name in JOINT:
         path = ROOT / "results" / f"offers-{name}.json"
         put_between(ROOT / "docs" / "joint-attention.md", f"layers-{name}", offers.table(path))
         put_between(ROOT / "docs" / "joint-attention.md", f"alike-{name}", offers.alike(path, name))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -329,6 +331,24 @@ def test_without_a_text_encoder_prompts_are_refused(flows):
     pipe.text_encoder_2 = None
     with pytest.raises(ValueError, match="the pipeline must have a text_encoder_2 to encode prompts"):
         open_model(pipe).conditions(["a"])
+
+
+def test_encoders_are_unloaded_and_what_they_encoded_stays_good(flow):
+    denoiser = _opened(flow)
+    encoders = [part for name, part in denoiser.pipe.components.items() if name.startswith("text_encoder") and part]
+    alive = [weakref.ref(encoder) for encoder in encoders]
+    assert alive
+    classifier = DiffusionClassifier(denoiser, flow.prompts[:2], n_samples=(1, 2), to_keep=(2, 1))
+    images = _images(denoiser, 1)
+    before = classifier.predict(images, ["one"])[0]
+    del encoders
+    denoiser.unload_encoders()
+    gc.collect()
+    assert [encoder() for encoder in alive] == [None] * len(alive), "nobody else holds them"
+    after = classifier.predict(images, ["one"])[0]
+    np.testing.assert_array_equal(after.errors, before.errors)
+    with pytest.raises(ValueError, match="the pipeline must have a text_encoder"):
+        denoiser.conditions(["a"])
 
 
 def test_guidance_is_one_when_classifying_and_as_asked_for_in_sampling(flows):

@@ -30,6 +30,7 @@ def presets_of(model: str) -> list[str]:
 def test_they_are_of_the_weights_that_ship(name: str) -> None:
     weights = fingerprint(*open_model(name, dtype=torch.bfloat16).networks)
     more = (f"ablation-{name}", f"claims-{name}") if name in ("glyphs-dit", "glyphs-sd") else ()
+    more += (f"{name}-alike",) if name in tables.JOINT else ()
     for file in (name, *more):
         results, _ = read_results(ROOT / "results" / f"{file}.json")
         assert (results.settings["model"], results.settings["dtype"]) == (name, "bfloat16")
@@ -60,6 +61,7 @@ def test_the_documentation_shows_what_joint_attention_bears(name: str) -> None:
     results, times = read_results(ROOT / "results" / f"{name}.json")
     assert tables.joint(results, times) in page, "make readme"
     assert {one.method for one in results.comparisons} == {bigain.preset(one, name).text for one in presets_of(name)}
+    assert tables.joint(*read_results(ROOT / "results" / f"{name}-alike.json")) in page, "make readme"
     path = ROOT / "results" / f"offers-{name}.json"
     assert offers.table(path) in page, "make readme"
     assert offers.alike(path, name) in page, "make readme"

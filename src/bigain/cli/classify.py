@@ -73,6 +73,7 @@ def classify(
     names, conditions = _classes(denoiser, prompt, data.prompts_csv)
     tree = classifier.tree(names, PHOTO if data.prompts_csv else "{}")
     judge = classifier.of(denoiser, conditions, classifier.seed, model.batch_size, tree)
+    denoiser.unload_encoders()
     with applied(denoiser, method):
         results = _classified(judge, files, data.bad_images, quiet)
     if not results:

@@ -109,6 +109,16 @@ class TextConditional(Denoiser):
         arguments = {name: _joined([chunk[name] for chunk in chunks]) for name in chunks[0]}
         return Conditions(tuple(prompts), arguments, read=self._tokens(prompts))
 
+    def unload_encoders(self) -> None:
+        """Takes the text encoders out of the pipeline, and so out of memory where nobody else holds them.
+
+        For after the last prompt: `conditions` raises from then on, and so does a sampler whose guidance encodes the
+        empty prompt. The :class:`Conditions` that were made before stay good.
+        """
+        for name, part in self.pipe.components.items():
+            if name.startswith("text_encoder") and part is not None:
+                setattr(self.pipe, name, None)
+
     def _tokens(self, prompts: list[str], length: int | None = None) -> tuple[tuple[Any, ...], ...]:
         """What the text encoder sees of each prompt, cut to its length."""
         tokenizer = getattr(self.pipe, f"tokenizer{self.suffix}")

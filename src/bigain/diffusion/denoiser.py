@@ -137,6 +137,9 @@ class Denoiser(ABC):
         """A condition for counting FLOPs and taking times, which depend on none."""
         return 0 if self.kind == "class" else ""
 
+    def unload_encoders(self) -> None:  # noqa: B027 - most have none
+        """Takes text encoders out of memory, where there are any; see :meth:`TextConditional.unload_encoders`."""
+
     @property
     def networks(self) -> tuple[nn.Module, ...]:
         """All networks that results depend on: ``model``, then autoencoder and text encoders where there are any."""
