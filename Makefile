@@ -75,11 +75,13 @@ results-%: $(STAMP)
 	cp runs/results/$*/samples.png docs/pictures/samples-$*.png
 	cp runs/results/$*/front.png docs/pictures/front-$*.png
 
+results-glyphs-video results-glyphs-video-alike: PAGE = .webp
+$(JOINT): PAGE ?= .png
 $(JOINT): results-%: $(STAMP)
 	mkdir -p docs/pictures
 	$(BIN)/bigain evaluate --config experiments/results/$*.toml --out runs/results/$*
 	$(BIN)/python -m experiments.export runs/results/$* results/$*.json
-	cp runs/results/$*/samples.png docs/pictures/samples-$*.png
+	cp runs/results/$*/samples$(PAGE) docs/pictures/samples-$*$(PAGE)
 
 times-%: $(STAMP)
 	$(BIN)/bigain evaluate --config experiments/results/$*.toml --out runs/results/$*

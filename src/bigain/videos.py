@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 RATE = 8  # frames per second of what is written
 
 
-def encode_video(frames: Pixels, rate: int = RATE) -> bytes:
-    """uint8 (T, H, W, 3) as an animated WebP without loss, which browsers play over and over."""
+def encode_video(frames: Pixels, rate: int = RATE, quality: int | None = None) -> bytes:
+    """uint8 (T, H, W, 3) as an animated WebP that browsers play over and over; without loss if ``quality`` is None."""
     first, *others = map(Image.fromarray, frames)
     file = io.BytesIO()
-    first.save(file, "WEBP", lossless=True, save_all=True, append_images=others, duration=1000 // rate, loop=0)
+    how: dict[str, Any] = {"lossless": True} if quality is None else {"quality": quality}
+    first.save(file, "WEBP", save_all=True, append_images=others, duration=1000 // rate, loop=0, **how)
     return file.getvalue()
 
 

@@ -66,9 +66,8 @@ def test_families_differ_in_colour_or_marker() -> None:
 
 def test_samples_stand_in_their_row_and_column(tmp_path: Path) -> None:
     colours = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 0]]], dtype=np.uint8)
-    rows = [(f"method {r}", [np.full((8, 8, 3), colours[r, c]) for c in range(2)]) for r in range(2)]
-    draw_samples(rows, ["A", "B"], tmp_path / "page.png", "title")
-    page = opened(tmp_path / "page.png")
+    rows = [(f"method {r}", [np.full((1, 8, 8, 3), colours[r, c]) for c in range(2)]) for r in range(2)]
+    page = opened(draw_samples(rows, ["A", "B"], tmp_path / "page", "title"))
     centres = {}
     for r in range(2):
         for c in range(2):
@@ -84,25 +83,38 @@ def test_samples_stand_in_their_row_and_column(tmp_path: Path) -> None:
 def test_a_long_label_is_wrapped(tmp_path: Path) -> None:
     widths = []
     for name in ("x" * 44, " ".join(["method"] * 60)):
-        draw_samples([(name, [np.zeros((8, 8, 3), np.uint8)])], ["A"], tmp_path / "page.png", "title")
-        widths.append(opened(tmp_path / "page.png").shape[1])
+        page = draw_samples([(name, [np.zeros((1, 8, 8, 3), np.uint8)])], ["A"], tmp_path / "page", "title")
+        widths.append(opened(page).shape[1])
     assert 0.8 * widths[0] < widths[1] <= widths[0]
 
 
 @pytest.mark.parametrize("columns", [1, 2, 5])
 def test_a_title_stays_on_the_page(tmp_path: Path, columns: int) -> None:
-    row = ("none", [np.full((8, 8, 3), 255, np.uint8)] * columns)
-    page = tmp_path / "page.png"
-    draw_samples([row], ["A"] * columns, page, "Each column starts from the same noise, and shows a frame of it")
-    margin = opened(page)[:, -4:]
-    assert (margin == 255).all(), "nothing is cut at the right"
-    title = np.argwhere((opened(page)[:, :, 0] < 128).any(axis=1))
-    assert title.min() > 4
+    row = ("none", [np.full((1, 8, 8, 3), 255, np.uint8)] * columns)
+    title = "Each column starts from the same noise, and shows a frame of it"
+    page = opened(draw_samples([row], ["A"] * columns, tmp_path / "page", title))
+    assert (page[:, -4:] == 255).all(), "nothing is cut at the right"
+    assert (page[:4] == 255).all(), "nor above"
+
+
+def test_videos_play_side_by_side(tmp_path: Path) -> None:
+    greys = [[0, 60, 120], [255, 180, 90]]
+    videos = [np.stack([np.full((8, 8, 3), grey, np.uint8) for grey in own]) for own in greys]
+    path = draw_samples([("none", videos)], ["A", "B"], tmp_path / "page", "title")
+    assert path == tmp_path / "page.webp"
+    with Image.open(path) as page:
+        assert (page.n_frames, page.info["loop"]) == (3, 0)
+        for frame in range(3):
+            page.seek(frame)
+            pixels = np.asarray(page.convert("RGB"))
+            below = pixels[3 * len(pixels) // 4]
+            for grey in (own[frame] for own in greys):
+                assert (np.abs(below.astype(int) - grey).max(axis=1) <= 3).sum() > 50
 
 
 def test_a_page_needs_an_image(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no image"):
-        draw_samples([("none", [])], [], tmp_path / "page.png", "title")
+        draw_samples([("none", [])], [], tmp_path / "page", "title")
 
 
 def test_results_of_a_run_without_generation_still_have_a_front(known_store: Store, tmp_path: Path) -> None:

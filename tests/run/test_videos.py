@@ -50,7 +50,7 @@ def test_moving_letters(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
         ours, theirs = (np.stack([one.frames for one in store.generated(row.method)]) for row in results.rows)
     assert ours.shape == (5, 4, 32, 32, 3)
     assert pooled.psnr == pytest.approx(mean_psnr(ours.reshape(-1, 32, 32, 3), theirs.reshape(-1, 32, 32, 3)), abs=1e-4)
-    assert (tmp_path / "samples.png").is_file()
+    assert (tmp_path / "samples.webp").is_file()
 
 
 def test_animations_in_a_folder(model: Path, tmp_path: Path) -> None:

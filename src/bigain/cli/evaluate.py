@@ -48,7 +48,7 @@ def evaluate(
     No compression always comes first: the others are compared with it, image by image. Everything goes at once into
     OUT/results.sqlite, so a run that was stopped goes on, and methods or images can be added to one that is done.
     Beside it: results.json and results.csv (which repeat on one machine), results.timings.json, table.md, front.png
-    and samples.png.
+    and samples.png (.webp for videos).
 
     [bold]Examples[/]
 

@@ -26,8 +26,7 @@ def generate(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of METHOD/NUMBER-CONDITION.png (.webp for videos) and page.png; runs/generate/MODEL if left "
-            "out."
+            help="Folder of METHOD/NUMBER-CONDITION.png and page.png (videos: .webp); runs/generate/MODEL if left out."
         ),
     ] = None,
     quiet: options.Quiet = False,
@@ -74,12 +73,11 @@ def generate(
         encode, suffix = (encode_video, "webp") if denoiser.is_video else (encode_png, "png")
         for number, (place, image) in enumerate(zip(index, images, strict=True)):
             write_whole(folder / f"{number:04d}-{_file_name(conditions[place])}.{suffix}", encode(image))
-        shown = [image[len(image) // 2] for image in images] if denoiser.is_video else images
-        rows.append((str(label(method)), shown))
+        rows.append((str(label(method)), images if denoiser.is_video else [image[None] for image in images]))
     headings = [conditions[place] for place in index]
-    what, note = ("videos", ", and shows the frame in the middle") if denoiser.is_video else ("images", "")
-    draw_samples(rows, headings, out / "page.png", f"Each column starts from the same noise{note}")
-    typer.echo(f"{len(index)} {what} of each of {len(chosen)} methods, and page.png, in {out}")
+    page = draw_samples(rows, headings, out / "page", "Each column starts from the same noise")
+    what = "videos" if denoiser.is_video else "images"
+    typer.echo(f"{len(index)} {what} of each of {len(chosen)} methods, and {page.name}, in {out}")
 
 
 def _file_name(text: str, longest: int = 60) -> str:

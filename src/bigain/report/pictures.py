@@ -17,12 +17,13 @@ from bigain.report.style import PLAIN, Style, label, new_figure, save, styles
 from bigain.report.table import markdown, measure
 from bigain.run.files import write_whole
 from bigain.run.results import write_results
+from bigain.videos import encode_video
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from bigain.run.results import Results, Row, Timings
-    from bigain.run.store import Generated, Store
+    from bigain.run.store import Store
 
 Images = npt.NDArray[np.uint8]
 
@@ -30,6 +31,7 @@ _PANELS = 3
 _COLUMNS = 10  # of the page of samples
 _HEADING = 12  # characters of a line above a sample
 _LEFT = 44  # characters of a line left of a row
+_QUALITY = 80  # of an animated page, of 100
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,12 @@ def write_folder(store: Store, folder: Path) -> tuple[Results, Timings]:
     write_table(results, times, folder)
     draw_classification(store, folder)
     if any(row.generated for row in results.rows):
-        draw_page(store, folder / "samples.png")
+        draw_page(store, folder)
     return results, times
 
 
-def draw_page(store: Store, path: Path) -> None:
-    """Draws the first generated images of every method, each column from one noise."""
+def draw_page(store: Store, folder: Path) -> None:
+    """Draws samples.png, or samples.webp of videos: the first generated of every method, each column from one noise."""
     first = [*islice(store.generated("none"), _COLUMNS)]
     numbers = [image.image for image in first]
     names, multi_label = store.facts["classes"], store.facts["multi_label"]
@@ -72,13 +74,8 @@ def draw_page(store: Store, path: Path) -> None:
     for spec in store.methods():
         made = {image.image: image for image in islice(store.generated(spec), _COLUMNS)}
         if all(number in made for number in numbers):
-            rows.append((str(label(spec)), [_middle(made[number]) for number in numbers]))
-    draw_samples(rows, headings, path, "Each column starts from the same noise")
-
-
-def _middle(image: Generated) -> Images:
-    """An image, or the frame in the middle of a video."""
-    return image.frames[len(image.frames) // 2]
+            rows.append((str(label(spec)), [made[number].frames for number in numbers]))
+    draw_samples(rows, headings, folder / "samples", "Each column starts from the same noise")
 
 
 def write_table(results: Results, times: Timings | None, folder: Path) -> None:
@@ -118,29 +115,34 @@ def draw_front(results: Results, times: Timings | None, path: Path) -> None:
     save(figure, path)
 
 
-def draw_samples(rows: Sequence[tuple[str, Sequence[Images]]], headings: Sequence[str], path: Path, title: str) -> None:
+def draw_samples(rows: Sequence[tuple[str, Sequence[Images]]], headings: Sequence[str], path: Path, title: str) -> Path:
     """Draws a page of images: a row per method, a column per noise. ValueError without an image.
 
     Args:
-        rows: what stands left of a row, and its images, uint8 (S, S, 3) of one size; short rows end early.
+        rows: what stands left of a row, and its images, uint8 (T, S, S, 3) of one size, T 1 or the frames of videos;
+            short rows end early.
         headings: what stands above each column, such as a prompt; wrapped and cut, as what stands left.
+        path: without its suffix: it is a PNG file, or of videos an animated WebP that plays them side by side.
+
+    Returns:
+        The file that was written.
     """
     columns = max((len(images) for _, images in rows), default=0)
     if columns == 0:
         raise ValueError("there is nothing to draw: no image was generated")
-    page, cell, pitch = _page(rows, columns)
+    pages, cell, pitch = _pages(rows, columns)
     above = [_wrapped(text, _HEADING, 8) for text in [*headings][:columns]]
     left = [_wrapped(name, _LEFT, 6) for name, _ in rows]
     lines = max(map(len, above), default=1)
     margin = 0.085 * max(len(line) for text in left for line in text) + 0.15
-    height, width = (pixels * 0.72 / pitch for pixels in page.shape[:2])  # a cell is 0.72 inches wide
+    height, width = (pixels * 0.72 / pitch for pixels in pages.shape[1:3])  # a cell is 0.72 inches wide
     width_all = margin + width + 0.1
     told = textwrap.wrap(title, int(width_all / 0.08))
     top = 0.43 + 0.17 * len(told) + 0.12 * lines
     height_all = height + top + 0.1
     figure = new_figure(width_all, height_all)
     axis = figure.add_axes((margin / width_all, 0.1 / height_all, width / width_all, height / height_all))
-    axis.imshow(page, interpolation="none", aspect="auto")
+    shown = axis.imshow(pages[0], interpolation="none", aspect="auto")
     axis.set_yticks([r * pitch + cell / 2 for r in range(len(rows))], ["\n".join(text) for text in left])
     for mark, text in zip(axis.get_yticklabels(), left, strict=True):
         mark.set_fontsize(9 if len(text) == 1 else 7)
@@ -150,21 +152,30 @@ def draw_samples(rows: Sequence[tuple[str, Sequence[Images]]], headings: Sequenc
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
     figure.text(0.01, 1 - 0.12 / height_all, "\n".join(told), fontsize=10, va="top")
-    save(figure, path)
+    if len(pages) == 1:
+        save(figure, written := path.with_suffix(".png"))
+        return written
+    frames = []
+    for page in pages:
+        shown.set_data(page)
+        figure.canvas.draw()
+        frames.append(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy())  # type: ignore[attr-defined]
+    write_whole(written := path.with_suffix(".webp"), encode_video(np.stack(frames), quality=_QUALITY))
+    return written
 
 
-def _page(rows: Sequence[tuple[str, Sequence[Images]]], columns: int) -> tuple[Images, int, int]:
-    """All images on white, the side of one, and from one to the next, in pixels."""
-    size = next(images[0].shape[0] for _, images in rows if len(images))
+def _pages(rows: Sequence[tuple[str, Sequence[Images]]], columns: int) -> tuple[Images, int, int]:
+    """All images on white, a page for each frame; the side of an image, and from one to the next, in pixels."""
+    frames, size = next(images[0].shape[:2] for _, images in rows if len(images))
     scale = max(1, round(96 / size))  # small images are enlarged pixel by pixel
     cell, gap = size * scale, max(4, size * scale // 24)
     pitch = cell + gap
-    page = np.full((len(rows) * pitch - gap, columns * pitch - gap, 3), 255, dtype=np.uint8)
+    pages = np.full((frames, len(rows) * pitch - gap, columns * pitch - gap, 3), 255, dtype=np.uint8)
     for r, (_, images) in enumerate(rows):
         for c, image in enumerate(images):
-            large = image.repeat(scale, axis=0).repeat(scale, axis=1)
-            page[r * pitch : r * pitch + cell, c * pitch : c * pitch + cell] = large
-    return page, cell, pitch
+            large = image.repeat(scale, axis=1).repeat(scale, axis=2)
+            pages[:, r * pitch : r * pitch + cell, c * pitch : c * pitch + cell] = large
+    return pages, cell, pitch
 
 
 def _wrapped(text: str, width: int, lines: int) -> list[str]:
