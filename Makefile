@@ -65,8 +65,8 @@ types: $(STAMP) ## mypy
 imports: $(STAMP) ## the direction of imports
 	$(BIN)/lint-imports --no-logo
 
-JOINT := $(foreach model,glyphs-flux glyphs-video,results-$(model) results-$(model)-alike)
-results: $(addprefix results-,glyphs-dit glyphs-sd glyphs-dit-64) $(JOINT) times-glyphs-dit-64-float32 ## hours, resumes: the full comparison on the embedded models, into results/
+JOINT := results-glyphs-flux results-glyphs-video
+results: $(addprefix results-,glyphs-dit glyphs-sd glyphs-dit-64) $(JOINT) $(JOINT:%=%-alike) times-glyphs-dit-64-float32 ## hours, resumes: the full comparison on the embedded models, into results/
 
 results-%: $(STAMP)
 	$(BIN)/bigain evaluate --config experiments/results/$*.toml --out runs/results/$*
@@ -75,13 +75,17 @@ results-%: $(STAMP)
 	cp runs/results/$*/samples.png docs/pictures/samples-$*.png
 	cp runs/results/$*/front.png docs/pictures/front-$*.png
 
-results-glyphs-video results-glyphs-video-alike: PAGE = .webp
-$(JOINT): PAGE ?= .png
+results-glyphs-flux: PAGE = samples-glyphs-flux.png
+results-glyphs-video: PAGE = samples-glyphs-video.webp
 $(JOINT): results-%: $(STAMP)
 	mkdir -p docs/pictures
 	$(BIN)/bigain evaluate --config experiments/results/$*.toml --out runs/results/$*
 	$(BIN)/python -m experiments.export runs/results/$* results/$*.json
-	cp runs/results/$*/samples$(PAGE) docs/pictures/samples-$*$(PAGE)
+	cp runs/results/$*/samples$(suffix $(PAGE)) docs/pictures/$(PAGE)
+
+$(JOINT:%=%-alike): results-%: $(STAMP)
+	$(BIN)/bigain evaluate --config experiments/results/$*.toml --out runs/results/$*
+	$(BIN)/python -m experiments.export runs/results/$* results/$*.json
 
 times-%: $(STAMP)
 	$(BIN)/bigain evaluate --config experiments/results/$*.toml --out runs/results/$*
