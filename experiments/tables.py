@@ -12,7 +12,7 @@ from pathlib import Path
 from bigain.methods import parse
 from bigain.report import bench
 from bigain.report.style import label, markdown_table
-from bigain.report.table import Line, accuracy_cell, caption, cell, lines_of
+from bigain.report.table import Line, accuracy_cell, caption, cell, change_cell, lines_of
 from bigain.run.files import write_whole
 from bigain.run.results import Comparison, Gain, Results, Timings, read_results
 from bigain.zoo.presets import text_of
@@ -57,11 +57,12 @@ def table(lines: Iterable[Line]) -> str:
 
 
 def joint(results: Results, times: Timings | None) -> str:
-    """Accuracy, recognised images, PSNR, FLOPs and speed, and the caption; images are too few for a FID."""
+    """Accuracy, its change, recognised images, PSNR, FLOPs and speed, and the caption; images are too few for a FID."""
     rows = [
         [
             str(label(line.row.method)),
             accuracy_cell(line),
+            change_cell(line),
             _share(line.row.recognised, line.row.recognised_low, line.row.recognised_high),
             cell("{:.1f}", line.row.psnr),
             cell("{:+.1f}%", line.row.flops_change, scale=100),
@@ -69,7 +70,7 @@ def joint(results: Results, times: Timings | None) -> str:
         ]
         for line in lines_of(results, times)
     ]
-    headings = ["method", "accuracy, %", "recognised, %", "PSNR, dB", "FLOPs", "speed"]
+    headings = ["method", "accuracy, %", "change, points", "recognised, %", "PSNR, dB", "FLOPs", "speed"]
     return f"{markdown_table(headings, rows)}\n\n{caption(replace(results, reference=None), times)}"
 
 

@@ -169,7 +169,7 @@ def columns_of(results: Results, times: Timings | None) -> list[Column]:
         Column("method", "", lambda line: str(label(line.row.method))),
         Column("classified", classes, lambda line: str(line.row.classified)),
         Column(f"{measure(results.facts)}, %", classes, accuracy_cell),
-        Column("change, points", classes, _short_change, _long_change),
+        Column("change, points", classes, _short_change, change_cell),
         Column("mAP (classes), %", classes, _of_row("{:.1f}", "class_map", scale=100)),
         Column("AP (images), %", classes, _of_row("{:.1f}", "image_ap", scale=100)),
         Column("ECE, %", classes, lambda _: "", _of_row("{:.1f}", "calibration_error", scale=100)),
@@ -223,7 +223,8 @@ def _short_change(line: Line) -> str:
     return f"{change} ({_p(p)})" if change and p is not None else ""
 
 
-def _long_change(line: Line) -> str:
+def change_cell(line: Line) -> str:
+    """Change of the accuracy to no compression in points, with its interval and p."""
     row, p = line.row, line.row.mcnemar_p
     interval = cell("{:+.1f} ({:+.1f} to {:+.1f}", row.change, row.change_low, row.change_high, scale=100)
     return f"{interval}; {_p(p)})" if interval and p is not None else ""
