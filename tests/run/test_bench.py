@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,7 @@ def test_the_interval_of_a_median_is_that_of_order_statistics() -> None:
 def test_a_profile_names_parts_once_and_apart() -> None:
     @labelled("score")
     def score(x: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.1)  # so that only what counts it twice takes longer, however busy the machine
         return x @ x
 
     @labelled("match")
@@ -140,7 +142,7 @@ def test_a_profile_names_parts_once_and_apart() -> None:
     x = torch.ones(200, 200)
     parts, _ = profiled(lambda: functional.scaled_dot_product_attention(around(x)[None], x[None], x[None]), CPU)
     assert {*parts} == {"score", "match", "attention"}
-    assert 0 < parts["match"] < parts["score"] * 3
+    assert 0 < parts["match"] < parts["score"]
     with torch.profiler.profile() as found:
         around(x)
     assert [event.key for event in found.key_averages() if event.key.startswith(PREFIX)].count(f"{PREFIX}match") == 1
